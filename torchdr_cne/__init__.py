@@ -1,0 +1,49 @@
+"""Contrastive neighbour embeddings: graphs, losses, sampling and the loop, in PyTorch.
+
+``from torchdr_cne import NegTSNE, UMAP, NCVis, InfoTSNE`` gives the estimators; the folders follow the
+data: ``inputs`` → ``neighbors`` → ``affinity`` → ``initialization`` → ``matching``, and ``methods``
+holds one file a method. Nothing heavy is imported before it is used.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME_OF = {
+    "AffinityMatcher": "torchdr_cne.matching",
+    "NeighborEmbedding": "torchdr_cne.matching",
+    "NegativeSamplingNeighborEmbedding": "torchdr_cne.matching",
+    "UMAP": "torchdr_cne.methods",
+    "NegTSNE": "torchdr_cne.methods",
+    "NCVis": "torchdr_cne.methods",
+    "InfoTSNE": "torchdr_cne.methods",
+}
+_SUBMODULES = (
+    "affinity",
+    "evaluation",
+    "forces",
+    "initialization",
+    "inputs",
+    "losses",
+    "matching",
+    "methods",
+    "neighbors",
+    "plotting",
+    "sampling",
+    "similarities",
+)
+
+__all__ = [*_HOME_OF, *_SUBMODULES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        return getattr(importlib.import_module(_HOME_OF[name]), name)
+    if name in _SUBMODULES:
+        return importlib.import_module(f"torchdr_cne.{name}")
+    raise AttributeError(f"module 'torchdr_cne' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

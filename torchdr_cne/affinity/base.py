@@ -1,0 +1,61 @@
+"""What an affinity is: a number of neighbours, and a rule from neighbours to a graph."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from torch import Tensor
+
+from torchdr_cne.affinity.graph import AffinityGraph
+from torchdr_cne.inputs import Rows, as_rows, check_finite
+from torchdr_cne.neighbors import NeighborGraph, neighbors_of_rows
+from torchdr_cne.neighbors.kneighbors import Backend
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Affinity(BaseEstimator, ABC):
+    """Similarities of the input points, as a symmetric sparse graph.
+
+    A subclass says how many neighbours it needs and how they become weights. Subclasses are dataclasses
+    by themselves: annotated class attributes are their parameters.
+
+    Parameters
+    ----------
+    metric : {"euclidean", "cosine", "manhattan"}, default="euclidean"
+        Distance between rows.
+    backend : {"auto", "torch", "keops", "faiss"} or FaissConfig, default="auto"
+        How neighbours are found, see `torchdr_cne.neighbors.kneighbors`.
+    """
+
+    metric: str = "euclidean"
+    backend: Backend = "auto"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclass(kw_only=True, eq=False, repr=False)(cls)
+
+    def __call__(self, X: Any, *, random_state: int = 0) -> AffinityGraph:
+        """Compute the graph of ``X``, an array or tensor of shape (n, f)."""
+        if not isinstance(X, (Tensor, Rows)):
+            X = np.asarray(X)
+        if not isinstance(X, Rows):
+            check_finite(X)
+            X = as_rows(X, center=self.metric != "cosine")
+        neighbors = neighbors_of_rows(
+            X,
+            self._n_neighbors_needed(len(X)),
+            metric=self.metric,
+            backend=self.backend,
+            random_state=random_state,
+        )
+        return self.from_neighbors(neighbors)
+
+    @abstractmethod
+    def _n_neighbors_needed(self, n: int) -> int:
+        """Return how many other points of ``n`` each row has to know."""
+
+    @abstractmethod
+    def from_neighbors(self, neighbors: NeighborGraph) -> AffinityGraph:
+        """Turn a neighbour graph into the affinity graph; pure, so graphs can be reused."""

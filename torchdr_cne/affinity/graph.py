@@ -1,0 +1,85 @@
+"""The input graph as every method sees it: one symmetric CSR."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class AffinityGraph:
+    """A symmetric weighted graph without self loops, in compressed rows.
+
+    Attributes
+    ----------
+    indptr : Tensor of shape (n + 1,), int64
+        Row pointers.
+    indices : Tensor of shape (E,), int32
+        Column ids, ascending within a row.
+    weights : Tensor of shape (E,), float32 or float64
+        Positive weights; every undirected edge is stored in both directions.
+    """
+
+    indptr: Tensor
+    indices: Tensor
+    weights: Tensor
+
+    @property
+    def n_points(self) -> int:
+        """Number of points."""
+        return len(self.indptr) - 1
+
+    @property
+    def n_edges(self) -> int:
+        """Number of directed edges."""
+        return len(self.indices)
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """Row id of each directed edge, (E,) int64."""
+        ids = torch.arange(self.n_points, device=self.indptr.device)
+        return torch.repeat_interleave(ids, self.indptr.diff(), output_size=self.n_edges)
+
+    @cached_property
+    def row_weights(self) -> Tensor:
+        """Sum of each row's weights, (n,), in the dtype of the weights."""
+        totals = torch.zeros(self.n_points, dtype=torch.float64, device=self.weights.device)
+        return totals.index_add_(0, self.rows, self.weights.double()).to(self.weights.dtype)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "AffinityGraph":
+        """Return the graph on ``device`` with weights of ``dtype``."""
+        return AffinityGraph(
+            self.indptr.to(device), self.indices.to(device), self.weights.to(device=device, dtype=dtype)
+        )
+
+    def to_scipy(self) -> scipy.sparse.csr_array:
+        """Return the graph as a SciPy CSR array (n, n)."""
+        n = self.n_points
+        parts = (self.weights.cpu().numpy(), self.indices.cpu().numpy(), self.indptr.cpu().numpy())
+        return scipy.sparse.csr_array(parts, shape=(n, n))
+
+    @classmethod
+    def from_scipy(cls, matrix: scipy.sparse.csr_array) -> "AffinityGraph":
+        """Take a symmetric CSR matrix; zeros are dropped and columns sorted."""
+        if not matrix.has_canonical_format:
+            matrix.sum_duplicates()
+        matrix.eliminate_zeros()
+        return cls(
+            torch.from_numpy(matrix.indptr.astype(np.int64)),
+            torch.from_numpy(matrix.indices.astype(np.int32)),
+            torch.from_numpy(np.ascontiguousarray(matrix.data)),
+        )
+
+
+def directed_matrix(indices_nk: Tensor, weights_nk: Tensor) -> scipy.sparse.csr_array:
+    """Return the (n, n) CSR matrix with ``weights_nk`` at the neighbours of each row."""
+    n, k = indices_nk.shape
+    indptr = np.arange(n + 1, dtype=np.int64) * k
+    columns = indices_nk.cpu().numpy().ravel()
+    values = weights_nk.cpu().numpy().ravel()
+    matrix = scipy.sparse.csr_array((values, columns, indptr), shape=(n, n))
+    matrix.sort_indices()
+    return matrix

@@ -1,0 +1,56 @@
+"""A graph the user computed: checked, never guessed at."""
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from torchdr_cne.affinity.graph import AffinityGraph
+
+_SYMMETRY_TOLERANCE = 1e-5
+
+
+def graph_from_user(matrix: Any, n_points: int | None = None) -> AffinityGraph:
+    """Check a square symmetric non-negative matrix and take it as the input graph.
+
+    Parameters
+    ----------
+    matrix : scipy sparse matrix, ndarray, Tensor or AffinityGraph of shape (n, n)
+        Affinities; the diagonal is ignored.
+    n_points : int, default=None
+        Number of rows the graph has to have.
+
+    Raises
+    ------
+    ValueError
+        If it is not square, of another size, not finite, negative, asymmetric or without an edge.
+    """
+    if isinstance(matrix, AffinityGraph):
+        matrix = matrix.to_scipy()
+    if not scipy.sparse.issparse(matrix):
+        matrix = np.asarray(matrix)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(f"a precomputed graph must be square (n, n), got shape {tuple(matrix.shape)}.")
+    n = matrix.shape[0]
+    if n_points is not None and n != n_points:
+        raise ValueError(f"the graph has {n} points but X has {n_points} rows; pass the graph of these rows.")
+    csr = scipy.sparse.csr_array(matrix, dtype=np.float64, copy=True)
+    if not np.isfinite(csr.data).all():
+        raise ValueError("the graph contains NaN or infinite weights; drop or mend these edges.")
+    if (csr.data < 0).any():
+        raise ValueError(
+            f"the graph has {int((csr.data < 0).sum())} negative weights; affinities must be >= 0 "
+            "(a distance matrix is not an affinity)."
+        )
+    asymmetry = abs(csr - csr.T).max() if csr.nnz else 0.0
+    if asymmetry > _SYMMETRY_TOLERANCE * csr.data.max(initial=0.0):
+        raise ValueError(
+            f"the graph is not symmetric (largest difference {asymmetry:.3g}); "
+            "symmetrise it first, for instance with (A + A.T) / 2."
+        )
+    csr = ((csr + csr.T) / 2).tocsr()
+    csr.setdiag(0)
+    graph = AffinityGraph.from_scipy(csr)
+    if graph.n_edges == 0:
+        raise ValueError("the graph has no edge between different points; there is nothing to embed.")
+    return graph

@@ -1,0 +1,8 @@
+"""Row-owned forces on reciprocal blocks: the fast path, declared by a method as functions of d²."""
+
+from torchdr_cne.forces.declaration import PairForces
+from torchdr_cne.forces.engine import make_engine
+from torchdr_cne.forces.problem import ForceEngine, ForceProblem, StepCoefficients
+from torchdr_cne.forces.tiles import TileForces
+
+__all__ = ["ForceEngine", "ForceProblem", "PairForces", "StepCoefficients", "TileForces", "make_engine"]

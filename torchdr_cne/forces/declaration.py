@@ -1,0 +1,38 @@
+"""How a method declares its forces, once, for torch and for compiled kernels alike."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+PairFunction = Callable[[Any, tuple[Any, ...], Callable[[Any, Any], Any]], Any]
+"""``f(d2, parameters, power)``: plain arithmetic (+ − × ÷ and ``power(base, exponent)``) of d²."""
+
+
+@dataclass(frozen=True)
+class PairForces:
+    """Derivatives of a pair's loss with respect to d² = ‖z_i − z_j‖².
+
+    Each function is ``f(d2, parameters, power)``, must be defined at module level, and may only use
+    + − × ÷ and ``power``, so that one text runs on torch tensors and compiles into the CPU kernels.
+    ``parameters`` is the tuple returned by the method's ``_force_parameters``.
+
+    The derivatives must be those of the two loss hooks. Where ``normaliser`` is given the repulsive loss of
+    an edge (i, j) is log(q_ij + Σ_k q_ik), ``normaliser`` is q and ``repulsive`` its derivative.
+
+    Attributes
+    ----------
+    attractive : callable
+        Derivative of the attractive loss of an edge.
+    repulsive : callable
+        Derivative of the repulsive loss of a negative, or of q where there is a ``normaliser``.
+    normaliser : callable, default=None
+        q itself, for losses that normalise over a row.
+    attractive_scalar, repulsive_scalar : callable, default=None
+        Derivatives with respect to the method's one learned scalar.
+    """
+
+    attractive: PairFunction
+    repulsive: PairFunction
+    normaliser: PairFunction | None = None
+    attractive_scalar: PairFunction | None = None
+    repulsive_scalar: PairFunction | None = None

@@ -1,0 +1,62 @@
+"""What a force engine is given: the fixed problem, and what one step adds."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from torchdr_cne.affinity import AffinityGraph
+from torchdr_cne.forces.declaration import PairForces
+from torchdr_cne.sampling import BlockLayout
+
+
+@dataclass(frozen=True)
+class ForceProblem:
+    """What stays the same from step to step.
+
+    Attributes
+    ----------
+    layout : BlockLayout
+        Points to slots.
+    graph : AffinityGraph
+        The input graph over slots.
+    forces : PairForces
+        The method's declaration.
+    draw_weights : Tensor of shape (slots,)
+        How many of a row's n_negatives one drawn negative stands for; 0 for padding.
+    exclude_edges : bool
+        Whether a row's neighbours are no negatives of it.
+    """
+
+    layout: BlockLayout
+    graph: AffinityGraph
+    forces: PairForces
+    draw_weights: Tensor
+    exclude_edges: bool = False
+
+
+@dataclass(frozen=True)
+class StepCoefficients:
+    """What one step adds.
+
+    Attributes
+    ----------
+    shifts : list of int
+        Block a meets block (s − a) mod B for each s.
+    parameters : tuple of Tensor or float
+        Second argument of the declared functions.
+    attraction, repulsion : float
+        Weights of the two parts of the loss.
+    """
+
+    shifts: list[int]
+    parameters: tuple[Tensor | float, ...]
+    attraction: float = 1.0
+    repulsion: float = 1.0
+
+
+class ForceEngine(Protocol):
+    """Computes row-owned gradients of one problem."""
+
+    def gradient(self, z_ds: Tensor, step: StepCoefficients) -> tuple[Tensor, Tensor | None]:
+        """Return the gradient (d, slots) and the learned scalar's derivative (), if there is one."""

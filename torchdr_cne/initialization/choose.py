@@ -1,0 +1,75 @@
+"""From the ``init`` parameter to an embedding of the asked scale."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchdr_cne.affinity import AffinityGraph
+from torchdr_cne.initialization.pca import pca_embedding
+from torchdr_cne.initialization.spectral import spectral_embedding
+from torchdr_cne.inputs import Rows, check_finite
+
+INITIALIZATIONS = ("pca", "spectral", "random")
+
+
+def initial_embedding(
+    init: Any, rows: Rows | None, graph: AffinityGraph, n_components: int, scaling: float, seed: int
+) -> Tensor:
+    """Return the first embedding (n, d), float32.
+
+    Parameters
+    ----------
+    init : {"pca", "spectral", "random"} or array of shape (n, d)
+        An array is taken as it is; the others are scaled.
+    rows : Rows or None
+        The features; without them (a precomputed graph) "pca" becomes "spectral".
+    graph : AffinityGraph
+        The input graph.
+    n_components : int
+        Dimension d.
+    scaling : float
+        Standard deviation of the widest column.
+    seed : int
+        For random numbers and for starting vectors.
+    """
+    n = graph.n_points
+    if not isinstance(init, str):
+        return _given(init, n, n_components)
+    if init not in INITIALIZATIONS:
+        raise ValueError(f"init={init!r} is unknown; choose one of {INITIALIZATIONS} or pass an array (n, d).")
+    generator = torch.Generator().manual_seed(seed % 2**63)
+    noise = torch.randn((n, n_components), generator=generator)
+    if init == "random":
+        return _scaled(noise, scaling)
+    if init == "pca" and rows is not None:
+        layout = pca_embedding(rows.values, n_components).float().cpu()
+    else:
+        layout = spectral_embedding(graph, n_components, rows=rows, seed=seed)
+    if not float(layout.std(dim=0, correction=0).max()) > 0:
+        warnings.warn(
+            "all rows of X are equal, so there is no direction to start from: a random start is used and the "
+            "embedding carries no information.",
+            UserWarning,
+            stacklevel=2,
+        )
+        return _scaled(noise, scaling)
+    return _scaled(layout, scaling)
+
+
+def _given(init: Any, n: int, n_components: int) -> Tensor:
+    array = init.detach().cpu().numpy() if isinstance(init, Tensor) else np.asarray(init)
+    if array.shape != (n, n_components):
+        raise ValueError(
+            f"the init array must have shape (n_samples, n_components) = {(n, n_components)}, got {array.shape}."
+        )
+    check_finite(array, "init")
+    return torch.from_numpy(array.astype(np.float32))
+
+
+def _scaled(layout: Tensor, scaling: float) -> Tensor:
+    """Centre and scale so that the widest column has standard deviation ``scaling``."""
+    centred = layout - layout.mean(dim=0)
+    return centred * (scaling / centred.std(dim=0, correction=0).max())

@@ -1,0 +1,112 @@
+"""What came in (NumPy, torch, pandas, polars, memmap, DataLoader), and giving the same kind back."""
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import validate_data
+from torch import Tensor
+
+from torchdr_cne.inputs.rows import check_finite
+
+
+@dataclass(frozen=True)
+class OutputKind:
+    """How the embedding is handed back: a tensor on ``device``, or a NumPy array if that is None."""
+
+    device: torch.device | None = None
+
+    def wrap(self, embedding_nd: Tensor) -> np.ndarray | Tensor:
+        """Return a copy of ``embedding_nd`` that shares nothing with the fit."""
+        detached = embedding_nd.detach()
+        if self.device is not None:
+            return detached.to(self.device, copy=True)
+        return np.array(detached.cpu().numpy(), order="C")
+
+
+def read_features(estimator: BaseEstimator, X: Any) -> tuple[np.ndarray | Tensor, OutputKind]:
+    """Check ``X``, record its feature count and names on ``estimator``, and return it as an array.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Receives ``n_features_in_`` and, for data frames, ``feature_names_in_``.
+    X : array-like, Tensor, data frame or DataLoader of shape (n, f)
+        A DataLoader is read once, batch by batch; of a tuple or list batch the first entry is used.
+
+    Returns
+    -------
+    features : ndarray or Tensor of shape (n, f)
+        Finite real numbers in the caller's dtype; the caller's memory where possible.
+    kind : OutputKind
+        How to give the embedding back.
+    """
+    kind = OutputKind()
+    if isinstance(X, torch.utils.data.DataLoader):
+        X = _stack_batches(X)
+    if isinstance(X, Tensor):
+        kind = OutputKind(X.device)
+        X = X.detach()
+        if X.device.type != "cpu":
+            return _checked_device_tensor(estimator, X), kind
+        if X.dtype == torch.bfloat16:
+            X = X.to(torch.float32)
+        X = X.resolve_conj().resolve_neg().numpy()
+    X = validate_data(estimator, X, dtype="numeric", ensure_all_finite=False, ensure_min_samples=2)
+    check_finite(X)
+    return X, kind
+
+
+def _checked_device_tensor(estimator: BaseEstimator, X: Tensor) -> Tensor:
+    """Check a tensor that is not on the CPU, where scikit-learn's validation cannot look."""
+    if X.ndim != 2 or X.shape[0] < 2 or X.shape[1] < 1 or X.is_complex():
+        raise ValueError(
+            f"X must be a real tensor of shape (n_samples >= 2, n_features >= 1), got shape {tuple(X.shape)} "
+            f"and dtype {X.dtype}; reshape or convert it."
+        )
+    check_finite(X)
+    estimator.n_features_in_ = X.shape[1]
+    return X
+
+
+def _stack_batches(loader: Iterable[Any]) -> np.ndarray:
+    """Read a DataLoader into one float32 array, growing by doubling where its length is unknown."""
+    sampler = getattr(loader, "sampler", None)
+    if isinstance(sampler, torch.utils.data.RandomSampler):
+        warnings.warn(
+            "the DataLoader shuffles, so row i of the embedding is the i-th row it yielded, not dataset[i]; "
+            "pass DataLoader(..., shuffle=False) to keep the data set's order.",
+            UserWarning,
+            stacklevel=4,
+        )
+    stacked: np.ndarray | None = None
+    n_rows = 0
+    for batch in loader:
+        features = batch[0] if isinstance(batch, (tuple, list)) else batch
+        block = features.detach().cpu().to(torch.float32).numpy()
+        if block.ndim != 2:
+            raise ValueError(
+                f"each DataLoader batch must be 2-D (rows, features), got shape {block.shape}; "
+                "flatten the items in the data set or a collate_fn."
+            )
+        if stacked is None:
+            stacked = np.empty((_expected_rows(loader, len(block)), block.shape[1]), dtype=np.float32)
+        while n_rows + len(block) > len(stacked):
+            stacked = np.concatenate([stacked, np.empty_like(stacked)])
+        stacked[n_rows : n_rows + len(block)] = block
+        n_rows += len(block)
+    if stacked is None:
+        raise ValueError("the DataLoader yielded no batch; it needs at least two rows.")
+    return stacked[:n_rows]
+
+
+def _expected_rows(loader: Iterable[Any], batch_rows: int) -> int:
+    """Return the data set's length where it is known, else one batch."""
+    try:
+        return max(batch_rows, len(loader.dataset))  # type: ignore[attr-defined]
+    except (AttributeError, TypeError):
+        return max(1, batch_rows)

@@ -1,0 +1,338 @@
+"""The root of the hierarchy: match an affinity of the input with one of the embedding."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import torch
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from torchdr_cne.affinity import Affinity, AffinityGraph, graph_from_user
+from torchdr_cne.initialization import initial_embedding
+from torchdr_cne.inputs import OutputKind, Rows, as_rows, read_features
+from torchdr_cne.matching.loop import LoopSettings, Outcome, run
+from torchdr_cne.matching.objective import AutogradObjective, Objective
+from torchdr_cne.matching.optimization import make_optimizer, make_scheduler, parameter_groups
+from torchdr_cne.matching.progress import Progress
+from torchdr_cne.matching.resources import limited_threads, resolve_device, seed_from
+from torchdr_cne.matching.state import FitState, Phase
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, ABC):
+    """Find an embedding whose affinities match those of the data; owns ``fit`` and the loop.
+
+    Subclasses are dataclasses by themselves: an annotated class attribute is a keyword-only parameter, and one
+    line changes a default. They state a loss (`_compute_loss`) and the affinity used when ``affinity_in`` is None
+    (`_default_affinity`).
+
+    Parameters
+    ----------
+    n_components : int, default=2
+        Dimension of the embedding.
+    affinity_in : Affinity, "precomputed" or None, default=None
+        Affinity of the input. None is the method's own; "precomputed" takes ``X`` as a symmetric (n, n)
+        affinity matrix, sparse or dense.
+    init : {"pca", "spectral", "random"} or array of shape (n, d), default="pca"
+        First embedding. An array is used as it is; without features "pca" becomes "spectral".
+    init_scaling : float, default=1.0
+        Standard deviation of the first embedding's widest column.
+    learning_rate : "auto" or float, default="auto"
+        "auto" is the method's rate divided by the exaggeration; a number is used as it is. The loss is normalised
+        so that rates depend neither on n nor on the scale of the affinities.
+    max_iter : int, default=300
+        Number of iterations.
+    optimizer : str or torch.optim.Optimizer class, default="SGD"
+        Optimiser, rebuilt when early exaggeration ends.
+    optimizer_kwargs : "auto", dict or None, default="auto"
+        Its keywords. "auto" gives SGD momentum 0.5 during early exaggeration and 0.8 after it.
+    scheduler : str, torch LRScheduler class or None, default="LinearLR"
+        Learning-rate schedule, stepped every iteration; None keeps the rate constant.
+    scheduler_kwargs : "auto", dict or None, default="auto"
+        Its keywords. "auto" lets ``LinearLR`` fall to 0 over all iterations.
+    min_grad_norm : float, default=1e-7
+        Stop when the root mean square gradient of the rows falls below it.
+    check_interval : int, default=50
+        Iterations between checks (stopping, NaN, ``history_``).
+    device : "auto", str or torch.device, default="auto"
+        "auto" is the input tensor's device, else CUDA where there is one, else the CPU.
+    dtype : {"float32", "float64"}, default="float32"
+        Arithmetic and result.
+    random_state : int, RandomState, Generator or None, default=None
+        Seed of every draw; None takes fresh entropy. Global random state is never touched.
+    n_jobs : int or None, default=None
+        CPU threads; None keeps torch's setting, −1 is all cores.
+    callbacks : callable or sequence of callables, default=None
+        Called as ``callback(estimator, step)`` after each iteration, with ``embedding_`` and ``n_iter_``
+        up to date; returning True stops the fit.
+    compile : bool, default=False
+        Compile the loss, or the torch force tiles, with ``torch.compile``.
+    verbose : bool, default=False
+        Show a progress bar on a terminal.
+
+    Attributes
+    ----------
+    embedding_ : ndarray or Tensor of shape (n, n_components)
+        The embedding, in the kind of ``X``.
+    graph_ : scipy.sparse.csr_array of shape (n, n)
+        The input affinities; pass it as ``graph=`` to reuse it.
+    n_iter_ : int
+        Iterations done.
+    learning_rate_ : float
+        The learning rate at the start of the last phase.
+    history_ : dict of str to list
+        ``step``, ``learning_rate``, ``grad_norm`` and learned scalars at every check.
+    n_features_in_, feature_names_in_
+        As in scikit-learn.
+    """
+
+    n_components: int = 2
+    affinity_in: Affinity | str | None = None
+    init: Any = "pca"
+    init_scaling: float = 1.0
+    learning_rate: float | str = "auto"
+    max_iter: int = 300
+    optimizer: str | type[Optimizer] = "SGD"
+    optimizer_kwargs: Mapping[str, Any] | str | None = "auto"
+    scheduler: str | type[LRScheduler] | None = "LinearLR"
+    scheduler_kwargs: Mapping[str, Any] | str | None = "auto"
+    min_grad_norm: float = 1e-7
+    check_interval: int = 50
+    device: str | torch.device = "auto"
+    dtype: str = "float32"
+    random_state: Any = None
+    n_jobs: int | None = None
+    callbacks: Callable[..., Any] | Sequence[Callable[..., Any]] | None = None
+    compile: bool = False
+    verbose: bool = False
+
+    _base_learning_rate: ClassVar[float] = 1.0
+    _learned_learning_rate: ClassVar[float] = 1.0
+    _max_row_gradient: ClassVar[float | None] = None
+    _AT_LEAST_ONE: ClassVar[tuple[str, ...]] = ("n_components", "max_iter", "check_interval")
+    _POSITIVE: ClassVar[tuple[str, ...]] = ("init_scaling",)
+    _NOT_NEGATIVE: ClassVar[tuple[str, ...]] = ("min_grad_norm",)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        inherited = {field.name for base in cls.__mro__[1:] if hasattr(base, "__dataclass_fields__") for field in fields(base)}
+        bare = sorted(inherited & set(vars(cls)) - set(cls.__dict__.get("__annotations__", {})))
+        if bare:
+            raise TypeError(
+                f"{cls.__name__} overrides {', '.join(bare)} without a type annotation, which a dataclass would "
+                f"ignore; write for instance `{bare[0]}: type = value`."
+            )
+        dataclass(kw_only=True, eq=False, repr=False)(cls)
+
+    # ---- to implement -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _compute_loss(self, embedding_nd: Tensor, state: FitState) -> Tensor:
+        """Return the scalar loss of ``embedding_nd`` at ``state.step``; differentiated by autograd."""
+
+    @abstractmethod
+    def _default_affinity(self) -> Affinity:
+        """Return the affinity used when ``affinity_in`` is None."""
+
+    # ---- may be overridden --------------------------------------------------------------------------
+
+    def on_affinity_computation_start(self) -> None:
+        """Do something before the graph is computed."""
+
+    def on_affinity_computation_end(self) -> None:
+        """Do something once ``graph_`` is known."""
+
+    def on_training_step_start(self) -> None:
+        """Do something before each iteration."""
+
+    def on_training_step_end(self) -> None:
+        """Do something after each iteration; ``n_iter_`` counts it."""
+
+    def _phases(self, n: int) -> list[Phase]:
+        """Return the phases of a fit of ``n`` points."""
+        return [Phase(0, self.max_iter, self.max_iter)]
+
+    def _learned_scalars(self) -> dict[str, float]:
+        """Return names and starting values of scalars learned with the embedding."""
+        return {}
+
+    def _auto_learning_rate(self, phase: Phase) -> float:
+        """Return the learning rate of ``phase`` under ``learning_rate="auto"``."""
+        return self._base_learning_rate
+
+    def _make_objective(self, state: FitState, start_nd: Tensor) -> Objective:
+        """Return what the loop asks for gradients."""
+        loss = torch.compile(self._compute_loss) if self.compile else self._compute_loss
+        return AutogradObjective(start_nd, loss)
+
+    # ---- scikit-learn ---------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: Any = None, *, graph: Any = None) -> "AffinityMatcher":
+        """Embed ``X``.
+
+        Parameters
+        ----------
+        X : array-like, Tensor, data frame, memmap or DataLoader of shape (n, f)
+            The data; with ``affinity_in="precomputed"`` a symmetric affinity matrix (n, n).
+        y : ignored
+            For scikit-learn's pipelines.
+        graph : sparse matrix of shape (n, n), default=None
+            Symmetric affinities of the rows of ``X``, for instance another estimator's ``graph_``; the
+            neighbour search is left out.
+
+        Returns
+        -------
+        self
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If a parameter or the data cannot be used; the message says what to change.
+        FloatingPointError
+            If the optimisation diverges.
+        """
+        self._check_parameters()
+        with limited_threads(self.n_jobs):
+            seed = seed_from(self.random_state)
+            rows, given, kind = self._read_input(X, graph)
+            device = resolve_device(self.device, X)
+            affinities = self._input_graph(rows, given, seed)
+            start = initial_embedding(
+                self.init, rows, affinities, self.n_components, self.init_scaling, seed
+            )
+            self._match(affinities, start.to(device=device, dtype=self._torch_dtype), seed, kind)
+        return self
+
+    def fit_transform(self, X: Any, y: Any = None, *, graph: Any = None) -> Any:
+        """Embed ``X`` and return the embedding; parameters as in `fit`."""
+        return self.fit(X, y, graph=graph).embedding_
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.embedding_.shape[1]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = [self.dtype]
+        tags.input_tags.pairwise = isinstance(self.affinity_in, str)
+        return tags
+
+    # ---- the stages of fit ------------------------------------------------------------------------------
+
+    def _check_parameters(self) -> None:
+        """Raise a ValueError for values that cannot work, before any work."""
+        for names, low, strict in (
+            (self._AT_LEAST_ONE, 1, False),
+            (self._POSITIVE, 0, True),
+            (self._NOT_NEGATIVE, 0, False),
+        ):
+            for name in names:
+                value = getattr(self, name)
+                if value is None:
+                    continue
+                number = isinstance(value, (int, float)) or hasattr(value, "__float__")
+                if not number or not (value > low if strict else value >= low):
+                    raise ValueError(f"{name}={value!r} must be a number {'>' if strict else '>='} {low}.")
+        if self.dtype not in ("float32", "float64"):
+            raise ValueError(f"dtype={self.dtype!r} is unknown; choose 'float32' or 'float64'.")
+        if self.learning_rate != "auto" and not (
+            isinstance(self.learning_rate, (int, float)) and self.learning_rate > 0
+        ):
+            raise ValueError(f"learning_rate={self.learning_rate!r} must be 'auto' or a positive number.")
+        if isinstance(self.affinity_in, str) and self.affinity_in != "precomputed":
+            raise ValueError(
+                f"affinity_in={self.affinity_in!r} is unknown; pass an Affinity, 'precomputed' or None."
+            )
+
+    @property
+    def _torch_dtype(self) -> torch.dtype:
+        return getattr(torch, self.dtype)
+
+    def _read_input(self, X: Any, graph: Any) -> tuple[Rows | None, AffinityGraph | None, OutputKind]:
+        """Return checked rows, the given graph if there is one, and the output kind."""
+        if self.affinity_in == "precomputed":
+            if graph is not None:
+                raise ValueError("affinity_in='precomputed' takes the graph as X; leave graph= out.")
+            given = graph_from_user(X)
+            self.n_features_in_ = given.n_points
+            return None, given, OutputKind(X.device if isinstance(X, Tensor) else None)
+        features, kind = read_features(self, X)
+        given = None if graph is None else graph_from_user(graph, len(features))
+        rows = as_rows(features, center=self._input_affinity().metric != "cosine", dtype=self._torch_dtype)
+        return rows, given, kind
+
+    def _input_affinity(self) -> Affinity:
+        return self.affinity_in if isinstance(self.affinity_in, Affinity) else self._default_affinity()
+
+    def _input_graph(self, rows: Rows | None, given: AffinityGraph | None, seed: int) -> AffinityGraph:
+        """Compute or take over the graph and publish it as ``graph_``."""
+        self.on_affinity_computation_start()
+        if given is None:
+            assert rows is not None
+            given = self._input_affinity()(rows, random_state=seed)
+        self.graph_ = given.to_scipy()
+        self.on_affinity_computation_end()
+        return given
+
+    def _match(self, graph: AffinityGraph, start_nd: Tensor, seed: int, kind: OutputKind) -> None:
+        """Run the loop from ``start_nd`` and publish what it leaves."""
+        phases = self._phases(graph.n_points)
+        state = self._make_state(graph, start_nd, seed, phases[0])
+        objective = self._make_objective(state, start_nd)
+        self.n_iter_ = 0
+        with Progress(phases[-1].stop, type(self).__name__, visible=self.verbose) as progress:
+            settings = LoopSettings(
+                check_interval=self.check_interval,
+                min_grad_norm=self.min_grad_norm,
+                max_row_gradient=self._max_row_gradient,
+                before_step=self.on_training_step_start,
+                after_step=lambda: self._after_step(objective, kind),
+                progress=progress,
+            )
+            outcome = run(objective, state, phases, lambda phase: self._optimizer(objective, state, phase), settings)
+        self._publish(objective, state, outcome, kind)
+
+    def _make_state(self, graph: AffinityGraph, start_nd: Tensor, seed: int, phase: Phase) -> FitState:
+        """Return the fit's state; the graph's weights are scaled to mean row weight 1."""
+        graph = graph.to(start_nd.device, start_nd.dtype)
+        mean_row_weight = float(graph.weights.double().sum()) / graph.n_points
+        graph = AffinityGraph(graph.indptr, graph.indices, graph.weights / mean_row_weight)
+        learned = {
+            name: torch.full((), value, dtype=start_nd.dtype, device=start_nd.device, requires_grad=True)
+            for name, value in self._learned_scalars().items()
+        }
+        return FitState(graph=graph, seed=seed, phase=phase, learned=learned)
+
+    def _optimizer(
+        self, objective: Objective, state: FitState, phase: Phase
+    ) -> tuple[Optimizer, LRScheduler | None]:
+        """Build optimiser and scheduler of a phase."""
+        automatic = self.learning_rate == "auto"
+        self.learning_rate_ = self._auto_learning_rate(phase) if automatic else float(self.learning_rate)
+        groups = parameter_groups(
+            objective.parameter, state.learned, self.learning_rate_, self._learned_learning_rate
+        )
+        optimizer = make_optimizer(self.optimizer, self.optimizer_kwargs, phase, groups)
+        return optimizer, make_scheduler(self.scheduler, self.scheduler_kwargs, phase, optimizer)
+
+    def _after_step(self, objective: Objective, kind: OutputKind) -> bool:
+        """Count the step and call hooks and callbacks; True stops."""
+        self.n_iter_ += 1
+        self.on_training_step_end()
+        if self.callbacks is None:
+            return False
+        self.embedding_ = kind.wrap(objective.embedding())
+        callbacks = [self.callbacks] if callable(self.callbacks) else self.callbacks
+        return any([bool(callback(self, self.n_iter_)) for callback in callbacks])
+
+    def _publish(self, objective: Objective, state: FitState, outcome: Outcome, kind: OutputKind) -> None:
+        """Set the fitted attributes."""
+        self.embedding_ = kind.wrap(objective.embedding())
+        self.history_ = outcome.history
+        for name, value in state.learned.items():
+            setattr(self, f"{name}_", float(value.detach()))

@@ -1,0 +1,198 @@
+"""Neighbour embeddings whose repulsion is sampled: all contrastive methods."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from torchdr_cne.forces import ForceProblem, PairForces, StepCoefficients, make_engine
+from torchdr_cne.matching.neighbor_embedding import NeighborEmbedding
+from torchdr_cne.matching.objective import Objective, PairwiseObjective
+from torchdr_cne.matching.pairs import Pairs
+from torchdr_cne.matching.state import FitState, Phase
+from torchdr_cne.sampling import BlockLayout, NegativeSampler
+from torchdr_cne.sampling.blocks import n_shifts_for
+from torchdr_cne.similarities import Cauchy, Similarity
+
+GRADIENTS = ("auto", "pairwise", "autograd")
+
+
+@dataclass
+class SampledState(FitState):
+    """A fit's state with its negative sampler."""
+
+    sampler: NegativeSampler | None = None
+
+
+class NegativeSamplingNeighborEmbedding(NeighborEmbedding):
+    """Attraction along edges, repulsion from uniformly drawn negatives.
+
+    A method is a similarity and two hooks on log-similarities, `_compute_attractive_loss(pairs)` of shape (E,) and
+    `_compute_repulsive_loss(pairs)` of shape (R, M), (R,) or (E,); see `Pairs`. Autograd of the hooks is the
+    definition and runs everywhere. A method may also declare `_pair_forces`: the fit then sums forces
+    on reciprocal blocks, which is the same gradient, faster.
+
+    Parameters
+    ----------
+    n_negatives : int, default=5
+        m, the noise odds: how many negatives an edge meets in the objective.
+    negatives_per_row : int or None, default=None
+        M, how many are drawn a row and iteration to estimate it; None is the method's own. Rounded to a multiple
+        of 64 (at most all points) where blocks are drawn.
+    discard_neighbors : bool, default=False
+        Never draw a point's graph neighbours as its negatives.
+    similarity : Similarity or None, default=None
+        Similarity of embedded points; None is the method's own.
+    gradient : {"auto", "pairwise", "autograd"}, default="auto"
+        "pairwise" asks for the declared forces, "autograd" for the loss hooks; "auto" takes the forces where the
+        method declares them for this similarity and loss.
+
+    Other parameters are those of `NeighborEmbedding`.
+    """
+
+    n_negatives: int = 5
+    negatives_per_row: int | None = None
+    discard_neighbors: bool = False
+    similarity: Similarity | None = None
+    gradient: str = "auto"
+
+    _AT_LEAST_ONE: ClassVar[tuple[str, ...]] = (
+        *NeighborEmbedding._AT_LEAST_ONE,
+        "n_negatives",
+        "negatives_per_row",
+    )
+    _default_negatives_per_row: ClassVar[int] = 64
+    _default_autograd_negatives: ClassVar[int] = 16
+
+    # ---- may be overridden --------------------------------------------------------------------------
+
+    def _default_similarity(self) -> Similarity:
+        """Return the similarity used when ``similarity`` is None."""
+        return Cauchy()
+
+    def _pair_forces(self) -> PairForces | None:
+        """Declare the derivatives of the two hooks with respect to d²; None if there is no fast form."""
+        return None
+
+    def _force_parameters(self, parameters: dict[str, Any]) -> tuple[Tensor | float, ...]:
+        """Return the declared functions' second argument from the phase's and learned parameters."""
+        return ()
+
+    # ---- the definition: hooks and autograd -----------------------------------------------------------
+
+    def _make_pairs(self, embedding_nd: Tensor, state: FitState) -> Pairs:
+        assert isinstance(state, SampledState)
+        assert state.sampler is not None
+        similarity = self._similarity
+        graph = state.graph
+        negatives = state.sampler.draw(state.seed, state.step)
+        rows, columns, weights = graph.rows, graph.indices.long(), graph.weights
+        if len(rows) == len(embedding_nd):
+            # One edge of weight 0 more, so that a loss's shape always tells edges from rows.
+            rows, columns = (torch.cat([ids, ids[-1:]]) for ids in (rows, columns))
+            weights = torch.cat([weights, torch.zeros_like(weights[-1:])])
+        return Pairs(
+            log_q_edges=similarity(embedding_nd[rows], embedding_nd[columns]),
+            weights=weights,
+            rows=rows,
+            log_q_negatives=similarity(embedding_nd.unsqueeze(1), embedding_nd[negatives]),
+            draw_weights=torch.full_like(embedding_nd[:, 0], self.n_negatives / negatives.shape[1]).detach(),
+            parameters=state.parameters,
+        )
+
+    @property
+    def _similarity(self) -> Similarity:
+        return self._default_similarity() if self.similarity is None else self.similarity
+
+    def _make_state(self, graph: Any, start_nd: Tensor, seed: int, phase: Phase) -> FitState:
+        return SampledState(**vars(super()._make_state(graph, start_nd, seed, phase)))
+
+    # ---- two ways to a gradient -------------------------------------------------------------------------
+
+    def _make_objective(self, state: FitState, start_nd: Tensor) -> Objective:
+        reason = self._why_not_pairwise()
+        if self.gradient not in GRADIENTS:
+            raise ValueError(f"gradient={self.gradient!r} is unknown; choose one of {GRADIENTS}.")
+        if self.gradient == "pairwise" and reason:
+            raise ValueError(f"gradient='pairwise' is not possible: {reason}; use gradient='auto'.")
+        if self.gradient == "autograd" or reason:
+            return self._autograd_objective(state, start_nd)
+        return self._pairwise_objective(state, start_nd)
+
+    def _why_not_pairwise(self) -> str:
+        """Return why the declared forces cannot stand for this estimator's loss; "" if they can."""
+        if self._pair_forces() is None:
+            return f"{type(self).__name__} declares no _pair_forces"
+        if self.similarity is not None and self.similarity != self._default_similarity():
+            return f"similarity={self.similarity!r} is not the one the forces were derived for"
+        depth = {name: _defined_at(type(self), name) for name in _DEFINING_HOOKS}
+        newer = [name for name in _DEFINING_HOOKS[1:] if depth[name] < depth["_pair_forces"]]
+        return f"{', '.join(newer)} is overridden below the class that declares _pair_forces" if newer else ""
+
+    def _autograd_objective(self, state: FitState, start_nd: Tensor) -> Objective:
+        assert isinstance(state, SampledState)
+        n = len(start_nd)
+        drawn = min(self._drawn(self._default_autograd_negatives), n - 1)
+        exclude = (state.graph.indptr, state.graph.indices) if self.discard_neighbors else None
+        state.sampler = NegativeSampler(n, torch.arange(n, device=start_nd.device), drawn, exclude)
+        return super()._make_objective(state, start_nd)
+
+    def _drawn(self, default: int) -> int:
+        """Number of negatives to draw a row."""
+        return default if self.negatives_per_row is None else self.negatives_per_row
+
+    def _pairwise_objective(self, state: FitState, start_nd: Tensor) -> Objective:
+        problem, n_shifts = self._force_problem(state, start_nd)
+
+        def coefficients(state: FitState, shifts: list[int]) -> StepCoefficients:
+            return StepCoefficients(
+                shifts,
+                self._force_parameters(state.parameters),
+                attraction=state.phase.exaggeration,
+                repulsion=self.repulsion_strength,
+            )
+
+        engine = make_engine(problem, start_nd.dtype, compile=self.compile)
+        return PairwiseObjective(start_nd, problem.layout, engine, n_shifts, coefficients)
+
+    def _force_problem(self, state: FitState, start_nd: Tensor) -> tuple[ForceProblem, int]:
+        """Lay points out in blocks; return the problem and the number of shifts a step."""
+        n = len(start_nd)
+        layout = BlockLayout.random(n, state.seed, start_nd.device)
+        n_shifts = n_shifts_for(self._drawn(self._default_negatives_per_row), layout.n_blocks)
+        n_allowed = torch.full_like(start_nd[:, 0], n - 1)
+        if self.discard_neighbors:
+            n_allowed -= state.graph.indptr.diff()
+            if bool((n_allowed < 1).any()):
+                raise ValueError(
+                    "discard_neighbors=True leaves a point without any negative, because all others are its "
+                    "neighbours; lower n_neighbors or set discard_neighbors=False."
+                )
+        # Two points meet in a share n_shifts / n_blocks of the steps.
+        drawn = n_allowed * (n_shifts / layout.n_blocks)
+        forces = self._pair_forces()
+        assert forces is not None
+        problem = ForceProblem(
+            layout=layout,
+            graph=layout.arrange(state.graph),
+            forces=forces,
+            draw_weights=layout.scatter(self.n_negatives / drawn),
+            exclude_edges=self.discard_neighbors,
+        )
+        return problem, n_shifts
+
+
+_DEFINING_HOOKS = (
+    "_pair_forces",
+    "_compute_attractive_loss",
+    "_compute_repulsive_loss",
+    "_compute_loss",
+    "_make_pairs",
+    "_default_similarity",
+)
+
+
+def _defined_at(cls: type, name: str) -> int:
+    """Position in the method resolution order of the class that defines ``name``."""
+    return next(depth for depth, base in enumerate(cls.__mro__) if name in vars(base))

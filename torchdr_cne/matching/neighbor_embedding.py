@@ -1,0 +1,106 @@
+"""Neighbour embeddings: a loss that splits into attraction and repulsion."""
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from torchdr_cne.affinity import Affinity, UnionAffinity
+from torchdr_cne.matching.affinity_matcher import AffinityMatcher
+from torchdr_cne.matching.state import FitState, Phase
+from torchdr_cne.neighbors.kneighbors import Backend
+
+
+class NeighborEmbedding(AffinityMatcher):
+    """Loss = exaggeration · attraction + repulsion_strength · repulsion, with early exaggeration.
+
+    Parameters
+    ----------
+    n_neighbors : int, default=15
+        Neighbours of a point in the method's own affinity (ignored when ``affinity_in`` is given).
+    metric : {"euclidean", "cosine", "manhattan"}, default="euclidean"
+        Distance between rows of ``X`` in the method's own affinity.
+    backend : {"auto", "torch", "keops", "faiss"} or FaissConfig, default="auto"
+        How neighbours are found, see `torchdr_cne.neighbors.kneighbors`.
+    exaggeration : float or None, default=None
+        Weight of the attraction; None is the method's own, 1 unless it says otherwise.
+    early_exaggeration : float or None, default=None
+        Weight of the attraction in the first iterations; None is the method's own, 1 is none.
+    early_exaggeration_iter : int or None, default=None
+        How many iterations that lasts; None is a third of ``max_iter``.
+    repulsion_strength : float, default=1.0
+        Weight of the repulsion.
+
+    Other parameters are those of `AffinityMatcher`.
+    """
+
+    n_neighbors: int = 15
+    metric: str = "euclidean"
+    backend: Backend = "auto"
+    exaggeration: float | None = None
+    early_exaggeration: float | None = None
+    early_exaggeration_iter: int | None = None
+    repulsion_strength: float = 1.0
+
+    _AT_LEAST_ONE: ClassVar[tuple[str, ...]] = (*AffinityMatcher._AT_LEAST_ONE, "n_neighbors")
+    _POSITIVE: ClassVar[tuple[str, ...]] = (*AffinityMatcher._POSITIVE, "exaggeration", "early_exaggeration")
+    _NOT_NEGATIVE: ClassVar[tuple[str, ...]] = (
+        *AffinityMatcher._NOT_NEGATIVE,
+        "early_exaggeration_iter",
+        "repulsion_strength",
+    )
+
+    @abstractmethod
+    def _compute_attractive_loss(self, pairs: Any) -> Tensor:
+        """Return the attractive loss, unreduced."""
+
+    @abstractmethod
+    def _compute_repulsive_loss(self, pairs: Any) -> Tensor:
+        """Return the repulsive loss, unreduced."""
+
+    @abstractmethod
+    def _make_pairs(self, embedding_nd: Tensor, state: FitState) -> Any:
+        """Return what the two loss hooks see; it knows how to weight and sum their results."""
+
+    def _compute_loss(self, embedding_nd: Tensor, state: FitState) -> Tensor:
+        """Put attraction and repulsion together, per point."""
+        pairs = self._make_pairs(embedding_nd, state)
+        return self._loss_of_pairs(pairs, state.phase.exaggeration)
+
+    def _loss_of_pairs(self, pairs: Any, exaggeration: float) -> Tensor:
+        attraction = pairs.reduce_attraction(self._compute_attractive_loss(pairs))
+        repulsion = pairs.reduce_repulsion(self._compute_repulsive_loss(pairs))
+        return exaggeration * attraction + self.repulsion_strength * repulsion
+
+    def _default_affinity(self) -> Affinity:
+        return UnionAffinity(n_neighbors=self.n_neighbors, metric=self.metric, backend=self.backend)
+
+    def _auto_learning_rate(self, phase: Phase) -> float:
+        return self._base_learning_rate / phase.exaggeration
+
+    def _main_exaggeration(self) -> float:
+        """Weight of the attraction after early exaggeration."""
+        return 1.0 if self.exaggeration is None else self.exaggeration
+
+    def _early_exaggeration(self) -> float | None:
+        """Weight of the attraction at first; None where the method needs no such phase."""
+        return self.early_exaggeration
+
+    def _phase_parameters(self, n: int, early: bool) -> dict[str, float]:
+        """Return the method's constants in a phase."""
+        return {}
+
+    def _phases(self, n: int) -> list[Phase]:
+        early_iter = self.early_exaggeration_iter
+        early_iter = self.max_iter // 3 if early_iter is None else min(early_iter, self.max_iter)
+        main = self._main_exaggeration()
+        first = self._early_exaggeration()
+        first = main if first is None or first == 1 else first
+        constants = self._phase_parameters(n, early=False)
+        first_constants = self._phase_parameters(n, early=True)
+        if early_iter == 0 or (first == main and first_constants == constants):
+            return [Phase(0, self.max_iter, self.max_iter, main, False, constants)]
+        phases = [Phase(0, early_iter, self.max_iter, first, True, first_constants)]
+        if early_iter < self.max_iter:
+            phases.append(Phase(early_iter, self.max_iter, self.max_iter, main, False, constants))
+        return phases

@@ -1,0 +1,81 @@
+"""Optimiser and scheduler of a phase, from names, classes and keyword dictionaries."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from torchdr_cne.matching.state import Phase
+
+EARLY_MOMENTUM, LATE_MOMENTUM = 0.5, 0.8
+
+
+def make_optimizer(
+    optimizer: str | type[Optimizer],
+    optimizer_kwargs: str | Mapping[str, Any] | None,
+    phase: Phase,
+    groups: list[dict[str, Any]],
+) -> Optimizer:
+    """Build the phase's optimiser over parameter ``groups``, each with its own ``lr``."""
+    optimizer_class = _named_class(optimizer, torch.optim, Optimizer, "optimizer")
+    if optimizer_kwargs == "auto":
+        momentum = EARLY_MOMENTUM if phase.early else LATE_MOMENTUM
+        optimizer_kwargs = {"momentum": momentum} if optimizer_class is torch.optim.SGD else {}
+    try:
+        return optimizer_class(groups, **(optimizer_kwargs or {}))  # type: ignore[call-arg]
+    except TypeError as error:
+        raise ValueError(f"optimizer_kwargs={optimizer_kwargs} do not fit {optimizer!r}: {error}.") from error
+
+
+def make_scheduler(
+    scheduler: str | type[LRScheduler] | None,
+    scheduler_kwargs: str | Mapping[str, Any] | None,
+    phase: Phase,
+    optimizer: Optimizer,
+) -> LRScheduler | None:
+    """Build the phase's scheduler, stepped once an iteration; None keeps the rate constant.
+
+    "auto" lets ``LinearLR`` fall from 1 at the first iteration of the fit to 0 after the last, across phases, and
+    ``CosineAnnealingLR`` span its phase.
+    """
+    if scheduler is None:
+        return None
+    schedulers = torch.optim.lr_scheduler
+    scheduler_class = _named_class(scheduler, schedulers, LRScheduler, "scheduler")
+    n_iter = phase.stop - phase.start
+    if scheduler_kwargs == "auto":
+        scheduler_kwargs = {
+            schedulers.LinearLR: {
+                "start_factor": 1 - phase.start / phase.total,
+                "end_factor": 1 - phase.stop / phase.total,
+                "total_iters": n_iter,
+            },
+            schedulers.CosineAnnealingLR: {"T_max": n_iter},
+        }.get(scheduler_class, {})
+    try:
+        return scheduler_class(optimizer, **(scheduler_kwargs or {}))
+    except TypeError as error:
+        raise ValueError(
+            f"scheduler_kwargs={scheduler_kwargs} do not fit {scheduler!r}: {error}; pass what it needs."
+        ) from error
+
+
+def _named_class(choice: str | type, home: Any, base: type, field: str) -> Any:
+    """Resolve a name in ``home``, or check a class, against ``base``."""
+    found = getattr(home, choice, None) if isinstance(choice, str) else choice
+    if not (isinstance(found, type) and issubclass(found, base) and found is not base):
+        raise ValueError(
+            f"{field}={choice!r} is unknown; give the name of a class of {home.__name__}, or such a class."
+        )
+    return found
+
+
+def parameter_groups(embedding: Tensor, learned: Mapping[str, Tensor], rate: float, learned_rate: float) -> list:
+    """One group for the embedding and one for the learned scalars, with their learning rates."""
+    groups: list[dict[str, Any]] = [{"params": [embedding], "lr": rate}]
+    if learned:
+        groups.append({"params": list(learned.values()), "lr": learned_rate})
+    return groups

@@ -1,0 +1,62 @@
+"""What the loss hooks of a sampled method see: log-similarities of edges and of negatives."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """One step's positive and negative pairs; the same for full data, a batch, or one rank's rows.
+
+    Attributes
+    ----------
+    log_q_edges : Tensor of shape (E,)
+        Log-similarities of the graph's edges.
+    weights : Tensor of shape (E,)
+        Their weights.
+    rows : Tensor of shape (E,), int64
+        Row of each edge among the R rows, ascending.
+    log_q_negatives : Tensor of shape (R, M)
+        Log-similarities of the drawn negatives; −inf marks an empty place.
+    draw_weights : Tensor of shape (R,)
+        How many of a row's ``n_negatives`` one drawn negative stands for.
+    parameters : mapping of str to float or Tensor
+        The method's constants and learned scalars.
+    """
+
+    log_q_edges: Tensor
+    weights: Tensor
+    rows: Tensor
+    log_q_negatives: Tensor
+    draw_weights: Tensor
+    parameters: Mapping[str, Tensor | float]
+
+    @property
+    def row_weights(self) -> Tensor:
+        """Sum of each row's edge weights, (R,)."""
+        return torch.zeros_like(self.draw_weights).index_add(0, self.rows, self.weights)
+
+    def reduce_attraction(self, loss: Tensor) -> Tensor:
+        """Weight and sum an attractive loss per edge (E,)."""
+        if loss.shape != self.log_q_edges.shape:
+            raise ValueError(
+                f"_compute_attractive_loss must return one value per edge, shape "
+                f"{tuple(self.log_q_edges.shape)}, got {tuple(loss.shape)}; do not reduce it."
+            )
+        return (self.weights * loss).sum()
+
+    def reduce_repulsion(self, loss: Tensor) -> Tensor:
+        """Weight and sum a repulsive loss per negative (R, M), per row (R,) or per edge (E,)."""
+        if loss.shape == self.log_q_negatives.shape:
+            return ((self.row_weights * self.draw_weights).unsqueeze(1) * loss).sum()
+        if loss.shape == self.draw_weights.shape:
+            return (self.row_weights * loss).sum()
+        if loss.shape == self.log_q_edges.shape:
+            return (self.weights * loss).sum()
+        raise ValueError(
+            f"_compute_repulsive_loss must return shape (R, M) = {tuple(self.log_q_negatives.shape)}, "
+            f"(R,) or (E,) = {tuple(self.log_q_edges.shape)}, got {tuple(loss.shape)}; do not reduce it."
+        )

@@ -1,0 +1,26 @@
+"""A progress bar that shows on a terminal only."""
+
+from typing import Any
+
+
+class Progress:
+    """Context manager; call it with the number of iterations done."""
+
+    def __init__(self, total: int, name: str, *, visible: bool) -> None:
+        self._total, self._name, self._visible = total, name, visible
+        self._bar: Any = None
+
+    def __enter__(self) -> "Progress":
+        if self._visible:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=self._total, desc=self._name, unit="it", disable=None)
+        return self
+
+    def __call__(self, n_done: int) -> None:
+        if self._bar is not None:
+            self._bar.update(n_done - self._bar.n)
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.close()

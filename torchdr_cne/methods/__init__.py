@@ -1,0 +1,8 @@
+"""One file a method."""
+
+from torchdr_cne.methods.infotsne import InfoTSNE
+from torchdr_cne.methods.ncvis import NCVis
+from torchdr_cne.methods.negtsne import NegTSNE
+from torchdr_cne.methods.umap import UMAP
+
+__all__ = ["UMAP", "InfoTSNE", "NCVis", "NegTSNE"]

@@ -1,0 +1,61 @@
+"""InfoNC-t-SNE."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from torchdr_cne.forces import PairForces
+from torchdr_cne.losses import log_add_positive, log_normaliser
+from torchdr_cne.matching import NegativeSamplingNeighborEmbedding, Pairs
+
+
+class InfoTSNE(NegativeSamplingNeighborEmbedding):
+    """InfoNC-t-SNE: each edge against the sum over its row's negatives (Damrich et al., 2023).
+
+    Attraction −log q_ij, repulsion (1/ρ) · log(q_ij + Σ_k q_ik), on the union kNN graph with the Cauchy similarity.
+    More negatives give a finer map, closer to t-SNE.
+
+    Parameters
+    ----------
+    s : float or None, default=None
+        Spectrum parameter, ρ = 4^s: 0 (the default) is t-SNE-like, 1 UMAP-like. ``exaggeration`` = ρ says the
+        same; at most one may be given.
+
+    Other parameters are those of `NegativeSamplingNeighborEmbedding`. By default the first third of the iterations
+    runs at s = max(s, 1).
+    """
+
+    s: float | None = None
+    n_negatives: int = 64
+
+    _base_learning_rate: ClassVar[float] = 0.1
+
+    def _compute_attractive_loss(self, pairs: Pairs) -> Tensor:
+        return -pairs.log_q_edges
+
+    def _compute_repulsive_loss(self, pairs: Pairs) -> Tensor:
+        log_totals = log_normaliser(pairs.log_q_negatives) + torch.log(pairs.draw_weights)
+        return log_add_positive(pairs.log_q_edges, log_totals[pairs.rows])
+
+    def _pair_forces(self) -> PairForces:
+        return PairForces(attractive=similarity, repulsive=similarity_slope, normaliser=similarity)
+
+    def _main_exaggeration(self) -> float:
+        if self.s is not None and self.exaggeration is not None:
+            raise ValueError(f"s={self.s} and exaggeration={self.exaggeration} exclude each other; give one.")
+        return super()._main_exaggeration() if self.s is None else 4.0**self.s
+
+    def _early_exaggeration(self) -> float:
+        early = super()._early_exaggeration()
+        return max(self._main_exaggeration(), 4.0) if early is None else early
+
+
+def similarity(d2: Any, p: tuple[Any, ...], power: Any) -> Any:
+    """q = 1/(1 + d²), which is also the derivative of −log q."""
+    return 1.0 / (1.0 + d2)
+
+
+def similarity_slope(d2: Any, p: tuple[Any, ...], power: Any) -> Any:
+    """Derivative of q: −q²."""
+    return -1.0 / ((1.0 + d2) * (1.0 + d2))

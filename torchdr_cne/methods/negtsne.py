@@ -1,0 +1,93 @@
+"""Neg-t-SNE."""
+
+import math
+import warnings
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from torchdr_cne.forces import PairForces
+from torchdr_cne.losses import classified_as_data, classified_as_noise
+from torchdr_cne.matching import NegativeSamplingNeighborEmbedding, Pairs, Phase
+
+
+class NegTSNE(NegativeSamplingNeighborEmbedding):
+    """Neg-t-SNE: each edge against uniform noise of fixed odds ν (Damrich et al., 2023).
+
+    Attraction −log(q/(q + ν)), repulsion −log(ν/(q + ν)) a negative, on the union kNN graph with the Cauchy
+    similarity. ν sets the place on the attraction–repulsion spectrum: ν = 1 is close to UMAP, smaller ν
+    is closer to t-SNE.
+
+    Parameters
+    ----------
+    s : float or None, default=None
+        Spectrum parameter: Z̄(s) = Z̄₀^{1−s} Z̄₁^s with Z̄₁ = n²/m (ν = 1) and Z̄₀ = min(100 n, Z̄₁); 0 is t-SNE-like,
+        1 UMAP-like, other values extrapolate.
+    Z_bar : float or None, default=None
+        Fixed normalisation; ν = m Z̄ / n².
+    nu : float or None, default=None
+        Noise odds. At most one of ``s``, ``Z_bar`` and ``nu`` may be given; with none ν = 1.
+
+    Other parameters are those of `NegativeSamplingNeighborEmbedding`. By default the first third of the
+    iterations runs at s = max(s, 1).
+    """
+
+    s: float | None = None
+    Z_bar: float | None = None
+    nu: float | None = None
+
+    _base_learning_rate: ClassVar[float] = 0.2
+
+    def _compute_attractive_loss(self, pairs: Pairs) -> Tensor:
+        return classified_as_data(pairs.log_q_edges, pairs.parameters["log_nu"])
+
+    def _compute_repulsive_loss(self, pairs: Pairs) -> Tensor:
+        return classified_as_noise(pairs.log_q_negatives, pairs.parameters["log_nu"])
+
+    def _pair_forces(self) -> PairForces:
+        return PairForces(attractive=attractive, repulsive=repulsive)
+
+    def _force_parameters(self, parameters: dict[str, Any]) -> tuple[float]:
+        return (math.exp(parameters["log_nu"]),)
+
+    def _phase_parameters(self, n: int, early: bool) -> dict[str, float]:
+        log_nu = self._log_nu(n)
+        return {"log_nu": max(log_nu, 0.0) if early and self.early_exaggeration is None else log_nu}
+
+    def _auto_learning_rate(self, phase: Phase) -> float:
+        return super()._auto_learning_rate(phase)
+
+    def _log_nu(self, n: int) -> float:
+        """Return log ν of the main phase."""
+        given = {name: getattr(self, name) for name in ("s", "Z_bar", "nu") if getattr(self, name) is not None}
+        if len(given) > 1:
+            raise ValueError(f"{given} exclude each other; give at most one of s, Z_bar and nu.")
+        if self.s is not None:
+            return self._log_nu_of_s(n)
+        nu = self.nu if self.nu is not None else 1.0
+        if self.Z_bar is not None:
+            nu = self.n_negatives * self.Z_bar / n**2
+        if not nu > 0:
+            raise ValueError(f"{given} must be positive.")
+        return math.log(nu)
+
+    def _log_nu_of_s(self, n: int) -> float:
+        log_nu_0 = min(0.0, math.log(100 * self.n_negatives / n))
+        if log_nu_0 == 0:
+            warnings.warn(
+                f"s={self.s} has no effect for n={n} <= 100 · n_negatives={100 * self.n_negatives}: "
+                "both ends of the spectrum are ν = 1.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return (1 - self.s) * log_nu_0
+
+
+def attractive(d2: Any, p: tuple[Any, ...], power: Any) -> Any:
+    """Derivative of log(1 + ν(1 + d²)): ν/(q + ν) · q."""
+    return p[0] / (1.0 + p[0] * (1.0 + d2))
+
+
+def repulsive(d2: Any, p: tuple[Any, ...], power: Any) -> Any:
+    """Derivative of log(1 + q/ν): −q/(q + ν) · q."""
+    return -1.0 / ((1.0 + d2) * (1.0 + p[0] * (1.0 + d2)))

@@ -1,0 +1,7 @@
+"""Nearest neighbours: exact torch, KeOps and FAISS behind one function."""
+
+from torchdr_cne.neighbors.faiss_index import FaissConfig
+from torchdr_cne.neighbors.graph import NeighborGraph
+from torchdr_cne.neighbors.kneighbors import kneighbors, neighbors_of_rows
+
+__all__ = ["FaissConfig", "NeighborGraph", "kneighbors", "neighbors_of_rows"]

@@ -1,0 +1,58 @@
+"""Distances of given pairs by direct differences: exactly 0 for equal rows, the same for any batch."""
+
+import torch
+from torch import Tensor
+
+METRICS = ("euclidean", "cosine", "manhattan")
+_PAIR_ELEMENTS = 1 << 22
+
+
+def prepare(values: Tensor, metric: str) -> Tensor:
+    """Return the rows in which ``metric`` is computed: unit length for cosine, unchanged otherwise."""
+    if metric != "cosine":
+        return values
+    norms = torch.linalg.vector_norm(values, dim=1, keepdim=True)
+    return values / torch.where(norms > 0, norms, 1.0)
+
+
+def pair_distances(prepared: Tensor, queries: Tensor, neighbors_qk: Tensor, metric: str) -> Tensor:
+    """Return the distances of ``queries`` (q,) to their ``neighbors_qk`` (q, k), float64, in blocks."""
+    q, k = neighbors_qk.shape
+    result = torch.empty((q, k), dtype=torch.float64, device=prepared.device)
+    step = max(1, _PAIR_ELEMENTS // max(1, k * prepared.shape[1]))
+    for start in range(0, q, step):
+        block = slice(start, start + step)
+        ends = prepared[neighbors_qk[block].long()].double()
+        origins = prepared[queries[block]].double().unsqueeze(1)
+        result[block] = _direct(origins, ends, metric)
+    return result
+
+
+def _direct(x: Tensor, y: Tensor, metric: str) -> Tensor:
+    difference = x - y
+    if metric == "manhattan":
+        return difference.abs().sum(dim=-1)
+    squared = difference.square().sum(dim=-1)
+    if metric == "euclidean":
+        return squared.sqrt()
+    # 1 − u·v = ‖u − v‖²/2 + 1 − (‖u‖² + ‖v‖²)/2; the correction is 0 but for all-zero rows.
+    has_direction = (x.abs().amax(dim=-1) > 0).double() + (y.abs().amax(dim=-1) > 0).double()
+    return squared / 2 + 1 - has_direction / 2
+
+
+def nearest_first(indices: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
+    """Sort each row by (distance, id), so that ties fall the same way in every backend."""
+    by_id = torch.argsort(indices, dim=1, stable=True)
+    indices, distances = indices.gather(1, by_id), distances.gather(1, by_id)
+    by_distance = torch.argsort(distances, dim=1, stable=True)
+    return indices.gather(1, by_distance), distances.gather(1, by_distance)
+
+
+def drop_self(indices: Tensor, queries: Tensor, n_neighbors: int) -> Tensor:
+    """Remove each query's own id and missing ids (−1) from candidate lists, by id and never by position.
+
+    Returns the first ``n_neighbors`` remaining ids; −1 only where the backend found too few.
+    """
+    unwanted = (indices == queries.unsqueeze(1)) | (indices < 0)
+    order = torch.argsort(unwanted.to(torch.uint8), dim=1, stable=True)[:, :n_neighbors]
+    return indices.masked_fill(unwanted, -1).gather(1, order)

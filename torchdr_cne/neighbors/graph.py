@@ -1,0 +1,33 @@
+"""What the neighbour search hands on."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class NeighborGraph:
+    """The k nearest *other* points of each query row, nearest first.
+
+    Attributes
+    ----------
+    indices : Tensor of shape (q, k), int32 (int64 from 2³¹ rows on)
+        Ids of the neighbours; never the row itself.
+    distances : Tensor of shape (q, k)
+        Distances in the metric's own unit, never squared.
+    """
+
+    indices: Tensor
+    distances: Tensor
+
+    def __post_init__(self) -> None:
+        assert self.indices.shape == self.distances.shape
+
+    @property
+    def n_neighbors(self) -> int:
+        """Number of neighbours of each row."""
+        return self.indices.shape[1]
+
+    def first(self, n_neighbors: int) -> "NeighborGraph":
+        """Return the graph of the ``n_neighbors`` nearest only."""
+        return NeighborGraph(self.indices[:, :n_neighbors], self.distances[:, :n_neighbors])

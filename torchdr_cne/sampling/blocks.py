@@ -1,0 +1,101 @@
+"""Reciprocal negatives: points in randomly filled blocks, and block a meets block (s − a) mod B.
+
+k is then a negative of i exactly when i is one of k, so that a row can compute its whole gradient by
+itself, and over all B shifts every pair of points meets exactly once.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from torchdr_cne.affinity import AffinityGraph
+from torchdr_cne.sampling.hashing import bounded_int, mix, random_permutation, stream_key
+
+BLOCK_SIZE = 64
+_PERMUTATION, _SHIFTS = 1, 2
+"""Purposes of the random streams used here."""
+
+
+@dataclass(frozen=True)
+class BlockLayout:
+    """Where each point is stored: B blocks of 64 slots, filled evenly (sizes differ by at most one).
+
+    Attributes
+    ----------
+    slot_of : Tensor of shape (n,), int64
+        Slot of each point.
+    occupied : Tensor of shape (B · 64,), bool
+        Slots that hold a point; the others are padding.
+    """
+
+    slot_of: Tensor
+    occupied: Tensor
+
+    @classmethod
+    def random(cls, n: int, seed: int, device: torch.device | None = None) -> "BlockLayout":
+        """Fill the blocks in a random order that is a pure function of ``seed``."""
+        n_blocks = -(-n // BLOCK_SIZE)
+        position = torch.empty(n, dtype=torch.int64, device=device)
+        order = random_permutation(n, stream_key(seed, 0, _PERMUTATION), device)
+        position[order] = torch.arange(n, device=device)
+        block = torch.div((position + 1) * n_blocks - 1, n, rounding_mode="floor")
+        first = torch.div(block * n, n_blocks, rounding_mode="floor")
+        slot_of = block * BLOCK_SIZE + position - first
+        occupied = torch.zeros(n_blocks * BLOCK_SIZE, dtype=torch.bool, device=device)
+        occupied[slot_of] = True
+        return cls(slot_of, occupied)
+
+    @property
+    def n_points(self) -> int:
+        """Number of points."""
+        return len(self.slot_of)
+
+    @property
+    def n_slots(self) -> int:
+        """Number of slots, a multiple of 64."""
+        return len(self.occupied)
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of blocks B."""
+        return self.n_slots // BLOCK_SIZE
+
+    def scatter(self, values: Tensor) -> Tensor:
+        """Move values of points (n, …) to slots (B · 64, …); padding becomes 0."""
+        out = values.new_zeros((self.n_slots, *values.shape[1:]))
+        out[self.slot_of] = values
+        return out
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Move values of slots back to points."""
+        return values[self.slot_of]
+
+    def arrange(self, graph: AffinityGraph) -> AffinityGraph:
+        """Return ``graph`` with slots for points; padding slots have no edges."""
+        degrees = self.scatter(graph.indptr.diff())
+        indptr = torch.cat([degrees.new_zeros(1), degrees.cumsum(0)])
+        starts = self.scatter(graph.indptr[:-1])
+        shift = torch.repeat_interleave(starts - indptr[:-1], degrees, output_size=graph.n_edges)
+        source = shift + torch.arange(graph.n_edges, device=shift.device)
+        columns = self.slot_of[graph.indices[source].long()]
+        return AffinityGraph(indptr, columns.to(graph.indices.dtype), graph.weights[source])
+
+    def meeting_shift(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Return the one shift in which the slots ``rows`` and ``columns`` meet."""
+        return (rows // BLOCK_SIZE + columns // BLOCK_SIZE) % self.n_blocks
+
+
+def n_shifts_for(negatives_per_row: int, n_blocks: int) -> int:
+    """Number of shifts a step that come nearest to ``negatives_per_row`` negatives; at least one, at most B."""
+    return min(max(1, round(negatives_per_row / BLOCK_SIZE)), n_blocks)
+
+
+def draw_shifts(n_blocks: int, n_shifts: int, *, seed: int, step: int) -> list[int]:
+    """Draw ``n_shifts`` distinct shifts of [0, B), a pure function of (seed, step); Floyd's algorithm."""
+    key = stream_key(seed, step, _SHIFTS)
+    chosen: list[int] = []
+    for draw, top in enumerate(range(n_blocks - n_shifts, n_blocks)):
+        candidate = bounded_int(mix(key + draw), top + 1)
+        chosen.append(top if candidate in chosen else candidate)
+    return chosen

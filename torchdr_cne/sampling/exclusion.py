@@ -1,0 +1,108 @@
+"""Uniform negatives with exclusions, by searchsorted in the excluded ids' gaps."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchdr_cne.sampling.hashing import bounded, hash_grid, stream_key
+
+
+class NegativeSampler:
+    """Draws ids uniformly from all points but a row's excluded ones.
+
+    With a row's w exclusions e_0 < e_1 < … the number of allowed ids below e_k is e_k − k; a uniform r in
+    [0, n − w) is therefore the id r + #{k : e_k − k ≤ r}. All rows' e_k − k are kept in one sorted array,
+    offset by row, so that one searchsorted serves a whole step.
+
+    Parameters
+    ----------
+    n : int
+        Number of points.
+    rows : Tensor of shape (R,), int64
+        The rows negatives are drawn for, as global ids; each excludes itself.
+    exclude : tuple of (indptr, ids), default=None
+        Further exclusions of each row of ``rows``, ragged; order, repeats and the row's own id do not
+        matter and negative ids (padding) are ignored.
+    n_negatives : int
+        Draws a row and call; at most the number of allowed ids.
+    """
+
+    def __init__(
+        self, n: int, rows: Tensor, n_negatives: int, exclude: tuple[Tensor, Tensor] | None = None
+    ) -> None:
+        keys = torch.arange(len(rows), device=rows.device) * n + rows
+        if exclude is not None:
+            indptr, ids = exclude
+            owner = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), indptr.diff())
+            real = ids >= 0
+            extra = owner[real] * n + ids[real].long()
+            keys = torch.unique(torch.cat([keys, extra]))
+        owner = torch.div(keys, n, rounding_mode="floor")
+        counts = torch.bincount(owner, minlength=len(rows))
+        self.n_allowed = n - counts
+        fewest = int(self.n_allowed.min()) if len(rows) else n
+        if n_negatives > fewest:
+            raise ValueError(
+                f"{n_negatives} negatives asked for, but a row has only {fewest} points left to draw from "
+                f"({n} points less its exclusions); lower n_negatives or discard_neighbors."
+            )
+        self._n = n
+        self._rows = rows
+        self._n_negatives = n_negatives
+        self._starts = counts.cumsum(0) - counts
+        rank = torch.arange(len(keys), device=rows.device) - self._starts[owner]
+        self._gap_keys = keys - rank
+        self._offsets = torch.arange(len(rows), device=rows.device) * n
+
+    def draw(self, seed: int, step: int) -> Tensor:
+        """Return ids (R, n_negatives), int64; a pure function of seed, step and global row."""
+        words = hash_grid(stream_key(seed, step), self._rows, self._n_negatives)
+        r = bounded(words, self.n_allowed.unsqueeze(1))
+        wanted = (r + self._offsets.unsqueeze(1)).contiguous()
+        passed = torch.searchsorted(self._gap_keys, wanted, right=True)
+        return r + passed - self._starts.unsqueeze(1)
+
+
+def sample_negatives(
+    n: int, rows: Any, n_negatives: int, *, seed: int, step: int, exclude: Any = None
+) -> Tensor:
+    """Draw negatives uniformly from the points a row may meet.
+
+    Parameters
+    ----------
+    n : int
+        Number of points.
+    rows : int array of shape (R,)
+        Global ids of the rows; each is always excluded from its own negatives.
+    n_negatives : int
+        Draws a row, with replacement.
+    seed, step : int
+        The draws are a pure function of (seed, step, row, draw).
+    exclude : int array of shape (R, w), or pair (indptr (R + 1,), ids), default=None
+        Sorted excluded ids aligned with ``rows``, rectangular or ragged.
+
+    Returns
+    -------
+    Tensor of shape (R, n_negatives), int64
+
+    Raises
+    ------
+    ValueError
+        If more negatives are asked for than a row has allowed points.
+    """
+    rows = torch.as_tensor(rows, dtype=torch.int64)
+    ragged = None
+    if isinstance(exclude, tuple):
+        ragged = tuple(torch.as_tensor(part, dtype=torch.int64, device=rows.device) for part in exclude)
+    elif exclude is not None:
+        table = torch.as_tensor(exclude, dtype=torch.int64, device=rows.device)
+        if table.ndim != 2 or len(table) != len(rows):
+            raise ValueError(
+                f"exclude must have one row of ids for each of the {len(rows)} rows, got shape {tuple(table.shape)}."
+            )
+        indptr = torch.arange(len(rows) + 1, device=rows.device) * table.shape[1]
+        ragged = (indptr, table.reshape(-1))
+    if ragged is not None and len(ragged[0]) != len(rows) + 1:
+        raise ValueError(f"exclude's indptr must have {len(rows) + 1} entries, got {len(ragged[0])}.")
+    return NegativeSampler(n, rows, n_negatives, ragged).draw(seed, step)

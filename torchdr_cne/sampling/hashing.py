@@ -1,0 +1,71 @@
+"""A counter-based random number generator: 64-bit splitmix hashes of (seed, step, row, draw).
+
+Nothing is stored and nothing global is touched: the same counters give the same bits on any device, for
+any number of threads or ranks. Integers wrap around as 64-bit two's complement throughout.
+"""
+
+import torch
+from torch import Tensor
+
+_MASK = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+
+
+def _signed(x: int) -> int:
+    """Read 64 bits as a two's complement number."""
+    x &= _MASK
+    return x - (1 << 64) if x >> 63 else x
+
+
+def mix(x: int) -> int:
+    """Finalise one 64-bit word (Steele, Lea & Flood 2014), on Python integers."""
+    x &= _MASK
+    x = (x ^ (x >> 30)) * _MULTIPLIERS[0] & _MASK
+    x = (x ^ (x >> 27)) * _MULTIPLIERS[1] & _MASK
+    return x ^ (x >> 31)
+
+
+def stream_key(seed: int, step: int, purpose: int = 0) -> int:
+    """Return the key of one step's draws; ``purpose`` separates uses that share seed and step."""
+    return mix(mix(mix(seed + _GOLDEN) + step * _GOLDEN) + purpose * _GOLDEN)
+
+
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    """Logical shift; torch's own on int64 is arithmetic."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def mix_tensor(x: Tensor) -> Tensor:
+    """Do `mix`'s work on int64 tensors, element by element."""
+    x = (x ^ _shift_right(x, 30)) * _signed(_MULTIPLIERS[0])
+    x = (x ^ _shift_right(x, 27)) * _signed(_MULTIPLIERS[1])
+    return x ^ _shift_right(x, 31)
+
+
+def hash_counters(key: int, counters: Tensor) -> Tensor:
+    """Return one 64-bit word, as int64, for each non-negative counter under ``key``."""
+    return mix_tensor(counters * _signed(_GOLDEN) + _signed(key))
+
+
+def hash_grid(key: int, rows: Tensor, n_draws: int) -> Tensor:
+    """Return 64-bit words (len(rows), n_draws): first a key a row, then one a draw."""
+    row_keys = hash_counters(key, rows)
+    draws = torch.arange(1, n_draws + 1, device=rows.device) * _signed(_GOLDEN)
+    return mix_tensor(row_keys.unsqueeze(1) + draws)
+
+
+def bounded(words: Tensor, bound: Tensor | int) -> Tensor:
+    """Map uniform words to [0, bound), bound < 2³¹: the high word of words · bound."""
+    high, low = _shift_right(words, 32), words & 0xFFFFFFFF
+    return _shift_right(high * bound + _shift_right(low * bound, 32), 32)
+
+
+def bounded_int(word: int, bound: int) -> int:
+    """Do `bounded`'s work on Python integers."""
+    return (word * bound) >> 64
+
+
+def random_permutation(n: int, key: int, device: torch.device | None = None) -> Tensor:
+    """Return a permutation of range(n), int64: the order of n hashed counters."""
+    return torch.argsort(hash_counters(key, torch.arange(n, device=device)), stable=True)

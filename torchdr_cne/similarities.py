@@ -1,0 +1,99 @@
+"""Similarities of embedded points, always as logarithms: z_i, z_j → log q_ij."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Similarity(ABC):
+    """A similarity q(z_i, z_j) of embedding vectors, computed as log q over the last axis."""
+
+    @abstractmethod
+    def __call__(self, z_i: Tensor, z_j: Tensor) -> Tensor:
+        """Return log q (…) of ``z_i`` and ``z_j`` (…, d), broadcast against each other."""
+
+
+def squared_distance(z_i: Tensor, z_j: Tensor) -> Tensor:
+    """Return ‖z_i − z_j‖² over the last axis, by differences."""
+    return (z_i - z_j).square().sum(dim=-1)
+
+
+@dataclass(frozen=True)
+class Cauchy(Similarity):
+    """Cauchy kernel and UMAP's two-parameter curve: q = 1 / (1 + a d^{2b}).
+
+    Parameters
+    ----------
+    a, b : float, default=1.0
+        With a = b = 1 this is Student's t with one degree of freedom.
+    floor : float, default=None
+        Added to d²: keeps 1 − q and its logarithm's gradient finite for points that coincide.
+        None adds 1e-6 where (a, b) ≠ (1, 1), as UMAP needs, and nothing otherwise.
+    """
+
+    a: float = 1.0
+    b: float = 1.0
+    floor: float | None = None
+
+    def __call__(self, z_i: Tensor, z_j: Tensor) -> Tensor:
+        """Return log q = −log1p(a (d² + floor)^b)."""
+        d2 = squared_distance(z_i, z_j) + self.distance_floor
+        return -torch.log1p(d2 if self.is_plain else self.a * torch.exp(self.b * torch.log(d2)))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a = b = 1."""
+        return self.a == 1.0 and self.b == 1.0
+
+    @property
+    def distance_floor(self) -> float:
+        """The number added to d²."""
+        if self.floor is not None:
+            return self.floor
+        return 0.0 if self.is_plain else 1e-6
+
+
+@dataclass(frozen=True)
+class StudentT(Similarity):
+    """Student kernel q = (1 + d²/dof)^{−dof}, openTSNE's convention; dof = 1 is the Cauchy kernel."""
+
+    dof: float = 1.0
+
+    def __call__(self, z_i: Tensor, z_j: Tensor) -> Tensor:
+        """Return log q = −dof · log1p(d²/dof)."""
+        return -self.dof * torch.log1p(squared_distance(z_i, z_j) / self.dof)
+
+
+@dataclass(frozen=True)
+class CosineExp(Similarity):
+    """Exponentiated cosine q = exp((cos − 1)/τ), at most 1; SimCLR's similarity up to a constant factor."""
+
+    temperature: float = 0.5
+
+    def __call__(self, z_i: Tensor, z_j: Tensor) -> Tensor:
+        """Return log q = (cos(z_i, z_j) − 1)/τ."""
+        return (torch.nn.functional.cosine_similarity(z_i, z_j, dim=-1) - 1) / self.temperature
+
+
+def fit_umap_curve(min_dist: float, spread: float) -> tuple[float, float]:
+    """Fit (a, b) so that 1/(1 + a d^{2b}) follows UMAP's target curve.
+
+    The target is 1 up to ``min_dist`` and exp(−(d − min_dist)/spread) beyond, on 300 points up to
+    3·spread; least squares as in McInnes et al. (2018).
+
+    Raises
+    ------
+    ValueError
+        Unless 0 ≤ min_dist ≤ spread and spread > 0.
+    """
+    if not (spread > 0 and 0 <= min_dist <= spread):
+        raise ValueError(f"need 0 <= min_dist <= spread and spread > 0, got {min_dist=} and {spread=}.")
+    from scipy.optimize import curve_fit
+
+    d = np.linspace(0, 3 * spread, 300)
+    target = np.where(d < min_dist, 1.0, np.exp(-(d - min_dist) / spread))
+    (a, b), _ = curve_fit(lambda x, a, b: 1 / (1 + a * x ** (2 * b)), d, target)
+    return float(a), float(b)
