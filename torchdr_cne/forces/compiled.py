@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torchdr_cne.forces.kernels import compiled_kernels
+from torchdr_cne.forces.row_kernels_2d import EDGE_CHUNK
 from torchdr_cne.forces.problem import ForceProblem, StepCoefficients
 from torchdr_cne.sampling import BLOCK_SIZE
 
@@ -24,7 +25,8 @@ class CompiledForces:
         self._n_blocks = layout.n_blocks
         self._mask = layout.occupied.float().numpy()
         self._sizes = layout.occupied.view(-1, BLOCK_SIZE).sum(dim=1).numpy()
-        self._edges = (graph.indptr.numpy(), graph.indices.numpy(), graph.weights.numpy())
+        spare = (0, EDGE_CHUNK)
+        self._edges = (graph.indptr.numpy(), np.pad(graph.indices.numpy(), spare), np.pad(graph.weights.numpy(), spare))
         self._draw_weights = problem.draw_weights.numpy()
         self._pair_scale = (graph.row_weights * problem.draw_weights).numpy()
         self._exclude_edges = problem.exclude_edges

@@ -1,8 +1,7 @@
-"""Compiled row-owned forces (Numba): one set of kernels a method and dimension.
+"""Compiled row-owned forces (Numba): one pair of kernels a method and dimension.
 
 Every kernel works on row blocks [first, last) and writes only their rows, so any split over threads gives the same
 bits. Within a row the tiles come in the order of the shifts and the edges in the order of the columns.
-The inner loops run over the 64 contiguous partners of a row without a branch; that is what vectorises.
 """
 
 from functools import lru_cache
@@ -12,10 +11,11 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from torchdr_cne.forces import row_kernels_2d, row_kernels_nd
 from torchdr_cne.forces.caching import cache_by_content
 from torchdr_cne.forces.declaration import PairForces
 from torchdr_cne.forces.numerics import JIT_OPTIONS, power, prefer_wide_vectors, single_precision
-from torchdr_cne.sampling import BLOCK_SIZE
+from torchdr_cne.forces.row_kernels_nd import squared_distance
 
 _F = np.float32
 
@@ -27,121 +27,48 @@ def _nothing(d2, p, power):  # type: ignore[no-untyped-def]
 
 @lru_cache(maxsize=64)
 def compiled_kernels(forces: PairForces, n_components: int) -> SimpleNamespace:
-    """Return the kernels ``totals_and_shares`` and ``forces`` for a declaration."""
-    declared = {
-        name: _nothing if function is None else njit(**JIT_OPTIONS)(single_precision(function))
-        for name, function in vars(forces).items()
-    }
-    normalised = forces.normaliser is not None
-    flat = n_components == 2
-    rows = _row_kernels_2d(**declared) if flat else _row_kernels(**declared)
-    kernels = SimpleNamespace(
-        totals_and_shares=_totals_and_shares(rows, declared["normaliser"]) if normalised else None,
-        forces=_forces(rows, declared, normalised, forces.attractive_scalar is not None),
+    """Return the kernels ``totals_and_shares`` (None unless normalised) and ``forces`` of a declaration."""
+    f = SimpleNamespace(
+        **{
+            name: _nothing if function is None else njit(**JIT_OPTIONS)(single_precision(function))
+            for name, function in vars(forces).items()
+        },
+        normalised=forces.normaliser is not None,
+        learns=forces.attractive_scalar is not None,
     )
-    content = (forces, n_components)
+    f.edge_coefficient = _edge_coefficient(f)
+    any_tile = row_kernels_nd.make(f)
+    rows = row_kernels_2d.make(f) if n_components == 2 else any_tile
+    kernels = SimpleNamespace(
+        totals_and_shares=_totals_and_shares(f, rows, any_tile) if f.normalised else None,
+        forces=_forces(f, rows, any_tile),
+    )
     for kernel in vars(kernels).values():
         if kernel is not None:
-            cache_by_content(kernel, content)
+            cache_by_content(kernel, (forces, n_components))
     return kernels
 
 
-def _row_kernels_2d(normaliser: Any, repulsive: Any, repulsive_scalar: Any, **_: Any) -> SimpleNamespace:
-    """Row sums over one block of partners in two dimensions: everything stays in registers."""
+def _edge_coefficient(f: SimpleNamespace) -> Any:
+    """Derivative with respect to d² of all that one undirected edge adds to the loss."""
+    attractive, repulsive, normaliser, normalised = f.attractive, f.repulsive, f.normaliser, f.normalised
 
     @njit(**JIT_OPTIONS)
-    def total(z, i, block, start, stop, mask, p):  # type: ignore[no-untyped-def]
-        x, y = z[0, i], z[1, i]
-        xs, ys, present = z[0, block : block + 64], z[1, block : block + 64], mask[block : block + 64]
-        result = _F(0)
-        for k in range(start, stop):
-            dx, dy = x - xs[k], y - ys[k]
-            result += present[k] * normaliser(dx * dx + dy * dy, p, power)
-        return result
+    def edge_coefficient(d2, weight, total_i, total_j, p, attraction, repulsion):  # type: ignore[no-untyped-def]
+        coefficient = _F(2) * attraction * attractive(d2, p, power)
+        if normalised:
+            q = normaliser(d2, p, power)
+            both = _F(1) / (q + total_i) + _F(1) / (q + total_j)
+            coefficient += repulsion * both * repulsive(d2, p, power)
+        return weight * coefficient
 
-    @njit(**JIT_OPTIONS)
-    def scalar(z, i, block, start, stop, mask, p):  # type: ignore[no-untyped-def]
-        x, y = z[0, i], z[1, i]
-        xs, ys, present = z[0, block : block + 64], z[1, block : block + 64], mask[block : block + 64]
-        result = _F(0)
-        for k in range(start, stop):
-            dx, dy = x - xs[k], y - ys[k]
-            result += present[k] * repulsive_scalar(dx * dx + dy * dy, p, power)
-        return result
-
-    @njit(**JIT_OPTIONS)
-    def force(z, i, block, start, stop, mask, scale, p, factor, gradient, buffer):  # type: ignore[no-untyped-def]
-        x, y, own = z[0, i], z[1, i], scale[i]
-        xs, ys, present = z[0, block : block + 64], z[1, block : block + 64], mask[block : block + 64]
-        theirs = scale[block : block + 64]
-        gx, gy = _F(0), _F(0)
-        for k in range(start, stop):
-            dx, dy = x - xs[k], y - ys[k]
-            c = (own * present[k] + theirs[k]) * repulsive(dx * dx + dy * dy, p, power)
-            gx += c * dx
-            gy += c * dy
-        gradient[0, i] += factor * gx
-        gradient[1, i] += factor * gy
-
-    return SimpleNamespace(total=total, scalar=scalar, force=force)
+    return edge_coefficient
 
 
-def _row_kernels(normaliser: Any, repulsive: Any, repulsive_scalar: Any, **_: Any) -> SimpleNamespace:
-    """Row sums over one block of partners in any dimension, through a buffer of 64 squared distances."""
-
-    @njit(**JIT_OPTIONS)
-    def squared_distances(z, i, block, buffer):  # type: ignore[no-untyped-def]
-        buffer[:] = _F(0)
-        for c in range(z.shape[0]):
-            x, xs = z[c, i], z[c, block : block + 64]
-            for k in range(64):
-                buffer[k] += (x - xs[k]) * (x - xs[k])
-
-    @njit(**JIT_OPTIONS)
-    def total(z, i, block, start, stop, mask, p):  # type: ignore[no-untyped-def]
-        buffer = np.empty(64, _F)
-        squared_distances(z, i, block, buffer)
-        result = _F(0)
-        for k in range(start, stop):
-            result += mask[block + k] * normaliser(buffer[k], p, power)
-        return result
-
-    @njit(**JIT_OPTIONS)
-    def scalar(z, i, block, start, stop, mask, p):  # type: ignore[no-untyped-def]
-        buffer = np.empty(64, _F)
-        squared_distances(z, i, block, buffer)
-        result = _F(0)
-        for k in range(start, stop):
-            result += mask[block + k] * repulsive_scalar(buffer[k], p, power)
-        return result
-
-    @njit(**JIT_OPTIONS)
-    def force(z, i, block, start, stop, mask, scale, p, factor, gradient, buffer):  # type: ignore[no-untyped-def]
-        squared_distances(z, i, block, buffer)
-        present, theirs = mask[block : block + 64], scale[block : block + 64]
-        for k in range(start, stop):
-            buffer[k] = (scale[i] * present[k] + theirs[k]) * repulsive(buffer[k], p, power)
-        for c in range(z.shape[0]):
-            x, xs = z[c, i], z[c, block : block + 64]
-            result = _F(0)
-            for k in range(start, stop):
-                result += buffer[k] * (x - xs[k])
-            gradient[c, i] += factor * result
-
-    return SimpleNamespace(total=total, scalar=scalar, force=force)
-
-
-@njit(**JIT_OPTIONS)
-def _edge_distance(z, i, j):  # type: ignore[no-untyped-def]
-    d2 = _F(0)
-    for c in range(z.shape[0]):
-        d2 += (z[c, i] - z[c, j]) * (z[c, i] - z[c, j])
-    return d2
-
-
-def _totals_and_shares(rows: SimpleNamespace, normaliser: Any) -> Any:
+def _totals_and_shares(f: SimpleNamespace, rows: SimpleNamespace, any_tile: SimpleNamespace) -> Any:
     """First pass of normalised losses: S_i over the negatives, then Σ_j w_ij / (q_ij + S_i)."""
-    row_total = rows.total
+    normaliser, edge_share = f.normaliser, rows.edge_share
+    tile_total, own_tile_total = rows.tile_total, any_tile.tile_total
 
     @njit(**JIT_OPTIONS)
     def totals_and_shares(  # type: ignore[no-untyped-def]
@@ -150,36 +77,43 @@ def _totals_and_shares(rows: SimpleNamespace, normaliser: Any) -> Any:
         prefer_wide_vectors()
         n_blocks = len(sizes)
         for a in range(first, last):
-            for t in range(sizes[a]):
-                i = a * BLOCK_SIZE + t
-                total = _F(0)
-                for s in shifts:
-                    b = (s - a) % n_blocks
-                    if b != a:
-                        total += row_total(z, i, b * BLOCK_SIZE, 0, BLOCK_SIZE, mask, p)
-                    else:
-                        total += row_total(z, i, b * BLOCK_SIZE, 0, t, mask, p)
-                        total += row_total(z, i, b * BLOCK_SIZE, t + 1, sizes[a], mask, p)
+            start = a * 64
+            for s in shifts:
+                b = (s - a) % n_blocks
+                if b != a:
+                    tile_total(z, a, b, sizes, mask, p, totals)
+                else:
+                    own_tile_total(z, a, b, sizes, mask, p, totals)
+            for i in range(start, start + sizes[a]):
                 if len(met):
                     for e in range(indptr[i], indptr[i + 1]):
-                        j = indices[e]
-                        if met[(a + j // BLOCK_SIZE) % n_blocks]:
-                            total -= normaliser(_edge_distance(z, i, j), p, power)
-                total *= draw_weights[i]
-                share = _F(0)
-                for e in range(indptr[i], indptr[i + 1]):
-                    share += weights[e] / (normaliser(_edge_distance(z, i, indices[e]), p, power) + total)
-                totals[i] = total
-                shares[i] = share
+                        if met[(a + indices[e] // 64) % n_blocks]:
+                            totals[i] -= normaliser(squared_distance(z, i, indices[e]), p, power)
+                totals[i] *= draw_weights[i]
+                shares[i] = edge_share(z, i, indptr[i], indptr[i + 1], indices, weights, p, totals[i])
 
     return totals_and_shares
 
 
-def _forces(rows: SimpleNamespace, declared: dict[str, Any], normalised: bool, learns: bool) -> Any:
-    """Forces of tiles and of edges, and the learned scalar's derivative summed a block."""
-    row_force, row_scalar = rows.force, rows.scalar
-    attractive, repulsive, normaliser = (declared[k] for k in ("attractive", "repulsive", "normaliser"))
-    attractive_scalar, repulsive_scalar = declared["attractive_scalar"], declared["repulsive_scalar"]
+def _forces(f: SimpleNamespace, rows: SimpleNamespace, any_tile: SimpleNamespace) -> Any:
+    """Forces of tiles and of edges, and the learned scalar's derivative, summed a block."""
+    edge_force, tile_force, own_tile_force = rows.edge_force, rows.tile_force, any_tile.tile_force
+    learns, repulsive, repulsive_scalar = f.learns, f.repulsive, f.repulsive_scalar
+
+    @njit(**JIT_OPTIONS)
+    def discard_met_edges(z, a, i, start, stop, indices, scale, p, met, repulsion, gradient):  # type: ignore[no-untyped-def]
+        """Take back what excluded pairs that met in this step have added."""
+        removed = 0.0
+        for e in range(start, stop):
+            j = indices[e]
+            if met[(a + j // 64) % len(met)]:
+                d2 = squared_distance(z, i, j)
+                coefficient = _F(2) * repulsion * (scale[i] + scale[j]) * repulsive(d2, p, power)
+                for c in range(z.shape[0]):
+                    gradient[c, i] -= coefficient * (z[c, i] - z[c, j])
+                if learns:
+                    removed += repulsion * scale[i] * repulsive_scalar(d2, p, power)
+        return removed
 
     @njit(**JIT_OPTIONS)
     def forces(  # type: ignore[no-untyped-def]
@@ -188,46 +122,27 @@ def _forces(rows: SimpleNamespace, declared: dict[str, Any], normalised: bool, l
     ):  # fmt: skip
         prefer_wide_vectors()
         n_blocks = len(sizes)
-        buffer = np.empty(BLOCK_SIZE, _F)
-        two = _F(2)
+        factor = _F(2) * repulsion
         for a in range(first, last):
+            start = a * 64
+            gradient[:, start : start + 64] = _F(0)
             block_scalar = 0.0
-            for t in range(BLOCK_SIZE):
-                for c in range(z.shape[0]):
-                    gradient[c, a * BLOCK_SIZE + t] = _F(0)
             for s in shifts:
                 b = (s - a) % n_blocks
-                block = b * BLOCK_SIZE
-                for t in range(sizes[a]):
-                    i = a * BLOCK_SIZE + t
-                    if b != a:
-                        row_force(z, i, block, 0, BLOCK_SIZE, mask, scale, p, two * repulsion, gradient, buffer)
-                        if learns:
-                            block_scalar += repulsion * scale[i] * row_scalar(z, i, block, 0, BLOCK_SIZE, mask, p)
-                    else:
-                        for start, stop in ((0, t), (t + 1, sizes[a])):
-                            row_force(z, i, block, start, stop, mask, scale, p, two * repulsion, gradient, buffer)
-                            if learns:
-                                block_scalar += repulsion * scale[i] * row_scalar(z, i, block, start, stop, mask, p)
-            for t in range(sizes[a]):
-                i = a * BLOCK_SIZE + t
-                for e in range(indptr[i], indptr[i + 1]):
-                    j = indices[e]
-                    d2 = _edge_distance(z, i, j)
-                    coefficient = two * attraction * weights[e] * attractive(d2, p, power)
-                    if normalised:
-                        q = normaliser(d2, p, power)
-                        both = _F(1) / (q + totals[i]) + _F(1) / (q + totals[j])
-                        coefficient += repulsion * weights[e] * both * repulsive(d2, p, power)
-                    if learns:
-                        block_scalar += attraction * weights[e] * attractive_scalar(d2, p, power)
-                    if len(met):
-                        if met[(a + j // BLOCK_SIZE) % n_blocks]:
-                            coefficient -= repulsion * (scale[i] + scale[j]) * repulsive(d2, p, power)
-                            if learns:
-                                block_scalar -= repulsion * scale[i] * repulsive_scalar(d2, p, power)
-                    for c in range(z.shape[0]):
-                        gradient[c, i] += two * coefficient * (z[c, i] - z[c, j])
+                if b != a:
+                    tile_scalar = tile_force(z, a, b, sizes, mask, scale, p, factor, gradient)
+                else:
+                    tile_scalar = own_tile_force(z, a, b, sizes, mask, scale, p, factor, gradient)
+                block_scalar += repulsion * tile_scalar
+            for i in range(start, start + sizes[a]):
+                low, high = indptr[i], indptr[i + 1]
+                block_scalar += edge_force(
+                    z, i, low, high, indices, weights, p, totals, attraction, repulsion, gradient
+                )
+                if len(met):
+                    block_scalar -= discard_met_edges(
+                        z, a, i, low, high, indices, scale, p, met, repulsion, gradient
+                    )
             scalars[a] = block_scalar
 
     return forces
