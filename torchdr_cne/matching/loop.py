@@ -91,31 +91,29 @@ def _run_phase(
 ) -> bool:
     """Run one phase; True asks the loop to stop."""
     phase = state.phase
-    never = torch.full((), torch.inf, device=objective.parameter.device)
-    first_bad = never
+    first_bad = torch.full((), torch.inf, device=objective.parameter.device)
     for step in range(phase.start, phase.stop):
         state.step = step
         settings.before_step()
         objective.compute_gradients(state)
         gradient = objective.parameter.grad
         assert gradient is not None
-        norms = torch.linalg.vector_norm(gradient, dim=objective.row_axis)
-        total = norms.sum()
-        first_bad = torch.where(torch.isfinite(total), first_bad, torch.minimum(first_bad, never.new_tensor(step)))
+        # Recorded on the device, read at the next check: the host does not wait for it.
+        first_bad = torch.where(torch.isfinite(gradient.sum()), first_bad, first_bad.clamp_max(step))
+        is_check = step == phase.stop - 1 or (step + 1) % settings.check_interval == 0
+        if is_check:
+            mean_square = gradient.square().sum() / objective.n_points
         if settings.max_row_gradient is not None:
-            shorten = (settings.max_row_gradient / norms.clamp_min(settings.max_row_gradient)).unsqueeze(
-                objective.row_axis
-            )
-            gradient *= shorten
+            _shorten_rows(gradient, objective.row_axis, settings.max_row_gradient)
         rate = optimizer.param_groups[0]["lr"]
         optimizer.step()
         if scheduler is not None:
             scheduler.step()
         outcome.n_iter = step + 1
         stop = settings.after_step()
-        is_last = step == phase.stop - 1
-        if is_last or (step + 1) % settings.check_interval == 0:
-            grad_norm = _check(first_bad, norms, rate)
+        if is_check:
+            _raise_if_diverged(first_bad, rate)
+            grad_norm = float(mean_square.sqrt())
             learned = {name: float(value.detach()) for name, value in state.learned.items()}
             outcome.record(step=step + 1, learning_rate=rate, grad_norm=grad_norm, **learned)
             settings.progress(step + 1)
@@ -125,15 +123,19 @@ def _run_phase(
     return False
 
 
-def _check(first_bad: Tensor, norms: Tensor, rate: float) -> float:
-    """Return the root mean square row gradient, or raise if one was not finite since the last check."""
+def _shorten_rows(gradient: Tensor, axis: int, longest: float) -> None:
+    """Shorten, in place, each row's gradient vector to at most ``longest``."""
+    squares = gradient.square().sum(dim=axis, keepdim=True)
+    gradient *= longest * squares.clamp_min_(longest**2).rsqrt_()
+
+
+def _raise_if_diverged(first_bad: Tensor, rate: float) -> None:
     bad = float(first_bad)
     if math.isfinite(bad):
         raise FloatingPointError(
             f"the gradient became NaN or infinite at iteration {int(bad)} with learning rate {rate:.4g}; "
             "lower learning_rate, or check the loss hooks of a method of your own."
         )
-    return float(norms.square().mean().sqrt())
 
 
 @contextmanager

@@ -16,6 +16,7 @@ class Objective(Protocol):
 
     parameter: Tensor
     row_axis: int
+    n_points: int
 
     def compute_gradients(self, state: FitState) -> None:
         """Fill ``.grad`` of the parameter and of the learned scalars for ``state.step``."""
@@ -31,6 +32,7 @@ class AutogradObjective:
 
     def __init__(self, start_nd: Tensor, loss: Callable[[Tensor, FitState], Tensor]) -> None:
         self.parameter = start_nd.clone().requires_grad_(True)
+        self.n_points = len(start_nd)
         self._loss = loss
 
     def compute_gradients(self, state: FitState) -> None:
@@ -60,6 +62,7 @@ class PairwiseObjective:
         n_shifts: int,
         coefficients: Callable[[FitState, list[int]], StepCoefficients],
     ) -> None:
+        self.n_points = len(start_nd)
         self.parameter = layout.scatter(start_nd).t().contiguous().requires_grad_(True)
         self._layout = layout
         self._engine = engine
