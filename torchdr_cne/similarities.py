@@ -69,13 +69,17 @@ class StudentT(Similarity):
 
 @dataclass(frozen=True)
 class CosineExp(Similarity):
-    """Exponentiated cosine q = exp((cos − 1)/τ), at most 1; SimCLR's similarity up to a constant factor."""
+    """Exponentiated cosine q = exp((cos − 1)/τ); SimCLR's similarity up to a constant factor.
+
+    1 − cos has the floor 1e-7, so that 1 − q and its logarithm stay finite for parallel vectors.
+    """
 
     temperature: float = 0.5
 
     def __call__(self, z_i: Tensor, z_j: Tensor) -> Tensor:
         """Return log q = (cos(z_i, z_j) − 1)/τ."""
-        return (torch.nn.functional.cosine_similarity(z_i, z_j, dim=-1) - 1) / self.temperature
+        cosine = torch.nn.functional.cosine_similarity(z_i, z_j, dim=-1)
+        return -(1 - cosine).clamp_min(1e-7) / self.temperature
 
 
 def fit_umap_curve(min_dist: float, spread: float) -> tuple[float, float]:

@@ -1,15 +1,14 @@
 """What an affinity is: a number of neighbours, and a rule from neighbours to a graph."""
 
+import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
 from sklearn.base import BaseEstimator
-from torch import Tensor
 
 from torchdr_cne.affinity.graph import AffinityGraph
-from torchdr_cne.inputs import Rows, as_rows, check_finite
+from torchdr_cne.inputs import Rows, as_rows, read_table
 from torchdr_cne.neighbors import NeighborGraph, neighbors_of_rows
 from torchdr_cne.neighbors.kneighbors import Backend
 
@@ -32,25 +31,37 @@ class Affinity(BaseEstimator, ABC):
     metric: str = "euclidean"
     backend: Backend = "auto"
 
+    _size_parameter: ClassVar[str] = "n_neighbors"
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         dataclass(kw_only=True, eq=False, repr=False)(cls)
 
     def __call__(self, X: Any, *, random_state: int = 0) -> AffinityGraph:
         """Compute the graph of ``X``, an array or tensor of shape (n, f)."""
-        if not isinstance(X, (Tensor, Rows)):
-            X = np.asarray(X)
         if not isinstance(X, Rows):
-            check_finite(X)
-            X = as_rows(X, center=self.metric != "cosine")
+            X = as_rows(read_table(X), center=self.metric != "cosine")
         neighbors = neighbors_of_rows(
             X,
-            self._n_neighbors_needed(len(X)),
+            self._n_neighbors_available(len(X)),
             metric=self.metric,
             backend=self.backend,
             random_state=random_state,
         )
         return self.from_neighbors(neighbors)
+
+    def _n_neighbors_available(self, n: int) -> int:
+        """Return the number needed, or all others with a warning that names the user's own parameter."""
+        needed = self._n_neighbors_needed(n)
+        if needed < n:
+            return needed
+        warnings.warn(
+            f"{self._size_parameter}={getattr(self, self._size_parameter)} needs more than {needed} samples, "
+            f"got {n}; all {n - 1} other points are used.",
+            UserWarning,
+            stacklevel=3,
+        )
+        return n - 1
 
     @abstractmethod
     def _n_neighbors_needed(self, n: int) -> int:

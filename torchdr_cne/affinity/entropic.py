@@ -1,6 +1,7 @@
 """Entropic affinities of fixed perplexity (van der Maaten & Hinton, 2008)."""
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ class EntropicAffinity(Affinity):
 
     perplexity: float = 30.0
 
+    _size_parameter: ClassVar[str] = "perplexity"
+
     def _n_neighbors_needed(self, n: int) -> int:
         if not self.perplexity > 1:
             raise ValueError(f"perplexity={self.perplexity} must be greater than 1.")
@@ -42,7 +45,9 @@ def conditional_probabilities(distances_nk: Tensor, perplexity: float) -> Tensor
 
     A row of k neighbours cannot exceed perplexity k; it then is uniform.
     """
-    squares = distances_nk.double().square()
+    distances = distances_nk.double()
+    farthest = distances.amax(dim=1, keepdim=True)
+    squares = (distances / torch.where(farthest > 0, farthest, 1.0)).square()
     squares = squares - squares.amin(dim=1, keepdim=True)
     unit = squares.mean(dim=1, keepdim=True)
     squares = squares / torch.where(unit > 0, unit, 1.0)

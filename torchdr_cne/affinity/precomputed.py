@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
+import torch
+from torch import Tensor
 
 from torchdr_cne.affinity.graph import AffinityGraph
 
@@ -15,7 +17,7 @@ def graph_from_user(matrix: Any, n_points: int | None = None) -> AffinityGraph:
 
     Parameters
     ----------
-    matrix : scipy sparse matrix, ndarray, Tensor or AffinityGraph of shape (n, n)
+    matrix : scipy sparse matrix, ndarray, dense or sparse Tensor, or AffinityGraph of shape (n, n)
         Affinities; the diagonal is ignored.
     n_points : int, default=None
         Number of rows the graph has to have.
@@ -27,10 +29,14 @@ def graph_from_user(matrix: Any, n_points: int | None = None) -> AffinityGraph:
     """
     if isinstance(matrix, AffinityGraph):
         matrix = matrix.to_scipy()
+    if isinstance(matrix, Tensor):
+        matrix = _from_tensor(matrix.detach().cpu())
     if not scipy.sparse.issparse(matrix):
         matrix = np.asarray(matrix)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"a precomputed graph must be square (n, n), got shape {tuple(matrix.shape)}.")
+    if matrix.dtype.kind == "c":
+        raise ValueError("the graph has complex weights; affinities must be real numbers.")
     n = matrix.shape[0]
     if n_points is not None and n != n_points:
         raise ValueError(f"the graph has {n} points but X has {n_points} rows; pass the graph of these rows.")
@@ -54,3 +60,13 @@ def graph_from_user(matrix: Any, n_points: int | None = None) -> AffinityGraph:
     if graph.n_edges == 0:
         raise ValueError("the graph has no edge between different points; there is nothing to embed.")
     return graph
+
+
+def _from_tensor(matrix: Tensor) -> np.ndarray | scipy.sparse.coo_array:
+    """Return a dense or sparse tensor as NumPy or SciPy hold it."""
+    if matrix.layout == torch.strided:
+        return (matrix if matrix.is_complex() else matrix.double()).numpy()
+    coo = matrix.to_sparse_coo().coalesce()
+    values, indices = coo.values(), tuple(coo.indices().numpy())
+    values = values if values.is_complex() else values.double()
+    return scipy.sparse.coo_array((values.numpy(), indices), shape=tuple(coo.shape))

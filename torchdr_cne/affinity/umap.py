@@ -40,6 +40,10 @@ class UMAPAffinity(Affinity):
             raise ValueError(
                 f"n_neighbors={self.n_neighbors} counts the point itself, as in umap-learn; use at least 2."
             )
+        if not 0 <= self.set_op_mix_ratio <= 1:
+            raise ValueError(f"set_op_mix_ratio={self.set_op_mix_ratio} must lie in [0, 1].")
+        if not self.local_connectivity >= 0:
+            raise ValueError(f"local_connectivity={self.local_connectivity} must be at least 0.")
         return self.n_neighbors - 1
 
     def from_neighbors(self, neighbors: NeighborGraph) -> AffinityGraph:
@@ -75,7 +79,11 @@ def _membership_scale(distances_nk: Tensor, rho: Tensor, target: float) -> Tenso
     """Bisect for σ (n,) so that each row's memberships sum to ``target``; umap-learn's stopping rule."""
     excess = distances_nk - rho.unsqueeze(1)
     low, high = torch.zeros_like(rho), torch.full_like(rho, torch.inf)
-    sigma = torch.ones_like(rho)
+    # The mean counts the point itself, at distance 0.
+    row_mean = distances_nk.sum(dim=1) / (distances_nk.shape[1] + 1)
+    # From 1, as umap-learn starts, where 64 halvings and doublings reach the solution.
+    ordinary = ((row_mean > 1e-6) & (row_mean < 1e6)) | (row_mean == 0)
+    sigma = torch.where(ordinary, 1.0, row_mean)
     solved = torch.zeros_like(rho, dtype=torch.bool)
     for _ in range(64):
         total = torch.exp(-excess.clamp_min(0) / sigma.unsqueeze(1)).sum(dim=1)
@@ -87,7 +95,5 @@ def _membership_scale(distances_nk: Tensor, rho: Tensor, target: float) -> Tenso
         sigma = torch.where(solved, sigma, proposal)
         if bool(solved.all()):
             break
-    # The mean counts the point itself, at distance 0.
-    row_mean = distances_nk.sum(dim=1) / (distances_nk.shape[1] + 1)
     smallest = _MIN_RELATIVE_SCALE * torch.where(rho > 0, row_mean, row_mean.mean())
     return torch.maximum(sigma, smallest).clamp_min(torch.finfo(sigma.dtype).tiny)

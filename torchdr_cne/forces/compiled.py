@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor
 
 from torchdr_cne.forces.kernels import compiled_kernels
-from torchdr_cne.forces.row_kernels_2d import EDGE_CHUNK
 from torchdr_cne.forces.problem import ForceProblem, StepCoefficients
+from torchdr_cne.forces.row_kernels_2d import EDGE_CHUNK
 from torchdr_cne.sampling import BLOCK_SIZE
 
 _CHUNKS_PER_THREAD = 4
@@ -26,7 +27,11 @@ class CompiledForces:
         self._mask = layout.occupied.float().numpy()
         self._sizes = layout.occupied.view(-1, BLOCK_SIZE).sum(dim=1).numpy()
         spare = (0, EDGE_CHUNK)
-        self._edges = (graph.indptr.numpy(), np.pad(graph.indices.numpy(), spare), np.pad(graph.weights.numpy(), spare))
+        self._edges = (
+            graph.indptr.numpy(),
+            np.pad(graph.indices.numpy(), spare),
+            np.pad(graph.weights.numpy(), spare),
+        )
         self._draw_weights = problem.draw_weights.numpy()
         self._pair_scale = (graph.row_weights * problem.draw_weights).numpy()
         self._exclude_edges = problem.exclude_edges
@@ -53,9 +58,7 @@ class CompiledForces:
         gradient = np.empty_like(z)
         scalars = np.zeros(self._n_blocks)
         weights = np.float32(step.attraction), np.float32(step.repulsion)
-        self._over_blocks(
-            kernels.forces, (*fixed, scale, *self._edges, p, met, totals, *weights, gradient, scalars)
-        )
+        self._over_blocks(kernels.forces, (*fixed, scale, *self._edges, p, met, totals, *weights, gradient, scalars))
         scalar = torch.tensor(scalars.sum(), dtype=z_ds.dtype) if self._learns else None
         return torch.from_numpy(gradient), scalar
 
@@ -65,9 +68,6 @@ class CompiledForces:
             kernel(0, self._n_blocks, *arguments)
             return
         bounds = np.linspace(0, self._n_blocks, _CHUNKS_PER_THREAD * self._n_threads + 1).astype(int).tolist()
-        pending = [
-            self._pool.submit(kernel, first, last, *arguments)
-            for first, last in zip(bounds[:-1], bounds[1:], strict=True)
-        ]
+        pending = [self._pool.submit(kernel, first, last, *arguments) for first, last in pairwise(bounds)]
         for future in pending:
             future.result()

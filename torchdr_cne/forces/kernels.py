@@ -9,19 +9,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from torchdr_cne.forces import row_kernels_2d, row_kernels_nd
 from torchdr_cne.forces.caching import cache_by_content
 from torchdr_cne.forces.declaration import PairForces
-from torchdr_cne.forces.numerics import JIT_OPTIONS, power, prefer_wide_vectors, single_precision
+from torchdr_cne.forces.numerics import jit, power, prefer_wide_vectors, single_precision
 from torchdr_cne.forces.row_kernels_nd import squared_distance
 
 _F = np.float32
 
 
-@njit(**JIT_OPTIONS)
-def _nothing(d2, p, power):  # type: ignore[no-untyped-def]
+@jit
+def _nothing(d2, p, power):
     return _F(0)
 
 
@@ -30,7 +29,7 @@ def compiled_kernels(forces: PairForces, n_components: int) -> SimpleNamespace:
     """Return the kernels ``totals_and_shares`` (None unless normalised) and ``forces`` of a declaration."""
     f = SimpleNamespace(
         **{
-            name: _nothing if function is None else njit(**JIT_OPTIONS)(single_precision(function))
+            name: _nothing if function is None else jit(single_precision(function))
             for name, function in vars(forces).items()
         },
         normalised=forces.normaliser is not None,
@@ -53,8 +52,8 @@ def _edge_coefficient(f: SimpleNamespace) -> Any:
     """Derivative with respect to d² of all that one undirected edge adds to the loss."""
     attractive, repulsive, normaliser, normalised = f.attractive, f.repulsive, f.normaliser, f.normalised
 
-    @njit(**JIT_OPTIONS)
-    def edge_coefficient(d2, weight, total_i, total_j, p, attraction, repulsion):  # type: ignore[no-untyped-def]
+    @jit
+    def edge_coefficient(d2, weight, total_i, total_j, p, attraction, repulsion):
         coefficient = _F(2) * attraction * attractive(d2, p, power)
         if normalised:
             q = normaliser(d2, p, power)
@@ -70,8 +69,8 @@ def _totals_and_shares(f: SimpleNamespace, rows: SimpleNamespace, any_tile: Simp
     normaliser, edge_share = f.normaliser, rows.edge_share
     tile_total, own_tile_total = rows.tile_total, any_tile.tile_total
 
-    @njit(**JIT_OPTIONS)
-    def totals_and_shares(  # type: ignore[no-untyped-def]
+    @jit
+    def totals_and_shares(
         first, last, z, shifts, mask, sizes, draw_weights, indptr, indices, weights, p, met, totals, shares
     ):
         prefer_wide_vectors()
@@ -100,8 +99,8 @@ def _forces(f: SimpleNamespace, rows: SimpleNamespace, any_tile: SimpleNamespace
     edge_force, tile_force, own_tile_force = rows.edge_force, rows.tile_force, any_tile.tile_force
     learns, repulsive, repulsive_scalar = f.learns, f.repulsive, f.repulsive_scalar
 
-    @njit(**JIT_OPTIONS)
-    def discard_met_edges(z, a, i, start, stop, indices, scale, p, met, repulsion, gradient):  # type: ignore[no-untyped-def]
+    @jit
+    def discard_met_edges(z, a, i, start, stop, indices, scale, p, met, repulsion, gradient):
         """Take back what excluded pairs that met in this step have added."""
         removed = 0.0
         for e in range(start, stop):
@@ -115,8 +114,8 @@ def _forces(f: SimpleNamespace, rows: SimpleNamespace, any_tile: SimpleNamespace
                     removed += repulsion * scale[i] * repulsive_scalar(d2, p, power)
         return removed
 
-    @njit(**JIT_OPTIONS)
-    def forces(  # type: ignore[no-untyped-def]
+    @jit
+    def forces(
         first, last, z, shifts, mask, sizes, scale, indptr, indices, weights, p,
         met, totals, attraction, repulsion, gradient, scalars,
     ):  # fmt: skip
@@ -140,9 +139,7 @@ def _forces(f: SimpleNamespace, rows: SimpleNamespace, any_tile: SimpleNamespace
                     z, i, low, high, indices, weights, p, totals, attraction, repulsion, gradient
                 )
                 if len(met):
-                    block_scalar -= discard_met_edges(
-                        z, a, i, low, high, indices, scale, p, met, repulsion, gradient
-                    )
+                    block_scalar -= discard_met_edges(z, a, i, low, high, indices, scale, p, met, repulsion, gradient)
             scalars[a] = block_scalar
 
     return forces

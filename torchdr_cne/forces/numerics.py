@@ -10,8 +10,8 @@ from numba import njit
 from numba.core import types as numba_types
 from numba.extending import intrinsic
 
-JIT_OPTIONS = {"nogil": True, "fastmath": True, "error_model": "numpy"}
-"""The default error model puts a branch into every division, which stops vectorisation."""
+jit: Any = njit(nogil=True, fastmath=True, error_model="numpy")
+"""How kernels are compiled. The default error model puts a branch into every division, which stops vectorisation."""
 
 _F, _I = np.float32, np.int32
 
@@ -24,10 +24,10 @@ def single_precision(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @intrinsic
-def prefer_wide_vectors(typing_context):  # type: ignore[no-untyped-def]
+def prefer_wide_vectors(typing_context):
     """Let LLVM use 512-bit vectors in the calling function where the processor has them."""
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         # llvmlite checks attribute names against a list that lacks this one; it prints as given.
         set.add(builder.function.attributes, '"prefer-vector-width"="512"')
         return context.get_dummy_value()
@@ -36,16 +36,16 @@ def prefer_wide_vectors(typing_context):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _bits_of(typing_context, x):  # type: ignore[no-untyped-def]
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+def _bits_of(typing_context, x):
+    def generate(context, builder, signature, arguments):
         return builder.bitcast(arguments[0], ir.IntType(32))
 
     return numba_types.int32(numba_types.float32), generate
 
 
 @intrinsic
-def _float_of(typing_context, bits):  # type: ignore[no-untyped-def]
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+def _float_of(typing_context, bits):
+    def generate(context, builder, signature, arguments):
         return builder.bitcast(arguments[0], ir.FloatType())
 
     return numba_types.float32(numba_types.int32), generate
@@ -64,8 +64,8 @@ _E0, _E1, _E2, _E3, _E4, _E5 = _fit(np.exp2, -0.5, 0.5, 5)
 _SQRT_HALF_BITS = _I(0x3F3504F3)
 
 
-@njit(**JIT_OPTIONS)
-def power(base, exponent):  # type: ignore[no-untyped-def]
+@jit
+def power(base, exponent):
     """base ** exponent for positive normal float32 results; relative error below 4e-6 for |log2| < 40.
 
     2^(exponent · log2 base): the logarithm from the exponent bits and a polynomial of degree 6, the power of

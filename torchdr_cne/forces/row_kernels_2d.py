@@ -8,9 +8,8 @@ that their trip counts are constants and they vectorise without a remainder. Edg
 from types import SimpleNamespace
 
 import numpy as np
-from numba import njit
 
-from torchdr_cne.forces.numerics import JIT_OPTIONS, power, prefer_wide_vectors
+from torchdr_cne.forces.numerics import jit, power, prefer_wide_vectors
 
 _F = np.float32
 EDGE_CHUNK = 16
@@ -19,15 +18,18 @@ EDGE_CHUNK = 16
 def make(f: SimpleNamespace) -> SimpleNamespace:
     """Return the four row kernels for the compiled functions in ``f``."""
     return SimpleNamespace(
-        tile_total=_tile_total(f), tile_force=_tile_force(f), edge_share=_edge_share(f), edge_force=_edge_force(f)
+        tile_total=_tile_total(f),
+        tile_force=_tile_force(f),
+        edge_share=_edge_share(f),
+        edge_force=_edge_force(f),
     )
 
 
-def _tile_total(f):  # type: ignore[no-untyped-def]
+def _tile_total(f):
     normaliser = f.normaliser
 
-    @njit(**JIT_OPTIONS)
-    def tile_total(z, a, b, sizes, mask, p, totals):  # type: ignore[no-untyped-def]
+    @jit
+    def tile_total(z, a, b, sizes, mask, p, totals):
         prefer_wide_vectors()
         xs, ys, present = z[0, b * 64 : b * 64 + 64], z[1, b * 64 : b * 64 + 64], mask[b * 64 : b * 64 + 64]
         for i in range(a * 64, a * 64 + sizes[a]):
@@ -40,11 +42,11 @@ def _tile_total(f):  # type: ignore[no-untyped-def]
     return tile_total
 
 
-def _tile_force(f):  # type: ignore[no-untyped-def]
+def _tile_force(f):
     repulsive, repulsive_scalar, learns = f.repulsive, f.repulsive_scalar, f.learns
 
-    @njit(**JIT_OPTIONS)
-    def tile_force(z, a, b, sizes, mask, scale, p, factor, gradient):  # type: ignore[no-untyped-def]
+    @jit
+    def tile_force(z, a, b, sizes, mask, scale, p, factor, gradient):
         prefer_wide_vectors()
         xs, ys = z[0, b * 64 : b * 64 + 64], z[1, b * 64 : b * 64 + 64]
         present, theirs = mask[b * 64 : b * 64 + 64], scale[b * 64 : b * 64 + 64]
@@ -68,11 +70,11 @@ def _tile_force(f):  # type: ignore[no-untyped-def]
     return tile_force
 
 
-def _edge_share(f):  # type: ignore[no-untyped-def]
+def _edge_share(f):
     normaliser = f.normaliser
 
-    @njit(**JIT_OPTIONS)
-    def edge_share(z, i, start, stop, indices, weights, p, total):  # type: ignore[no-untyped-def]
+    @jit
+    def edge_share(z, i, start, stop, indices, weights, p, total):
         prefer_wide_vectors()
         xs, ys = z[0], z[1]
         x, y, share = xs[i], ys[i], _F(0)
@@ -88,12 +90,12 @@ def _edge_share(f):  # type: ignore[no-untyped-def]
     return edge_share
 
 
-def _edge_force(f):  # type: ignore[no-untyped-def]
+def _edge_force(f):
     edge_coefficient, attractive_scalar = f.edge_coefficient, f.attractive_scalar
     normalised, learns = f.normalised, f.learns
 
-    @njit(**JIT_OPTIONS)
-    def edge_force(z, i, start, stop, indices, weights, p, totals, attraction, repulsion, gradient):  # type: ignore[no-untyped-def]
+    @jit
+    def edge_force(z, i, start, stop, indices, weights, p, totals, attraction, repulsion, gradient):
         prefer_wide_vectors()
         xs, ys = z[0], z[1]
         x, y = xs[i], ys[i]

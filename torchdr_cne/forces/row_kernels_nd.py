@@ -3,15 +3,14 @@
 from types import SimpleNamespace
 
 import numpy as np
-from numba import njit
 
-from torchdr_cne.forces.numerics import JIT_OPTIONS, power
+from torchdr_cne.forces.numerics import jit, power
 
 _F = np.float32
 
 
-@njit(**JIT_OPTIONS)
-def _block_distances(z, i, b, buffer):  # type: ignore[no-untyped-def]
+@jit
+def _block_distances(z, i, b, buffer):
     buffer[:] = _F(0)
     for c in range(z.shape[0]):
         x, xs = z[c, i], z[c, b * 64 : b * 64 + 64]
@@ -19,8 +18,9 @@ def _block_distances(z, i, b, buffer):  # type: ignore[no-untyped-def]
             buffer[k] += (x - xs[k]) * (x - xs[k])
 
 
-@njit(**JIT_OPTIONS)
-def squared_distance(z, i, j):  # type: ignore[no-untyped-def]
+@jit
+def squared_distance(z, i, j):
+    """Return ‖z_i − z_j‖² of two slots."""
     d2 = _F(0)
     for c in range(z.shape[0]):
         d2 += (z[c, i] - z[c, j]) * (z[c, i] - z[c, j])
@@ -30,15 +30,18 @@ def squared_distance(z, i, j):  # type: ignore[no-untyped-def]
 def make(f: SimpleNamespace) -> SimpleNamespace:
     """Return the four row kernels for the compiled functions in ``f``."""
     return SimpleNamespace(
-        tile_total=_tile_total(f), tile_force=_tile_force(f), edge_share=_edge_share(f), edge_force=_edge_force(f)
+        tile_total=_tile_total(f),
+        tile_force=_tile_force(f),
+        edge_share=_edge_share(f),
+        edge_force=_edge_force(f),
     )
 
 
-def _tile_total(f):  # type: ignore[no-untyped-def]
+def _tile_total(f):
     normaliser = f.normaliser
 
-    @njit(**JIT_OPTIONS)
-    def tile_total(z, a, b, sizes, mask, p, totals):  # type: ignore[no-untyped-def]
+    @jit
+    def tile_total(z, a, b, sizes, mask, p, totals):
         buffer = np.empty(64, _F)
         for t in range(sizes[a]):
             i = a * 64 + t
@@ -52,11 +55,11 @@ def _tile_total(f):  # type: ignore[no-untyped-def]
     return tile_total
 
 
-def _tile_force(f):  # type: ignore[no-untyped-def]
+def _tile_force(f):
     repulsive, repulsive_scalar, learns = f.repulsive, f.repulsive_scalar, f.learns
 
-    @njit(**JIT_OPTIONS)
-    def tile_force(z, a, b, sizes, mask, scale, p, factor, gradient):  # type: ignore[no-untyped-def]
+    @jit
+    def tile_force(z, a, b, sizes, mask, scale, p, factor, gradient):
         buffer = np.empty(64, _F)
         tile_scalar = 0.0
         for t in range(sizes[a]):
@@ -79,11 +82,11 @@ def _tile_force(f):  # type: ignore[no-untyped-def]
     return tile_force
 
 
-def _edge_share(f):  # type: ignore[no-untyped-def]
+def _edge_share(f):
     normaliser = f.normaliser
 
-    @njit(**JIT_OPTIONS)
-    def edge_share(z, i, start, stop, indices, weights, p, total):  # type: ignore[no-untyped-def]
+    @jit
+    def edge_share(z, i, start, stop, indices, weights, p, total):
         share = _F(0)
         for e in range(start, stop):
             share += weights[e] / (normaliser(squared_distance(z, i, indices[e]), p, power) + total)
@@ -92,12 +95,12 @@ def _edge_share(f):  # type: ignore[no-untyped-def]
     return edge_share
 
 
-def _edge_force(f):  # type: ignore[no-untyped-def]
+def _edge_force(f):
     edge_coefficient, attractive_scalar = f.edge_coefficient, f.attractive_scalar
     normalised, learns = f.normalised, f.learns
 
-    @njit(**JIT_OPTIONS)
-    def edge_force(z, i, start, stop, indices, weights, p, totals, attraction, repulsion, gradient):  # type: ignore[no-untyped-def]
+    @jit
+    def edge_force(z, i, start, stop, indices, weights, p, totals, attraction, repulsion, gradient):
         total_i = totals[i] if normalised else _F(0)
         scalar = _F(0)
         for e in range(start, stop):

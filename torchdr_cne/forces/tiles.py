@@ -112,9 +112,7 @@ class TileForces:
             shares[rows] = self._row_sums(weights / (q + totals[self._rows[edges]]), rows, edges)
         return shares
 
-    def _repulsion(
-        self, z_ds: Tensor, step: StepCoefficients, row_scale: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
+    def _repulsion(self, z_ds: Tensor, step: StepCoefficients, row_scale: Tensor) -> tuple[Tensor, Tensor | None]:
         forces = self._problem.forces
         gradient = torch.zeros_like(z_ds)
         scalar = None if forces.repulsive_scalar is None else torch.zeros_like(z_ds[0])
@@ -175,7 +173,10 @@ class TileForces:
 
 
 def _tile_forces(
-    repulsive: Callable[..., Tensor], parameters: tuple[Tensor | float, ...], difference: Tensor, scale: Tensor
+    repulsive: Callable[..., Tensor],
+    parameters: tuple[Tensor | float, ...],
+    difference: Tensor,
+    scale: Tensor,
 ) -> Tensor:
     """Σ_k scale_ik · f(d²_ik) (z_i − z_k) of a chunk of tiles, (d, rows)."""
     coefficient = scale * repulsive(difference.square().sum(dim=0), parameters, power)

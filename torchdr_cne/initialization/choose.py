@@ -13,17 +13,19 @@ from torchdr_cne.initialization.spectral import spectral_embedding
 from torchdr_cne.inputs import Rows, check_finite
 
 INITIALIZATIONS = ("pca", "spectral", "random")
+_FLAT_NOISE = 0.01
 
 
 def initial_embedding(
     init: Any, rows: Rows | None, graph: AffinityGraph, n_components: int, scaling: float, seed: int
 ) -> Tensor:
-    """Return the first embedding (n, d), float32.
+    """Return the first embedding (n, d), float32, or float64 if ``init`` is such an array.
 
     Parameters
     ----------
     init : {"pca", "spectral", "random"} or array of shape (n, d)
-        An array is taken as it is; the others are scaled.
+        An array is taken as it is; the others are scaled. A direction in which the data do not spread
+        starts with a little noise, since forces never leave a flat start's subspace.
     rows : Rows or None
         The features; without them (a precomputed graph) "pca" becomes "spectral".
     graph : AffinityGraph
@@ -39,16 +41,14 @@ def initial_embedding(
     if not isinstance(init, str):
         return _given(init, n, n_components)
     if init not in INITIALIZATIONS:
-        raise ValueError(f"init={init!r} is unknown; choose one of {INITIALIZATIONS} or pass an array (n, d).")
+        raise ValueError(
+            f"init={init!r} is unknown; choose one of {INITIALIZATIONS} or pass an array (n, d)."
+        )
     generator = torch.Generator().manual_seed(seed % 2**63)
     noise = torch.randn((n, n_components), generator=generator)
     if init == "random":
         return _scaled(noise, scaling)
-    if init == "pca" and rows is not None:
-        layout = pca_embedding(rows.values, n_components).float().cpu()
-    else:
-        layout = spectral_embedding(graph, n_components, rows=rows, seed=seed)
-    if not float(layout.std(dim=0, correction=0).max()) > 0:
+    if rows is not None and bool((rows.values == rows.values[:1]).all()):
         warnings.warn(
             "all rows of X are equal, so there is no direction to start from: a random start is used and the "
             "embedding carries no information.",
@@ -56,17 +56,23 @@ def initial_embedding(
             stacklevel=2,
         )
         return _scaled(noise, scaling)
-    return _scaled(layout, scaling)
+    if init == "pca" and rows is not None:
+        layout = pca_embedding(rows.values, n_components).float().cpu()
+    else:
+        layout = spectral_embedding(graph, n_components, rows=rows, seed=seed)
+    flat = layout.std(dim=0, correction=0) == 0
+    return torch.where(flat, _scaled(noise, _FLAT_NOISE * scaling), _scaled(layout, scaling))
 
 
 def _given(init: Any, n: int, n_components: int) -> Tensor:
-    array = init.detach().cpu().numpy() if isinstance(init, Tensor) else np.asarray(init)
+    array = init.detach().cpu().double().numpy() if isinstance(init, Tensor) else np.asarray(init)
     if array.shape != (n, n_components):
         raise ValueError(
-            f"the init array must have shape (n_samples, n_components) = {(n, n_components)}, got {array.shape}."
+            f"the init array must have shape (n_samples, n_components) = {(n, n_components)}, "
+            f"got {array.shape}."
         )
     check_finite(array, "init")
-    return torch.from_numpy(array.astype(np.float32))
+    return torch.from_numpy(array.astype(np.float64 if array.dtype == np.float64 else np.float32))
 
 
 def _scaled(layout: Tensor, scaling: float) -> Tensor:

@@ -1,10 +1,11 @@
 """Principal components from the covariance, or from the Gram matrix of wide tables."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 _BLOCK_ELEMENTS = 1 << 22
-_WIDE = 4096
 
 
 def pca_embedding(values: Tensor, n_components: int) -> Tensor:
@@ -15,18 +16,21 @@ def pca_embedding(values: Tensor, n_components: int) -> Tensor:
     """
     n, f = values.shape
     mean = sum(block.sum(dim=0) for block in _blocks(values)) / n
-    if f <= max(n, _WIDE):
+    if f <= n:
         covariance = torch.zeros((f, f), dtype=torch.float64, device=values.device)
         for block in _blocks(values):
             centred = block - mean
             covariance.addmm_(centred.T, centred)
-        directions = torch.linalg.eigh(covariance).eigenvectors[:, -n_components:].flip(1)
+        variances, directions = _leading(covariance, n_components)
     else:
         centred = values.double() - mean
-        gram = torch.linalg.eigh(centred @ centred.T)
-        directions = centred.T @ gram.eigenvectors[:, -n_components:].flip(1)
+        variances, coordinates = _leading(centred @ centred.T, n_components)
+        directions = centred.T @ coordinates
         norms = torch.linalg.vector_norm(directions, dim=0)
         directions /= torch.where(norms > 0, norms, 1.0)
+    # Spreads that small are the rounding of the rows and of the eigenvalues.
+    rounding = 16 * (torch.finfo(values.dtype).eps ** 2 + min(n, f) * torch.finfo(torch.float64).eps)
+    directions = directions * (variances > rounding * variances[0])
     largest = directions.gather(0, directions.abs().argmax(dim=0, keepdim=True))
     directions = directions * torch.where(largest < 0, -1.0, 1.0)
     scores = torch.zeros((n, n_components), dtype=torch.float64, device=values.device)
@@ -35,6 +39,12 @@ def pca_embedding(values: Tensor, n_components: int) -> Tensor:
     return scores
 
 
-def _blocks(values: Tensor) -> list[Tensor] | map:  # type: ignore[type-arg]
+def _leading(matrix: Tensor, n_components: int) -> tuple[Tensor, Tensor]:
+    """Return the ``n_components`` largest eigenvalues, descending, and their eigenvectors as columns."""
+    values, vectors = torch.linalg.eigh(matrix)
+    return values.flip(0)[:n_components], vectors.flip(1)[:, :n_components]
+
+
+def _blocks(values: Tensor) -> Iterator[Tensor]:
     """Iterate over float64 copies of row blocks."""
     return map(torch.Tensor.double, values.split(max(1, _BLOCK_ELEMENTS // max(1, values.shape[1]))))

@@ -13,6 +13,10 @@ from torchdr_cne.inputs import Rows
 
 _DENSE_BELOW = 400
 _TOLERANCE = 1e-3
+_MOST_PLACED = 1000
+_MOST_STRETCH = 10.0
+_FILLED = 0.9
+"""Share of a component's disc that it fills, so that neighbouring components do not touch."""
 
 
 def spectral_embedding(
@@ -21,46 +25,69 @@ def spectral_embedding(
     """Return the leading non-trivial eigenvectors of the normalised graph, (n, n_components), float32.
 
     A disconnected graph has one trivial eigenvector a component, which says nothing within components. Each
-    component is therefore laid out by itself, with width in proportion to the root of its size, around
-    centres that are the principal components of the components' mean features (on a line where
-    there are no features); a warning names the number of components.
+    component is therefore laid out by itself, in a disc whose area is in proportion to its size. The discs'
+    centres are the principal components of the components' mean features, drawn apart until no two discs
+    overlap; without features, or where these places are too crowded, the discs are packed side by side. A
+    warning names the number of components.
     """
     matrix = graph.to_scipy().astype(np.float64)
     n_parts, labels = scipy.sparse.csgraph.connected_components(matrix, directed=False)
     if n_parts == 1:
         return torch.from_numpy(_component(matrix, n_components, seed)).float()
+    sizes = np.bincount(labels)
+    radii = np.sqrt(sizes / len(labels))
+    centres = None if rows is None else _drawn_apart(_mean_places(labels, sizes, n_components, rows), radii)
     warnings.warn(
         f"the input graph has {n_parts} connected components; each is laid out by itself and their relative "
-        "places come from the components' mean features.",
+        + ("places carry no information." if centres is None else "places come from their mean features."),
         UserWarning,
         stacklevel=3,
     )
-    centres, sizes = _component_centres(labels, n_parts, n_components, rows)
+    centres = _packed(radii, n_components) if centres is None else centres
     layout = np.empty((len(labels), n_components))
     order = np.argsort(labels, kind="stable")
     for part, members in enumerate(np.split(order, np.cumsum(sizes)[:-1])):
         inner = _component(matrix[members][:, members], n_components, seed)
-        width = 0.5 * np.sqrt(len(members) / len(labels))
-        layout[members] = centres[part] + width * inner
+        reach = np.linalg.norm(inner, axis=1).max()
+        layout[members] = centres[part] + inner * (_FILLED * radii[part] / (reach if reach > 0 else 1.0))
     return torch.from_numpy(layout).float()
 
 
-def _component_centres(
-    labels: np.ndarray, n_parts: int, n_components: int, rows: Rows | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Centres (n_parts, d) of unit spread, and component sizes."""
-    sizes = np.bincount(labels, minlength=n_parts)
-    if rows is None:
-        centres = np.zeros((n_parts, n_components))
-        centres[:, 0] = np.arange(n_parts)
-    else:
-        values = rows.values.double().cpu()
-        totals = torch.zeros((n_parts, values.shape[1]), dtype=torch.float64)
-        totals.index_add_(0, torch.from_numpy(labels).long(), values)
-        means = totals / torch.from_numpy(sizes).unsqueeze(1)
-        centres = pca_embedding(means, n_components).numpy()
-    spread = centres.std(axis=0).max()
-    return centres / (spread if spread > 0 else 1.0), sizes
+def _mean_places(labels: np.ndarray, sizes: np.ndarray, n_components: int, rows: Rows) -> np.ndarray:
+    """Principal components (n_parts, d), of unit spread, of the components' mean features."""
+    values = rows.values.double().cpu()
+    totals = torch.zeros((len(sizes), values.shape[1]), dtype=torch.float64)
+    totals.index_add_(0, torch.from_numpy(labels).long(), values)
+    places = pca_embedding(totals / torch.from_numpy(sizes).unsqueeze(1), n_components).numpy()
+    spread = places.std(axis=0).max()
+    return places / (spread if spread > 0 else 1.0)
+
+
+def _drawn_apart(places: np.ndarray, radii: np.ndarray) -> np.ndarray | None:
+    """Enlarge distances until no two discs overlap; None where that would take too much."""
+    if len(places) > _MOST_PLACED:
+        return None
+    first, second = np.triu_indices(len(places), k=1)
+    distances = np.linalg.norm(places[first] - places[second], axis=1)
+    needed = radii[first] + radii[second]
+    if (needed > _MOST_STRETCH * distances).any():
+        return None
+    return places * max(1.0, float((needed / distances).max()))
+
+
+def _packed(radii: np.ndarray, n_components: int) -> np.ndarray:
+    """Put discs side by side on shelves, the largest first; on one line if there is one dimension."""
+    width = np.inf if n_components == 1 else 4 * np.sqrt((radii**2).sum())
+    centres = np.zeros((len(radii), n_components))
+    x = y = height = 0.0
+    for part in np.argsort(-radii, kind="stable"):
+        diameter = 2 * radii[part]
+        if x > 0 and x + diameter > width:
+            x, y, height = 0.0, y + height, 0.0
+        height = max(height, diameter)
+        centres[part, :2] = (x + radii[part], y + radii[part])[:n_components]
+        x += diameter
+    return centres
 
 
 def _component(matrix: scipy.sparse.csr_array, n_components: int, seed: int) -> np.ndarray:

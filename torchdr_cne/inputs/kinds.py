@@ -8,10 +8,16 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_array, validate_data
 from torch import Tensor
 
 from torchdr_cne.inputs.rows import check_finite
+
+_SHUFFLING_SAMPLERS = (
+    torch.utils.data.RandomSampler,
+    torch.utils.data.SubsetRandomSampler,
+    torch.utils.data.WeightedRandomSampler,
+)
 
 
 @dataclass(frozen=True)
@@ -50,18 +56,38 @@ def read_features(estimator: BaseEstimator, X: Any) -> tuple[np.ndarray | Tensor
         X = _stack_batches(X)
     if isinstance(X, Tensor):
         kind = OutputKind(X.device)
-        X = X.detach()
         if X.device.type != "cpu":
-            return _checked_device_tensor(estimator, X), kind
-        if X.dtype == torch.bfloat16:
-            X = X.to(torch.float32)
-        X = X.resolve_conj().resolve_neg().numpy()
+            X = _checked_device_tensor(X.detach())
+            estimator.n_features_in_ = X.shape[1]
+            return X, kind
+        X = _as_numpy(X)
     X = validate_data(estimator, X, dtype="numeric", ensure_all_finite=False, ensure_min_samples=2)
     check_finite(X)
     return X, kind
 
 
-def _checked_device_tensor(estimator: BaseEstimator, X: Tensor) -> Tensor:
+def read_table(X: Any) -> np.ndarray | Tensor:
+    """Check ``X`` as `read_features` does, where there is no estimator to record anything on."""
+    if isinstance(X, Tensor):
+        if X.device.type != "cpu":
+            return _checked_device_tensor(X.detach())
+        X = _as_numpy(X)
+    X = check_array(X, dtype="numeric", ensure_all_finite=False, ensure_min_samples=2)
+    check_finite(X)
+    return X
+
+
+def _as_numpy(X: Tensor) -> np.ndarray:
+    """Return a CPU tensor as an array, in the same memory where NumPy knows its dtype."""
+    if X.layout != torch.strided:
+        raise TypeError(f"X is a sparse tensor ({X.layout}), but dense data are required; pass X.to_dense().")
+    X = X.detach()
+    if X.dtype == torch.bfloat16:
+        X = X.to(torch.float32)
+    return X.resolve_conj().resolve_neg().numpy()
+
+
+def _checked_device_tensor(X: Tensor) -> Tensor:
     """Check a tensor that is not on the CPU, where scikit-learn's validation cannot look."""
     if X.ndim != 2 or X.shape[0] < 2 or X.shape[1] < 1 or X.is_complex():
         raise ValueError(
@@ -69,14 +95,16 @@ def _checked_device_tensor(estimator: BaseEstimator, X: Tensor) -> Tensor:
             f"and dtype {X.dtype}; reshape or convert it."
         )
     check_finite(X)
-    estimator.n_features_in_ = X.shape[1]
     return X
 
 
 def _stack_batches(loader: Iterable[Any]) -> np.ndarray:
-    """Read a DataLoader into one float32 array, growing by doubling where its length is unknown."""
-    sampler = getattr(loader, "sampler", None)
-    if isinstance(sampler, torch.utils.data.RandomSampler):
+    """Read a DataLoader into one array, growing by doubling where its length is unknown.
+
+    The array is float64 if the first batch is, and float32 otherwise.
+    """
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    if isinstance(getattr(batch_sampler, "sampler", None), _SHUFFLING_SAMPLERS):
         warnings.warn(
             "the DataLoader shuffles, so row i of the embedding is the i-th row it yielded, not dataset[i]; "
             "pass DataLoader(..., shuffle=False) to keep the data set's order.",
@@ -87,17 +115,29 @@ def _stack_batches(loader: Iterable[Any]) -> np.ndarray:
     n_rows = 0
     for batch in loader:
         features = batch[0] if isinstance(batch, (tuple, list)) else batch
-        block = features.detach().cpu().to(torch.float32).numpy()
-        if block.ndim != 2:
+        if not isinstance(features, (Tensor, np.ndarray)):
+            raise TypeError(
+                f"each DataLoader batch must be a tensor, or a tuple or list that starts with one, "
+                f"got {type(features).__name__}; return the features first in the data set or a collate_fn."
+            )
+        block = torch.as_tensor(features).detach().cpu()
+        if block.ndim != 2 or block.is_complex():
             raise ValueError(
-                f"each DataLoader batch must be 2-D (rows, features), got shape {block.shape}; "
-                "flatten the items in the data set or a collate_fn."
+                f"each DataLoader batch must be real and 2-D (rows, features), got shape "
+                f"{tuple(block.shape)} and dtype {block.dtype}; flatten the items in the data set or a "
+                "collate_fn."
             )
         if stacked is None:
-            stacked = np.empty((_expected_rows(loader, len(block)), block.shape[1]), dtype=np.float32)
+            dtype = np.float64 if block.dtype == torch.float64 else np.float32
+            stacked = np.empty((_expected_rows(loader, len(block)), block.shape[1]), dtype=dtype)
+        if block.shape[1] != stacked.shape[1]:
+            raise ValueError(
+                f"the DataLoader's batches differ in width: {stacked.shape[1]} features at first, then "
+                f"{block.shape[1]}; every row needs the same features."
+            )
         while n_rows + len(block) > len(stacked):
             stacked = np.concatenate([stacked, np.empty_like(stacked)])
-        stacked[n_rows : n_rows + len(block)] = block
+        stacked[n_rows : n_rows + len(block)] = block.to(torch.from_numpy(stacked).dtype).numpy()
         n_rows += len(block)
     if stacked is None:
         raise ValueError("the DataLoader yielded no batch; it needs at least two rows.")

@@ -1,5 +1,6 @@
 """Rows made safe for float32 arithmetic: centred, scaled by a power of two, never the caller's memory."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from torch import Tensor
 _BLOCK_ELEMENTS = 1 << 22
 _SAFE_RANGE = (1e-6, 1e6)
 """Largest absolute values between which squares and their sums keep float32's full precision."""
+_CENTRE_BITS = 7
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,11 @@ def as_rows(X: np.ndarray | Tensor, *, center: bool = True, dtype: torch.dtype =
         What the rows are rounded to.
     """
     centre, largest = _centre_and_size(X, center)
+    # Decided by the values alone, so that dtype and memory layout of X never change the result.
     in_range = largest == 0 or _SAFE_RANGE[0] <= largest <= _SAFE_RANGE[1]
     scale = 1.0 if in_range else 2.0 ** -round(np.log2(largest))
     shared = _shared_tensor(X, dtype)
-    if shared is not None and scale == 1.0 and float(centre.abs().max()) <= 0.1 * largest:
+    if shared is not None and scale == 1.0 and not bool(centre.any()):
         return Rows(shared)
     device = X.device if isinstance(X, Tensor) else torch.device("cpu")
     values = torch.empty(tuple(X.shape), dtype=dtype, device=device)
@@ -92,7 +95,11 @@ def as_rows(X: np.ndarray | Tensor, *, center: bool = True, dtype: torch.dtype =
 
 
 def _centre_and_size(X: np.ndarray | Tensor, center: bool) -> tuple[Tensor, float]:
-    """Column means rounded to float32 (float64 for output) and the largest centred absolute value."""
+    """Return what to subtract from each column, and the largest absolute value that leaves.
+
+    Column means are rounded to the largest value's leading bits: subtracting them then is exact for data of
+    few digits (pixels, counts), whose equal distances stay equal. Means near 0 are left alone.
+    """
     device = X.device if isinstance(X, Tensor) else torch.device("cpu")
     total = torch.zeros(X.shape[1], dtype=torch.float64, device=device)
     low = torch.full_like(total, torch.inf)
@@ -101,9 +108,19 @@ def _centre_and_size(X: np.ndarray | Tensor, center: bool) -> tuple[Tensor, floa
         total += block.mean(dim=0) * (block.shape[0] / X.shape[0])
         low = torch.minimum(low, block.amin(dim=0))
         high = torch.maximum(high, block.amax(dim=0))
-    centre = total if center else torch.zeros_like(total)
-    largest = float(torch.maximum((high - centre).abs(), (low - centre).abs()).max())
-    return centre, largest
+    # A mean's rounding error must not pass for a spread: a constant column is centred by its value.
+    mean = torch.where(low == high, low, total) if center else torch.zeros_like(total)
+    largest = _largest_from(mean, low, high)
+    if float(mean.abs().max()) <= 0.1 * largest:
+        mean = torch.zeros_like(mean)
+    elif largest > 0:
+        grid = 2.0 ** (math.floor(math.log2(largest)) - _CENTRE_BITS)
+        mean = torch.where(low == high, mean, (mean / grid).round() * grid)
+    return mean, _largest_from(mean, low, high)
+
+
+def _largest_from(centre: Tensor, low: Tensor, high: Tensor) -> float:
+    return float(torch.maximum((high - centre).abs(), (low - centre).abs()).max())
 
 
 def _shared_tensor(X: np.ndarray | Tensor, dtype: torch.dtype) -> Tensor | None:

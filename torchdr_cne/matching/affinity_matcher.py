@@ -1,5 +1,6 @@
 """The root of the hierarchy: match an affinity of the input with one of the embedding."""
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -119,8 +120,10 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        inherited = {field.name for base in cls.__mro__[1:] if hasattr(base, "__dataclass_fields__") for field in fields(base)}
-        bare = sorted(inherited & set(vars(cls)) - set(cls.__dict__.get("__annotations__", {})))
+        inherited = {
+            field.name for base in cls.__mro__[1:] if hasattr(base, "__dataclass_fields__") for field in fields(base)
+        }
+        bare = sorted(inherited & set(vars(cls)) - set(inspect.get_annotations(cls)))
         if bare:
             raise TypeError(
                 f"{cls.__name__} overrides {', '.join(bare)} without a type annotation, which a dataclass would "
@@ -202,9 +205,7 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             rows, given, kind = self._read_input(X, graph)
             device = resolve_device(self.device, X)
             affinities = self._input_graph(rows, given, seed)
-            start = initial_embedding(
-                self.init, rows, affinities, self.n_components, self.init_scaling, seed
-            )
+            start = initial_embedding(self.init, rows, affinities, self.n_components, self.init_scaling, seed)
             self._match(affinities, start.to(device=device, dtype=self._torch_dtype), seed, kind)
         return self
 
@@ -245,9 +246,7 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         ):
             raise ValueError(f"learning_rate={self.learning_rate!r} must be 'auto' or a positive number.")
         if isinstance(self.affinity_in, str) and self.affinity_in != "precomputed":
-            raise ValueError(
-                f"affinity_in={self.affinity_in!r} is unknown; pass an Affinity, 'precomputed' or None."
-            )
+            raise ValueError(f"affinity_in={self.affinity_in!r} is unknown; pass an Affinity, 'precomputed' or None.")
 
     @property
     def _torch_dtype(self) -> torch.dtype:
@@ -255,6 +254,7 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     def _read_input(self, X: Any, graph: Any) -> tuple[Rows | None, AffinityGraph | None, OutputKind]:
         """Return checked rows, the given graph if there is one, and the output kind."""
+        given: AffinityGraph | None = None
         if self.affinity_in == "precomputed":
             if graph is not None:
                 raise ValueError("affinity_in='precomputed' takes the graph as X; leave graph= out.")
@@ -308,15 +308,11 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         }
         return FitState(graph=graph, seed=seed, phase=phase, learned=learned)
 
-    def _optimizer(
-        self, objective: Objective, state: FitState, phase: Phase
-    ) -> tuple[Optimizer, LRScheduler | None]:
+    def _optimizer(self, objective: Objective, state: FitState, phase: Phase) -> tuple[Optimizer, LRScheduler | None]:
         """Build optimiser and scheduler of a phase."""
         automatic = self.learning_rate == "auto"
         self.learning_rate_ = self._auto_learning_rate(phase) if automatic else float(self.learning_rate)
-        groups = parameter_groups(
-            objective.parameter, state.learned, self.learning_rate_, self._learned_learning_rate
-        )
+        groups = parameter_groups(objective.parameter, state.learned, self.learning_rate_, self._learned_learning_rate)
         optimizer = make_optimizer(self.optimizer, self.optimizer_kwargs, phase, groups)
         return optimizer, make_scheduler(self.scheduler, self.scheduler_kwargs, phase, optimizer)
 

@@ -21,11 +21,10 @@ def make_optimizer(
 ) -> Optimizer:
     """Build the phase's optimiser over parameter ``groups``, each with its own ``lr``."""
     optimizer_class = _named_class(optimizer, torch.optim, Optimizer, "optimizer")
-    if optimizer_kwargs == "auto":
-        momentum = EARLY_MOMENTUM if phase.early else LATE_MOMENTUM
-        optimizer_kwargs = {"momentum": momentum} if optimizer_class is torch.optim.SGD else {}
+    momentum = EARLY_MOMENTUM if phase.early else LATE_MOMENTUM
+    automatic = {"momentum": momentum} if optimizer_class is torch.optim.SGD else {}
     try:
-        return optimizer_class(groups, **(optimizer_kwargs or {}))  # type: ignore[call-arg]
+        return optimizer_class(groups, **_keywords(optimizer_kwargs, automatic))
     except TypeError as error:
         raise ValueError(f"optimizer_kwargs={optimizer_kwargs} do not fit {optimizer!r}: {error}.") from error
 
@@ -46,21 +45,29 @@ def make_scheduler(
     schedulers = torch.optim.lr_scheduler
     scheduler_class = _named_class(scheduler, schedulers, LRScheduler, "scheduler")
     n_iter = phase.stop - phase.start
-    if scheduler_kwargs == "auto":
-        scheduler_kwargs = {
-            schedulers.LinearLR: {
-                "start_factor": 1 - phase.start / phase.total,
-                "end_factor": 1 - phase.stop / phase.total,
-                "total_iters": n_iter,
-            },
-            schedulers.CosineAnnealingLR: {"T_max": n_iter},
-        }.get(scheduler_class, {})
+    automatic: dict[Any, dict[str, Any]] = {
+        schedulers.LinearLR: {
+            "start_factor": 1 - phase.start / phase.total,
+            "end_factor": 1 - phase.stop / phase.total,
+            "total_iters": n_iter,
+        },
+        schedulers.CosineAnnealingLR: {"T_max": n_iter},
+    }
     try:
-        return scheduler_class(optimizer, **(scheduler_kwargs or {}))
+        return scheduler_class(optimizer, **_keywords(scheduler_kwargs, automatic.get(scheduler_class, {})))
     except TypeError as error:
         raise ValueError(
             f"scheduler_kwargs={scheduler_kwargs} do not fit {scheduler!r}: {error}; pass what it needs."
         ) from error
+
+
+def _keywords(given: str | Mapping[str, Any] | None, automatic: dict[str, Any]) -> Mapping[str, Any]:
+    """Return the user's keywords, or the automatic ones for "auto"."""
+    if isinstance(given, str):
+        if given != "auto":
+            raise ValueError(f"optimizer_kwargs and scheduler_kwargs must be 'auto', a dict or None, got {given!r}.")
+        return automatic
+    return given or {}
 
 
 def _named_class(choice: str | type, home: Any, base: type, field: str) -> Any:

@@ -18,6 +18,7 @@ class Progress:
         return self
 
     def __call__(self, n_done: int) -> None:
+        """Show that ``n_done`` iterations are done."""
         if self._bar is not None:
             self._bar.update(n_done - self._bar.n)
 

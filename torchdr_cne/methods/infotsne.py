@@ -27,9 +27,10 @@ class InfoTSNE(NegativeSamplingNeighborEmbedding):
     """
 
     s: float | None = None
-    n_negatives: int = 64
+    n_negatives: int = 256
 
-    _base_learning_rate: ClassVar[float] = 0.1
+    _base_learning_rate: ClassVar[float] = 1.5
+    _default_negatives_per_row: ClassVar[int] = 256
 
     def _compute_attractive_loss(self, pairs: Pairs) -> Tensor:
         return -pairs.log_q_edges

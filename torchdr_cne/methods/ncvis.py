@@ -25,7 +25,10 @@ class NCVis(NegativeSamplingNeighborEmbedding):
     Parameters are those of `NegativeSamplingNeighborEmbedding`.
     """
 
-    _base_learning_rate: ClassVar[float] = 0.2
+    max_iter: int = 400
+
+    _base_learning_rate: ClassVar[float] = 1.6
+    _default_negatives_per_row: ClassVar[int] = 128
 
     def _learned_scalars(self) -> dict[str, float]:
         return {"log_z": 0.0}

@@ -35,8 +35,10 @@ class NegTSNE(NegativeSamplingNeighborEmbedding):
     s: float | None = None
     Z_bar: float | None = None
     nu: float | None = None
+    max_iter: int = 400
 
-    _base_learning_rate: ClassVar[float] = 0.2
+    _base_learning_rate: ClassVar[float] = 2.0
+    _default_negatives_per_row: ClassVar[int] = 128
 
     def _compute_attractive_loss(self, pairs: Pairs) -> Tensor:
         return classified_as_data(pairs.log_q_edges, pairs.parameters["log_nu"])
@@ -55,7 +57,8 @@ class NegTSNE(NegativeSamplingNeighborEmbedding):
         return {"log_nu": max(log_nu, 0.0) if early and self.early_exaggeration is None else log_nu}
 
     def _auto_learning_rate(self, phase: Phase) -> float:
-        return super()._auto_learning_rate(phase)
+        # Forces along edges shrink with ν; the root follows them without amplifying the noise of few draws.
+        return super()._auto_learning_rate(phase) * math.exp(-0.5 * phase.parameters["log_nu"])
 
     def _log_nu(self, n: int) -> float:
         """Return log ν of the main phase."""
@@ -63,7 +66,7 @@ class NegTSNE(NegativeSamplingNeighborEmbedding):
         if len(given) > 1:
             raise ValueError(f"{given} exclude each other; give at most one of s, Z_bar and nu.")
         if self.s is not None:
-            return self._log_nu_of_s(n)
+            return _log_nu_of_s(self.s, n, self.n_negatives)
         nu = self.nu if self.nu is not None else 1.0
         if self.Z_bar is not None:
             nu = self.n_negatives * self.Z_bar / n**2
@@ -71,16 +74,18 @@ class NegTSNE(NegativeSamplingNeighborEmbedding):
             raise ValueError(f"{given} must be positive.")
         return math.log(nu)
 
-    def _log_nu_of_s(self, n: int) -> float:
-        log_nu_0 = min(0.0, math.log(100 * self.n_negatives / n))
-        if log_nu_0 == 0:
-            warnings.warn(
-                f"s={self.s} has no effect for n={n} <= 100 · n_negatives={100 * self.n_negatives}: "
-                "both ends of the spectrum are ν = 1.",
-                UserWarning,
-                stacklevel=2,
-            )
-        return (1 - self.s) * log_nu_0
+
+def _log_nu_of_s(s: float, n: int, n_negatives: int) -> float:
+    """Return log ν at spectrum parameter ``s``: linear from log(100 m/n), or 0 for small n, to 0 at s = 1."""
+    log_nu_0 = min(0.0, math.log(100 * n_negatives / n))
+    if log_nu_0 == 0:
+        warnings.warn(
+            f"{s=} has no effect for n={n} <= 100 · n_negatives={100 * n_negatives}: "
+            "both ends of the spectrum are ν = 1.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return (1 - s) * log_nu_0
 
 
 def attractive(d2: Any, p: tuple[Any, ...], power: Any) -> Any:

@@ -42,8 +42,9 @@ class UMAP(NegativeSamplingNeighborEmbedding):
     b: float | None = None
     set_op_mix_ratio: float = 1.0
     local_connectivity: float = 1.0
+    max_iter: int = 350
 
-    _base_learning_rate: ClassVar[float] = 0.2
+    _base_learning_rate: ClassVar[float] = 0.6
     _max_row_gradient: ClassVar[float | None] = 4.0
 
     def _compute_attractive_loss(self, pairs: Pairs) -> Tensor:
@@ -55,8 +56,9 @@ class UMAP(NegativeSamplingNeighborEmbedding):
     def _default_similarity(self) -> Cauchy:
         if (self.a is None) != (self.b is None):
             raise ValueError(f"a={self.a} and b={self.b}: give both or neither.")
-        a, b = fit_umap_curve(self.min_dist, self.spread) if self.a is None else (self.a, self.b)
-        return Cauchy(a, b, floor=1e-6)
+        if self.a is None or self.b is None:
+            return Cauchy(*fit_umap_curve(self.min_dist, self.spread), floor=1e-6)
+        return Cauchy(self.a, self.b, floor=1e-6)
 
     def _default_affinity(self) -> Affinity:
         return UMAPAffinity(

@@ -11,8 +11,21 @@ def prepare(values: Tensor, metric: str) -> Tensor:
     """Return the rows in which ``metric`` is computed: unit length for cosine, unchanged otherwise."""
     if metric != "cosine":
         return values
-    norms = torch.linalg.vector_norm(values, dim=1, keepdim=True)
-    return values / torch.where(norms > 0, norms, 1.0)
+    # In float64, where squares of float32's smallest numbers do not vanish.
+    norms = torch.linalg.vector_norm(values, dim=1, keepdim=True, dtype=torch.float64)
+    return (values / torch.where(norms > 0, norms, 1.0)).to(values.dtype)
+
+
+def ordered_form(prepared: Tensor, metric: str) -> Tensor:
+    """Return rows whose Euclidean (manhattan: city-block) distances put neighbours in ``metric``'s order.
+
+    For cosine these are the unit rows: a difference of close directions keeps the digits that 1 − u·v
+    loses. All-zero rows get a coordinate of their own, as far from every direction as cosine 0.
+    """
+    if metric != "cosine":
+        return prepared
+    empty = (prepared == 0).all(dim=1, keepdim=True)
+    return torch.cat([prepared, empty.to(prepared.dtype)], dim=1) if bool(empty.any()) else prepared
 
 
 def pair_distances(prepared: Tensor, queries: Tensor, neighbors_qk: Tensor, metric: str) -> Tensor:

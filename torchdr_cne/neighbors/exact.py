@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from torchdr_cne.neighbors.distances import nearest_first, pair_distances
+from torchdr_cne.neighbors.distances import nearest_first, ordered_form, pair_distances
 
 _BLOCK_ELEMENTS = 1 << 23
 _SLACK = 4
@@ -16,27 +16,37 @@ def search(prepared: Tensor, queries: Tensor, n_neighbors: int, metric: str) -> 
     Candidates come from float64 matrix products, their distances and order from direct differences.
     """
     n = prepared.shape[0]
-    n_candidates = min(n - 1, n_neighbors + _SLACK)
-    columns = prepared if metric == "manhattan" else prepared.double()
+    columns = prepared if metric == "manhattan" else ordered_form(prepared, metric).double()
     squares = columns.square().sum(dim=1)
     step = max(1, _BLOCK_ELEMENTS // n)
     ids, distances = [], []
-    for start in range(0, len(queries), step):
-        block = queries[start : start + step]
+    for block in queries.split(step):
         key = _ordering_key(columns, squares, block, metric)
         key[torch.arange(len(block), device=key.device), block] = torch.inf
-        candidates = key.topk(n_candidates, dim=1, largest=False, sorted=False).indices
-        exact = pair_distances(prepared, block, candidates, metric)
-        candidates, exact = nearest_first(candidates, exact)
-        ids.append(candidates[:, :n_neighbors])
-        distances.append(exact[:, :n_neighbors])
+        nearest, exact = _nearest(prepared, key, block, n_neighbors, n_neighbors + _SLACK, metric)
+        ids.append(nearest)
+        distances.append(exact)
     return torch.cat(ids), torch.cat(distances)
 
 
+def _nearest(
+    prepared: Tensor, key: Tensor, block: Tensor, n_neighbors: int, n_candidates: int, metric: str
+) -> tuple[Tensor, Tensor]:
+    """Order the candidates of smallest ``key`` by (distance, id); take more where a tie outlasts them."""
+    n_candidates = min(prepared.shape[0] - 1, n_candidates)
+    candidates = key.topk(n_candidates, dim=1, largest=False, sorted=False).indices
+    candidates, exact = nearest_first(candidates, pair_distances(prepared, block, candidates, metric))
+    nearest, distances = candidates[:, :n_neighbors], exact[:, :n_neighbors]
+    tied = torch.nonzero(exact[:, -1] <= exact[:, n_neighbors - 1]).squeeze(1)
+    if len(tied) and n_candidates < prepared.shape[0] - 1:
+        # Rounding in the matrix product would choose among equals, and differently for other blocks.
+        wider = _nearest(prepared, key[tied], block[tied], n_neighbors, 4 * n_candidates, metric)
+        nearest[tied], distances[tied] = wider
+    return nearest, distances
+
+
 def _ordering_key(columns: Tensor, squares: Tensor, block: Tensor, metric: str) -> Tensor:
-    """Any increasing function of the distances from the ``block`` rows to all rows, (b, n)."""
+    """Return an increasing function of the distances from the ``block`` rows to all rows, (b, n)."""
     if metric == "manhattan":
         return torch.cdist(columns[block], columns, p=1)
-    if metric == "cosine":
-        return columns[block] @ -columns.T
     return torch.addmm(squares, columns[block], columns.T, alpha=-2)

@@ -6,20 +6,16 @@ import io
 from torch import Tensor
 
 from torchdr_cne._optional import import_optional
-from torchdr_cne.neighbors.distances import drop_self, nearest_first, pair_distances
+from torchdr_cne.neighbors.distances import drop_self, nearest_first, ordered_form, pair_distances
 
 
 def search(prepared: Tensor, queries: Tensor, n_neighbors: int, metric: str) -> tuple[Tensor, Tensor]:
     """Return ids (q, k) int64 and distances (q, k) float64 of the nearest other rows."""
     with contextlib.redirect_stdout(io.StringIO()):  # it announces a missing GPU on import
         lazy_tensor = import_optional("pykeops.torch", "backend='keops'").LazyTensor
-    x_i = lazy_tensor(prepared[queries].contiguous()[:, None, :])
-    y_j = lazy_tensor(prepared.contiguous()[None, :, :])
-    key = {
-        "euclidean": lambda: ((x_i - y_j) ** 2).sum(-1),
-        "manhattan": lambda: (x_i - y_j).abs().sum(-1),
-        "cosine": lambda: -(x_i * y_j).sum(-1),
-    }[metric]()
+    columns = ordered_form(prepared, metric).contiguous()
+    difference = lazy_tensor(columns[queries][:, None, :]) - lazy_tensor(columns[None, :, :])
+    key = (difference.abs() if metric == "manhattan" else difference**2).sum(-1)
     with contextlib.redirect_stdout(io.StringIO()):  # and each compilation of a formula
         candidates = key.argKmin(n_neighbors + 1, dim=1)
     neighbors = drop_self(candidates, queries, n_neighbors)

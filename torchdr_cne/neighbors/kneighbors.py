@@ -1,5 +1,6 @@
 """The one door to neighbour search: checks, the choice of a backend, units."""
 
+import numbers
 import warnings
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchdr_cne.inputs import Rows, as_rows, check_finite
+from torchdr_cne.inputs import Rows, as_rows, read_table
 from torchdr_cne.neighbors import exact, faiss_index, keops
 from torchdr_cne.neighbors.distances import METRICS, prepare
 from torchdr_cne.neighbors.faiss_index import FaissConfig
@@ -16,7 +17,7 @@ from torchdr_cne.neighbors.graph import NeighborGraph
 Backend = str | FaissConfig
 BACKENDS = ("auto", "torch", "keops", "faiss")
 EXACT_BELOW = 4096
-"""With ``backend="auto"``, fewer rows than this are searched exactly: it costs less than building an index."""
+"""With ``backend="auto"``, fewer rows than this are searched exactly: that costs less than an index."""
 
 
 def kneighbors(
@@ -53,21 +54,16 @@ def kneighbors(
     Returns
     -------
     NeighborGraph
-        ``indices`` (q, k) int32 and ``distances`` (q, k) float32, nearest first, ties by id.
+        ``indices`` (q, k) int32 and ``distances`` (q, k) float32, nearest first, ties by id; float64 where
+        the data's scale leaves float32's range.
 
     Raises
     ------
     ValueError
-        For an unknown metric or backend, non-finite data or ``n_neighbors < 1``.
+        For an unknown metric or backend, data that are no finite table, row numbers that do not exist, or
+        ``n_neighbors`` that is no integer >= 1.
     """
-    if not isinstance(X, Tensor):
-        X = np.asarray(X)
-    elif X.device.type == "cpu":
-        X = X.detach().numpy()
-    if X.ndim != 2 or X.shape[0] < 2:
-        raise ValueError(f"X must have shape (n >= 2, f), got {tuple(X.shape)}; pass a table of rows.")
-    check_finite(X)
-    found_rows = as_rows(X, center=metric != "cosine")
+    found_rows = as_rows(read_table(X), center=metric != "cosine")
     if str(device) != "auto":
         found_rows = Rows(found_rows.values.to(device), found_rows.scale)
     return neighbors_of_rows(
@@ -88,18 +84,32 @@ def neighbors_of_rows(
     n = len(rows)
     n_neighbors = _check_request(n, n_neighbors, metric, backend)
     prepared = prepare(rows.values, metric)
-    query_ids = torch.as_tensor(
-        np.arange(n) if queries is None else queries, dtype=torch.int64, device=prepared.device
-    )
+    query_ids = _query_ids(queries, n).to(prepared.device)
     if isinstance(backend, FaissConfig) or backend == "faiss" or (backend == "auto" and n >= EXACT_BELOW):
         config = backend if isinstance(backend, FaissConfig) else FaissConfig()
         ids, distances = faiss_index.search(prepared, query_ids, n_neighbors, metric, config, random_state)
     else:
-        search = keops.search if backend == "keops" else exact.search
+        # KeOps has no reduction over no rows.
+        search = keops.search if backend == "keops" and len(query_ids) else exact.search
         ids, distances = search(prepared, query_ids, n_neighbors, metric)
     unit = rows.scale if metric != "cosine" else 1.0
     id_dtype = torch.int32 if n < 2**31 else torch.int64
-    return NeighborGraph(ids.to(id_dtype), (distances / unit).to(prepared.dtype))
+    # Data beyond float32's range have distances beyond it.
+    dtype = prepared.dtype if 1e-30 < unit < 1e30 else torch.float64
+    return NeighborGraph(ids.to(id_dtype), (distances / unit).to(dtype))
+
+
+def _query_ids(rows: Any, n: int) -> Tensor:
+    """Check the requested row numbers; None is all ``n``."""
+    if rows is None:
+        return torch.arange(n)
+    ids = rows.detach().cpu().numpy() if isinstance(rows, Tensor) else np.asarray(rows)
+    if ids.ndim != 1 or (ids.size and (ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= n)):
+        raise ValueError(
+            f"rows must be a 1-D array of row numbers from 0 to {n - 1}, got shape {ids.shape} and dtype "
+            f"{ids.dtype}; turn a mask into numbers with numpy.flatnonzero."
+        )
+    return torch.from_numpy(ids.astype(np.int64))
 
 
 def _check_request(n: int, n_neighbors: int, metric: str, backend: Backend) -> int:
@@ -107,8 +117,8 @@ def _check_request(n: int, n_neighbors: int, metric: str, backend: Backend) -> i
         raise ValueError(f"metric={metric!r} is unknown; choose one of {METRICS}.")
     if not isinstance(backend, FaissConfig) and backend not in BACKENDS:
         raise ValueError(f"backend={backend!r} is unknown; choose one of {BACKENDS} or pass a FaissConfig.")
-    if n_neighbors < 1:
-        raise ValueError(f"n_neighbors={n_neighbors} must be at least 1.")
+    if not isinstance(n_neighbors, numbers.Integral) or n_neighbors < 1:
+        raise ValueError(f"n_neighbors={n_neighbors!r} must be an integer of at least 1.")
     if n_neighbors >= n:
         warnings.warn(
             f"n_neighbors={n_neighbors} needs more than {n_neighbors} samples, got {n}; "
@@ -116,4 +126,4 @@ def _check_request(n: int, n_neighbors: int, metric: str, backend: Backend) -> i
             UserWarning,
             stacklevel=2,
         )
-    return min(n_neighbors, n - 1)
+    return min(int(n_neighbors), n - 1)

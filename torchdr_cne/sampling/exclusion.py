@@ -28,9 +28,7 @@ class NegativeSampler:
         Draws a row and call; at most the number of allowed ids.
     """
 
-    def __init__(
-        self, n: int, rows: Tensor, n_negatives: int, exclude: tuple[Tensor, Tensor] | None = None
-    ) -> None:
+    def __init__(self, n: int, rows: Tensor, n_negatives: int, exclude: tuple[Tensor, Tensor] | None = None) -> None:
         keys = torch.arange(len(rows), device=rows.device) * n + rows
         if exclude is not None:
             indptr, ids = exclude
@@ -64,9 +62,7 @@ class NegativeSampler:
         return r + passed - self._starts.unsqueeze(1)
 
 
-def sample_negatives(
-    n: int, rows: Any, n_negatives: int, *, seed: int, step: int, exclude: Any = None
-) -> Tensor:
+def sample_negatives(n: int, rows: Any, n_negatives: int, *, seed: int, step: int, exclude: Any = None) -> Tensor:
     """Draw negatives uniformly from the points a row may meet.
 
     Parameters

@@ -1,0 +1,219 @@
+"""One suite for all sampled methods: the declared forces are the gradient of the loss hooks, on the same pairs."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+
+from torchdr_cne import InfoTSNE, NCVis, NegTSNE, UMAP
+from torchdr_cne.affinity import graph_from_user
+from torchdr_cne.forces import StepCoefficients, TileForces
+from torchdr_cne.forces.compiled import CompiledForces
+from torchdr_cne.matching import Pairs
+from torchdr_cne.sampling import BLOCK_SIZE, draw_shifts
+
+METHODS = {
+    "NegTSNE": lambda **options: NegTSNE(nu=0.3, **options),
+    "NegTSNE s=0": lambda **options: NegTSNE(s=0, n_negatives=1, **options),
+    "UMAP": UMAP,
+    "NCVis": NCVis,
+    "InfoTSNE": lambda **options: InfoTSNE(s=0.5, **options),
+    "InfoTSNE m=5": lambda **options: InfoTSNE(n_negatives=5, **options),
+}
+REPULSION, EXAGGERATION = 0.7, 1.3
+
+
+def random_problem(make, *, n, d, dtype, seed=0, **options):
+    """An estimator with its state and embedding, on a graph with a hub, an isolated row and duplicates."""
+    rng = np.random.default_rng(seed)
+    matrix = scipy.sparse.random_array((n, n), density=6 / n, rng=rng).tolil()
+    matrix[1, 2 : n // 3] = rng.uniform(0.1, 1, n // 3 - 2)
+    matrix[0, :] = 0
+    matrix[:, 0] = 0
+    graph = graph_from_user((matrix + matrix.T).tocsr())
+    z = torch.from_numpy(rng.normal(size=(n, d))).to(dtype) * 2
+    z[5] = z[6]
+    z[7] = z[8]
+    estimator = make(n_components=d, repulsion_strength=REPULSION, **options)
+    state = estimator._make_state(graph, z, 0, estimator._phases(n)[-1])
+    state.learned = {name: value.detach() - 0.4 for name, value in state.learned.items()}
+    return estimator, state, z
+
+
+def reciprocal_pairs(estimator, state, problem, shifts, z_slots):
+    """The blocks' pairs written out for the loss hooks: every slot's partners, masked to −inf."""
+    layout, graph = problem.layout, problem.graph
+    slots = torch.arange(layout.n_slots)
+    blocks = slots // BLOCK_SIZE
+    partners = torch.cat(
+        [
+            ((shift - blocks) % layout.n_blocks * BLOCK_SIZE).unsqueeze(1) + torch.arange(BLOCK_SIZE)
+            for shift in shifts
+        ],
+        dim=1,
+    )
+    empty = ~layout.occupied[partners] | (partners == slots.unsqueeze(1)) | ~layout.occupied.unsqueeze(1)
+    if problem.exclude_edges:
+        adjacent = torch.from_numpy(graph.to_scipy().toarray() > 0)
+        empty |= adjacent[slots.unsqueeze(1), partners]
+    # Masked pairs are moved apart first, so that no gradient meets coinciding padding.
+    log_q = estimator._similarity(z_slots.unsqueeze(1), z_slots[partners] + empty.unsqueeze(2).to(z_slots))
+    return Pairs(
+        log_q_edges=estimator._similarity(z_slots[graph.rows], z_slots[graph.indices.long()]),
+        weights=graph.weights,
+        rows=graph.rows,
+        log_q_negatives=log_q.masked_fill(empty, -torch.inf),
+        draw_weights=torch.where(layout.occupied, problem.draw_weights, 1.0),
+        parameters=state.parameters,
+    )
+
+
+def autograd_gradient(estimator, state, problem, shifts, z_ds):
+    """Gradient of the hooks' loss with respect to slots (d, slots) and the learned scalar."""
+    z = z_ds.t().clone().requires_grad_(True)
+    state.learned = {name: value.detach().requires_grad_(True) for name, value in state.learned.items()}
+    pairs = reciprocal_pairs(estimator, state, problem, shifts, z)
+    loss = estimator._loss_of_pairs(pairs, EXAGGERATION)
+    gradients = torch.autograd.grad(loss, [z, *state.learned.values()])
+    return gradients[0].t(), gradients[1] if len(gradients) > 1 else None
+
+
+def both_gradients(make, engine, *, n, d, dtype, seed=0, **options):
+    estimator, state, z = random_problem(make, n=n, d=d, dtype=dtype, seed=seed, **options)
+    problem, n_shifts = estimator._force_problem(state, z)
+    shifts = draw_shifts(problem.layout.n_blocks, n_shifts, seed=seed, step=1)
+    z_ds = problem.layout.scatter(z).t().contiguous()
+    expected = autograd_gradient(estimator, state, problem, shifts, z_ds)
+    state.learned = {name: value.detach() for name, value in state.learned.items()}
+    step = StepCoefficients(shifts, estimator._force_parameters(state.parameters), EXAGGERATION, REPULSION)
+    return engine(problem).gradient(z_ds, step), expected
+
+
+def assert_close(found, expected, tolerance):
+    assert float(expected[0].abs().max()) > 1e-3
+    assert float((found[0] - expected[0]).abs().max()) <= tolerance * float(expected[0].abs().max())
+    assert (found[1] is None) == (expected[1] is None)
+    if expected[1] is not None:
+        assert float(found[1]) == pytest.approx(float(expected[1]), rel=tolerance)
+
+
+@pytest.mark.parametrize("exclude", [False, True], ids=["all pairs", "neighbours excluded"])
+@pytest.mark.parametrize("n", [150, 257])
+@pytest.mark.parametrize("name", METHODS)
+def test_row_owned_forces_are_autograd_of_the_hooks_on_the_same_pairs(name, n, exclude):
+    found, expected = both_gradients(
+        METHODS[name], TileForces, n=n, d=2, dtype=torch.float64, discard_neighbors=exclude, negatives_per_row=128
+    )
+    assert_close(found, expected, 1e-10)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", METHODS)
+def test_compiled_forces_are_autograd_of_the_hooks_to_1e_5(name, seed, d):
+    found, expected = both_gradients(
+        METHODS[name], CompiledForces, n=230 + 31 * seed, d=d, dtype=torch.float32, seed=seed, negatives_per_row=128
+    )
+    assert_close(found, expected, 1e-5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_compiled_forces_leave_out_excluded_neighbours(name):
+    found, expected = both_gradients(
+        METHODS[name], CompiledForces, n=300, d=2, dtype=torch.float32, discard_neighbors=True, negatives_per_row=128
+    )
+    assert_close(found, expected, 1e-5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_padding_slots_stay_where_they_are(name):
+    estimator, state, z = random_problem(METHODS[name], n=150, d=2, dtype=torch.float32)
+    problem, _ = estimator._force_problem(state, z)
+    step = StepCoefficients([0, 1], estimator._force_parameters(state.parameters))
+    z_ds = problem.layout.scatter(z).t().contiguous()
+    for engine in (TileForces, CompiledForces):
+        gradient = engine(problem).gradient(z_ds, step)[0]
+        assert torch.count_nonzero(gradient[:, ~problem.layout.occupied]) == 0
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_blocks_gradient_is_unbiased_over_all_shifts(name):
+    """The mean over all shifts equals the gradient of the loss with all pairs as negatives, for pairwise losses."""
+    if "InfoTSNE" in name:
+        pytest.skip("a normalised loss is not linear in its negatives, so its mean over samples is another function")
+    estimator, state, z = random_problem(METHODS[name], n=200, d=2, dtype=torch.float64, negatives_per_row=64)
+    problem, n_shifts = estimator._force_problem(state, z)
+    assert n_shifts == 1
+    z_ds = problem.layout.scatter(z).t().contiguous()
+    forces = TileForces(problem)
+    parameters = estimator._force_parameters(state.parameters)
+    n_blocks = problem.layout.n_blocks
+    mean = sum(forces.gradient(z_ds, StepCoefficients([s], parameters))[0] for s in range(n_blocks)) / n_blocks
+
+    z_all = z.clone().requires_grad_(True)
+    n = len(z)
+    self_pair = torch.eye(n, dtype=torch.bool)
+    log_q = estimator._similarity(z_all.unsqueeze(1), z_all.unsqueeze(0) + self_pair.unsqueeze(2))
+    graph = state.graph
+    pairs = Pairs(
+        log_q_edges=estimator._similarity(z_all[graph.rows], z_all[graph.indices.long()]),
+        weights=graph.weights,
+        rows=graph.rows,
+        log_q_negatives=log_q.masked_fill(self_pair, -torch.inf),
+        draw_weights=torch.full((n,), estimator.n_negatives / (n - 1), dtype=torch.float64),
+        parameters=state.parameters,
+    )
+    estimator.set_params(repulsion_strength=1.0)
+    expected = torch.autograd.grad(estimator._loss_of_pairs(pairs, 1.0), z_all)[0]
+    torch.testing.assert_close(problem.layout.gather(mean.t()), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_the_learned_log_z_converges_to_the_solved_optimum_with_the_embedding_frozen():
+    estimator, state, z = random_problem(NCVis, n=400, d=2, dtype=torch.float64)
+    problem, n_shifts = estimator._force_problem(state, z)
+    forces, z_ds = TileForces(problem), problem.layout.scatter(z).t().contiguous()
+
+    def derivative(log_z, shifts):
+        parameters = {"log_z": torch.tensor(log_z, dtype=torch.float64), "n_negatives": 5.0}
+        step = StepCoefficients(shifts, estimator._force_parameters(parameters))
+        return float(forces.gradient(z_ds, step)[1]) / len(z)
+
+    from scipy.optimize import brentq
+
+    n_blocks = problem.layout.n_blocks
+    solved = brentq(lambda log_z: sum(derivative(log_z, [s]) for s in range(n_blocks)), -12, 4)
+    log_z, momentum, n_iter = 0.0, 0.0, 400
+    for step in range(n_iter):
+        shifts = draw_shifts(n_blocks, n_shifts, seed=0, step=step)
+        momentum = 0.8 * momentum + derivative(log_z, shifts)
+        log_z -= NCVis._learned_learning_rate * (1 - step / n_iter) * momentum
+    assert np.exp(log_z) == pytest.approx(np.exp(solved), rel=0.05)
+
+
+def test_the_power_used_by_umap_has_the_stated_error():
+    from torchdr_cne.forces.numerics import power
+
+    base = np.exp(np.random.default_rng(0).uniform(np.log(1e-6), np.log(1e6), 20_000)).astype(np.float32)
+    for exponent in (0.3, 0.5, 0.7915, 0.895, 1.0, 1.5):
+        exponent = np.float32(exponent)
+        found = np.array([power(x, exponent) for x in base], dtype=np.float64)
+        expected = base.astype(np.float64) ** np.float64(exponent)
+        assert np.abs(found / expected - 1).max() < 4e-6
+
+
+@pytest.mark.parametrize("name", ["NegTSNE", "InfoTSNE", "UMAP"])
+def test_tile_loops_are_vectorised(name):
+    """Look at the machine code: packed single-precision arithmetic, and no double precision in the tile loop."""
+    import platform
+
+    from torchdr_cne.forces.kernels import compiled_kernels
+
+    if platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("reads x86 instructions")
+    both_gradients(METHODS[name], CompiledForces, n=150, d=2, dtype=torch.float32)
+    kernel = compiled_kernels(METHODS[name]()._pair_forces(), 2).forces
+    assembly = "".join(kernel.inspect_asm().values())
+    packed = assembly.count("ps\t%ymm") + assembly.count("ps\t%zmm") + assembly.count("ps\t(")
+    assert packed > 20
+    assert "vdivpd" not in assembly
+    assert "pow" not in assembly

@@ -1,0 +1,79 @@
+"""From arguments to an exit code."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from torchdr_cne import __version__
+from torchdr_cne.cli.fields import METHODS
+from torchdr_cne.cli.messages import UsageError, choose, tell, warnings_as_lines
+
+SUBCOMMANDS = ("fit", "evaluate", "demo")
+
+HELP = f"""\
+usage: torchdr-cne {{{",".join(SUBCOMMANDS)}}} ... | --version | --help
+
+Contrastive neighbour embeddings: a table of rows in, a two-dimensional map out.
+
+subcommands:
+  fit       embed a file
+  evaluate  judge an embedding against its data
+  demo      embed handwritten digits with all methods
+
+methods of fit: {", ".join(METHODS)}
+
+examples:
+  torchdr-cne fit data.npy --method umap --output embedding.npy --plot embedding.png --labels labels.npy
+  torchdr-cne evaluate data.npy embedding.npy --labels labels.npy
+  torchdr-cne demo --output demo
+
+`torchdr-cne fit --method umap --help` lists the options of that method.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str or None, default=None
+        Arguments without the program's name; None takes those of the process.
+
+    Returns
+    -------
+    int
+        0 done; 1 the optimisation diverged or memory ran out; 2 the arguments or files cannot be used;
+        130 interrupted before there was a result.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        with warnings_as_lines(silent="--quiet" in arguments):
+            return _dispatch(arguments)
+    except UsageError as error:
+        tell(f"error: {error}")
+        return 2
+    except FloatingPointError as error:
+        tell(f"error: {error}")
+        return 1
+    except MemoryError as error:
+        tell(f"error: out of memory ({error}); embed fewer rows or columns")
+        return 1
+    except KeyboardInterrupt:
+        tell("interrupted")
+        return 130
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments:
+        raise UsageError(f"no subcommand given; choose one of {', '.join(SUBCOMMANDS)}, or see --help")
+    name, *rest = arguments
+    if name in ("-h", "--help", "help"):
+        print(HELP, end="")
+    elif name == "--version":
+        print(f"torchdr-cne {__version__}")
+    elif name in SUBCOMMANDS:
+        importlib.import_module(f"torchdr_cne.cli.{name}").run(rest)
+    else:
+        known = [*SUBCOMMANDS, "--help", "--version"]
+        raise UsageError(f"unknown subcommand {name!r}; {choose(name, known)}")
+    return 0

@@ -1,0 +1,84 @@
+"""``torchdr-cne evaluate``: judge an embedding against its data."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+
+from torchdr_cne.cli.messages import UsageError, library_errors
+from torchdr_cne.cli.options import Command
+from torchdr_cne.cli.tokens import Option
+
+COMMAND = Command(
+    name="evaluate",
+    positionals={
+        "data": "Rows that were embedded: npy, npz, csv or parquet.",
+        "embedding": "Their embedding, rows in the same order.",
+    },
+    groups={
+        "files": (
+            Option("labels", str | None, help="One class a row, for knn_accuracy.", metavar="FILE"),
+            Option("labels-column", str | None, help="Column of the labels, in LABELS or else DATA."),
+            Option("labels-key", str | None, help="npz array of the labels, in LABELS or else DATA."),
+            Option("key", str | None, help="Array of an npz DATA file; by default the only one, or X."),
+            Option("json", None, help="Print JSON instead of a table."),
+            Option("quiet", None, help="No warnings."),
+        ),
+        "metrics": (
+            Option("n_neighbors", int, 15, "Neighbours of knn_recall and trustworthiness."),
+            Option("n_voters", int, 10, "Neighbours that vote in knn_accuracy."),
+            Option("n_samples", int | None, 3000, "Rows that are judged; null for all."),
+            Option("n_pairs", int | None, 100_000, "Pairs of distance_correlation; null for all."),
+            Option("random_state", int, 0, "Seed of the samples."),
+        ),
+    },
+    description="Print how well an embedding keeps neighbours, classes and distances.",
+    example="torchdr-cne evaluate data.npy embedding.npy --labels labels.npy",
+)
+
+
+def run(tokens: Sequence[str]) -> None:
+    """Print the metrics that ``tokens`` ask for."""
+    values = COMMAND.parse(tokens)
+    if values is None:
+        return
+    from torchdr_cne.cli.reading import read_labels, read_matrix
+    from torchdr_cne.evaluation import evaluate
+
+    own_labels = None if values.labels else values.labels_column or values.labels_key
+    X = read_matrix(values.data, key=values.key, leave_out=own_labels)
+    embedding = read_matrix(values.embedding)
+    if X.shape[0] != embedding.shape[0]:
+        raise UsageError(
+            f"{values.data} has {X.shape[0]} rows and {values.embedding} {embedding.shape[0]}; "
+            "give the embedding of exactly these rows"
+        )
+    labels = None
+    if values.labels or own_labels:
+        source = values.labels or values.data
+        labels = read_labels(source, X.shape[0], key=values.labels_key, column=values.labels_column)
+    sizes = {option.key: values[option.key] for option in COMMAND.groups["metrics"]}
+    with library_errors():
+        scores = evaluate(X, embedding, labels, **sizes)
+    print(_as_json(scores) if values.json else table([["metric", "value"], *_lines(scores)]))
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Align columns: the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+
+
+def _lines(scores: Mapping[str, float]) -> list[list[str]]:
+    return [[name, f"{value:.4f}"] for name, value in scores.items()]
+
+
+def _as_json(scores: Mapping[str, float]) -> str:
+    """JSON has no NaN: a score that is not defined is null."""
+    defined = {name: None if math.isnan(value) else value for name, value in scores.items()}
+    return json.dumps(defined, indent=2)

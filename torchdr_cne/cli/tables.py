@@ -1,0 +1,158 @@
+"""Tables with columns: csv and parquet."""
+
+import csv
+import warnings
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from torchdr_cne._optional import import_optional
+from torchdr_cne.cli.messages import UsageError, choose
+
+
+class Table(ABC):
+    """A file of named columns.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    names : list of str
+        Names of its columns; ``"0"``, ``"1"``, … where it has none.
+    """
+
+    path: Path
+    names: list[str]
+
+    @abstractmethod
+    def numbers(self, leave_out: str | None) -> np.ndarray:
+        """Return the columns of numbers as (n, f), without the column ``leave_out``."""
+
+    @abstractmethod
+    def labels(self, column: str, n: int) -> np.ndarray:
+        """Return a column as integers, floats or strings; None marks a missing one."""
+
+    def _check_column(self, name: str) -> None:
+        if name not in self.names:
+            raise UsageError(f"{self.path} has no column {name!r}; {choose(name, self.names)}")
+
+    def _check_any(self, columns: list[Any]) -> None:
+        if not columns:
+            raise UsageError(f"{self.path} has no column of numbers; a table of numbers is needed")
+
+
+class CsvTable(Table):
+    """Comma-separated values in UTF-8, with or without a line of names."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = csv.reader(file)
+            first, second = next(lines, None), next(lines, [])
+        if first is None:
+            raise UsageError(f"{path} is empty; a table of numbers is needed")
+        counted = [str(i) for i in range(len(first))]
+        # pandas writes unnamed columns as 0, 1, …: names, though they are numbers.
+        self.has_header = not all(map(_is_number, first)) or (len(first) > 1 and first == counted)
+        self.names = first if self.has_header else counted
+        row = second if self.has_header else first
+        self._texts = [
+            name for name, cell in zip(self.names, row, strict=False) if cell and not _is_number(cell)
+        ]
+
+    def numbers(self, leave_out: str | None) -> np.ndarray:
+        """Return the columns whose first cell is a number as float64 (n, f), without a row index."""
+        if leave_out is not None:
+            self._check_column(leave_out)
+        _tell_left_out(self.path, [name for name in self._texts if name != leave_out])
+        columns = [i for i, name in enumerate(self.names) if name != leave_out and name not in self._texts]
+        if columns[:1] == [0] and self.names[0] == "":
+            warnings.warn(f"the first column of {self.path} has no name: left out as an index", stacklevel=2)
+            columns.remove(0)
+        self._check_any(columns)
+        try:
+            return self._load(columns, np.float64)
+        except ValueError as error:
+            raise UsageError(
+                f"{self.path} is no table of numbers: {str(error).rstrip('.')}; mend or drop that row"
+            ) from error
+
+    def labels(self, column: str, n: int) -> np.ndarray:
+        """Return a column; a first line that cannot be told from a label is a name if there are n more."""
+        self._check_column(column)
+        values = self._load([self.names.index(column)], np.str_)[:, 0]
+        if self.has_header and len(values) == n - 1 and len(self.names) == 1:
+            values = np.array([self.names[0], *values])
+        for number in (np.int64, np.float64):
+            try:
+                return values.astype(number)
+            except (ValueError, OverflowError):
+                continue
+        return np.array([value or None for value in values], dtype=object) if "" in values else values
+
+    def _load(self, columns: list[int], dtype: Any) -> np.ndarray:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "loadtxt: input contained no data")
+            return np.loadtxt(
+                self.path,
+                dtype=dtype,
+                delimiter=",",
+                comments=None,
+                quotechar='"',
+                skiprows=int(self.has_header),
+                usecols=columns,
+                ndmin=2,
+                encoding="utf-8-sig",
+            )
+
+
+class ParquetTable(Table):
+    """An Apache Parquet file; pandas' stored index is no column."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._table = import_optional("pyarrow.parquet", f"reading {path}").read_table(path)
+        index = (self._table.schema.pandas_metadata or {}).get("index_columns", [])
+        self.names = [name for name in self._table.column_names if name not in index]
+
+    def numbers(self, leave_out: str | None) -> np.ndarray:
+        """Return the numeric columns in their common dtype, with a warning that names the others."""
+        types = import_optional("pyarrow", f"reading {self.path}").types
+        if leave_out is not None:
+            self._check_column(leave_out)
+        kinds = {name: self._table.schema.field(name).type for name in self.names if name != leave_out}
+        is_numeric = {
+            name: types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
+            for name, kind in kinds.items()
+        }
+        _tell_left_out(self.path, [name for name, numeric in is_numeric.items() if not numeric])
+        columns = [self._table.column(name).to_numpy() for name, numeric in is_numeric.items() if numeric]
+        self._check_any(columns)
+        return np.column_stack([c.astype(float) if c.dtype == object else c for c in columns])
+
+    def labels(self, column: str, n: int) -> np.ndarray:
+        """Return a column of any type."""
+        self._check_column(column)
+        values = self._table.column(column).to_pylist()
+        return np.array(values, dtype=object) if None in values else np.array(values)
+
+
+TABLES: dict[str, Any] = {".csv": CsvTable, ".parquet": ParquetTable}
+"""Ending → class."""
+
+
+def _tell_left_out(path: Path, names: list[str]) -> None:
+    """Warn of columns that are no numbers."""
+    if names:
+        shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+        warnings.warn(f"columns of {path} that are not numbers are left out: {shown}", stacklevel=3)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
