@@ -8,6 +8,7 @@ import scipy.sparse
 import torch
 from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.utils.validation import check_array
 
 from torchdr_cne.affinity import (
     AffinityGraph,
@@ -383,6 +384,12 @@ class TestGraphFromUser:
 
 
 class TestAffinityGraph:
+    def test_the_scipy_graph_has_indices_that_scikit_learn_takes(self):
+        matrix = UMAPAffinity()(gaussian()).to_scipy()
+        assert isinstance(matrix, scipy.sparse.csr_array)
+        assert matrix.indices.dtype == matrix.indptr.dtype == np.int32
+        check_array(matrix, accept_sparse="csr", accept_large_sparse=False)
+
     def test_rows_and_row_weights_agree_with_the_matrix(self):
         graph = UMAPAffinity()(gaussian())
         matrix = graph.to_scipy()

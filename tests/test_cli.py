@@ -381,15 +381,11 @@ class TestInterrupt:
 
 
 class TestEvaluate:
-    @pytest.fixture
-    def scores(self, folder, digits):
+    def test_json_holds_the_metrics(self, folder, digits, capsys):
         X, y = digits
         np.save("embedding.npy", X[:, 20:22])
-        return evaluate(X, X[:, 20:22], y)
-
-    def test_json_holds_the_metrics(self, scores, capsys):
         assert main(["evaluate", "data.npy", "embedding.npy", "--labels", "labels.npy", "--json"]) == 0
-        assert json.loads(capsys.readouterr().out) == scores
+        assert json.loads(capsys.readouterr().out) == evaluate(X, X[:, 20:22], y)
 
     def test_column_of_strings_is_the_classes_and_the_table_is_aligned(self, folder, digits, capsys):
         np.save("embedding.npy", digits[0][:, 20:22])

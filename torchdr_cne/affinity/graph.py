@@ -58,7 +58,10 @@ class AffinityGraph:
     def to_scipy(self) -> scipy.sparse.csr_array:
         """Return the graph as a SciPy CSR array (n, n)."""
         n = self.n_points
-        parts = (self.weights.cpu().numpy(), self.indices.cpu().numpy(), self.indptr.cpu().numpy())
+        # SciPy widens both index arrays to the wider one, and scikit-learn refuses 64-bit ones.
+        pointers = self.indptr.cpu().numpy()
+        pointers = pointers.astype(np.int32) if self.n_edges < 2**31 else pointers
+        parts = (self.weights.cpu().numpy(), self.indices.cpu().numpy(), pointers)
         return scipy.sparse.csr_array(parts, shape=(n, n))
 
     @classmethod

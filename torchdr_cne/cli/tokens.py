@@ -40,6 +40,8 @@ class Option:
     @property
     def needs(self) -> str:
         """What a value has to be, in words."""
+        if self.metavar != "VALUE":
+            return f"a {self.metavar}"
         names = [_TYPE_NAMES[getattr(t, "__origin__", t)] for t in self._types if t is not types.NoneType]
         return " or ".join([*names, "null"] if self.may_be_none else names)
 

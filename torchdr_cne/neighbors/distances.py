@@ -48,9 +48,8 @@ def _direct(x: Tensor, y: Tensor, metric: str) -> Tensor:
     squared = difference.square().sum(dim=-1)
     if metric == "euclidean":
         return squared.sqrt()
-    # 1 − u·v = ‖u − v‖²/2 + 1 − (‖u‖² + ‖v‖²)/2; the correction is 0 but for all-zero rows.
-    has_direction = (x.abs().amax(dim=-1) > 0).double() + (y.abs().amax(dim=-1) > 0).double()
-    return squared / 2 + 1 - has_direction / 2
+    # 1 − u·v = ‖u − v‖²/2 for unit rows; an all-zero row is at distance 1 from every row.
+    return torch.where((x != 0).any(dim=-1) & (y != 0).any(dim=-1), squared / 2, 1.0)
 
 
 def nearest_first(indices: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:

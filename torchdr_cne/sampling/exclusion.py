@@ -90,7 +90,8 @@ def sample_negatives(n: int, rows: Any, n_negatives: int, *, seed: int, step: in
     rows = torch.as_tensor(rows, dtype=torch.int64)
     ragged = None
     if isinstance(exclude, tuple):
-        ragged = tuple(torch.as_tensor(part, dtype=torch.int64, device=rows.device) for part in exclude)
+        indptr, ids = (torch.as_tensor(part, dtype=torch.int64, device=rows.device) for part in exclude)
+        ragged = (indptr, ids)
     elif exclude is not None:
         table = torch.as_tensor(exclude, dtype=torch.int64, device=rows.device)
         if table.ndim != 2 or len(table) != len(rows):

@@ -1,0 +1,290 @@
+"""What goes in, in whatever form, gives the same graph; what comes out is of the kind that went in."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import torch
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from torchdr_cne import UMAP, InfoTSNE, NCVis, NegTSNE
+from torchdr_cne.inputs import as_rows, check_finite
+
+METHODS = [NegTSNE, UMAP, NCVis, InfoTSNE]
+each_method = pytest.mark.parametrize("method", METHODS)
+N, F = 120, 5
+
+
+def small(method=NegTSNE, **options):
+    return method(**{"max_iter": 5, "random_state": 0, **options})
+
+
+@pytest.fixture
+def X():
+    """Small integers, which every dtype holds exactly, far from centred."""
+    return np.random.default_rng(0).integers(0, 100, size=(N, F)).astype(np.float32)
+
+
+def same_graph(a, b):
+    return a.shape == b.shape and a.nnz == b.nnz and abs(a - b).max() == 0
+
+
+FORMS = {
+    "fortran": np.asfortranarray,
+    "negative-strides": lambda X: X[::-1, ::-1].copy()[::-1, ::-1],
+    "every-other-column": lambda X: np.repeat(X, 2, axis=1)[:, ::2],
+    "big-endian": lambda X: X.astype(">f4"),
+    "float16": np.float16,
+    "float64": np.float64,
+    "int8": np.int8,
+    "uint8": np.uint8,
+    "int64": np.int64,
+    "object": lambda X: X.astype(object),
+    "list": np.ndarray.tolist,
+    "list-of-arrays": list,
+    "pandas": pd.DataFrame,
+    "polars": lambda X: pl.DataFrame(X, schema=[f"c{i}" for i in range(F)]),
+    "tensor": torch.from_numpy,
+    "tensor-requires-grad": lambda X: torch.from_numpy(X.copy()).requires_grad_(True),
+    "tensor-transposed": lambda X: torch.from_numpy(X.T.copy()).t(),
+    "tensor-float64": lambda X: torch.from_numpy(X).double(),
+    "tensor-float16": lambda X: torch.from_numpy(X).half(),
+    "tensor-bfloat16": lambda X: torch.from_numpy(X).to(torch.bfloat16),
+    "tensor-int8": lambda X: torch.from_numpy(X).to(torch.int8),
+    "tensor-uint8": lambda X: torch.from_numpy(X).to(torch.uint8),
+    "loader": lambda X: DataLoader(torch.from_numpy(X), batch_size=32),
+}
+
+
+class TestForms:
+    @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
+    def test_every_form_gives_the_graph_and_embedding_of_the_plain_array(self, X, form):
+        plain, other = small().fit(X), small().fit(form(X))
+        assert same_graph(plain.graph_, other.graph_)
+        np.testing.assert_array_equal(np.asarray(other.embedding_), plain.embedding_)
+
+    @pytest.mark.parametrize("offset", [0.0, 1e3])
+    @pytest.mark.parametrize("metric", ["euclidean", "cosine", "manhattan"])
+    def test_memory_layout_does_not_matter_for_real_numbers_either(self, offset, metric):
+        X = (np.random.default_rng(1).normal(size=(N, F)) + offset).astype(np.float32)
+        plain = small(metric=metric).fit(X)
+        for form in ("fortran", "negative-strides", "float64", "tensor", "tensor-transposed", "loader"):
+            other = small(metric=metric).fit(FORMS[form](X))
+            assert same_graph(plain.graph_, other.graph_), form
+
+    @pytest.mark.parametrize("form", [bool, torch.from_numpy], ids=["array", "tensor"])
+    def test_truth_values_are_zeros_and_ones(self, form):
+        X = np.random.default_rng(1).integers(0, 2, size=(N, 40)).astype(bool)
+        given = X if form is bool else form(X)
+        assert same_graph(small().fit(given).graph_, small().fit(X.astype(np.float32)).graph_)
+
+    @each_method
+    def test_arrays_come_back_as_float32_arrays(self, X, method):
+        embedding = small(method).fit_transform(X)
+        assert type(embedding) is np.ndarray
+        assert embedding.dtype == np.float32
+        assert embedding.shape == (N, 2)
+        assert embedding.flags.c_contiguous
+        assert embedding.flags.writeable
+
+    @each_method
+    def test_tensors_come_back_as_detached_tensors_on_their_device(self, X, method):
+        given = torch.from_numpy(X).requires_grad_(True)
+        embedding = small(method).fit_transform(given)
+        assert isinstance(embedding, torch.Tensor)
+        assert embedding.device == given.device
+        assert embedding.dtype == torch.float32
+        assert not embedding.requires_grad
+        assert given.grad is None
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_the_result_has_the_dtype_asked_for(self, X, dtype):
+        assert small(dtype=dtype).fit_transform(X).dtype == dtype
+        assert small(dtype=dtype).fit_transform(torch.from_numpy(X)).dtype == getattr(torch, dtype)
+
+    @pytest.mark.parametrize("form", [np.array, torch.tensor])
+    def test_the_embedding_shares_no_memory_with_input_or_start(self, form):
+        X = form(np.random.default_rng(1).normal(size=(N, 2)).astype(np.float32))
+        embedding = small(init=X).fit_transform(X)
+        before = embedding + 0
+        X[:] = 7
+        assert (embedding == before).all()
+
+    @each_method
+    @pytest.mark.parametrize("form", ["tensor", "float64", "fortran", "plain"])
+    def test_the_input_is_never_written_to(self, X, method, form):
+        given = {**FORMS, "plain": np.array}[form](X - 3)
+        before = np.array(given)
+        small(method, init="spectral").fit(given)
+        np.testing.assert_array_equal(np.asarray(given), before)
+
+
+class TestTables:
+    def test_pandas_names_are_recorded_and_set_output_gives_a_frame(self, X):
+        frame = pd.DataFrame(X, columns=list("abcde"), index=np.arange(N) + 1000)
+        estimator = small(UMAP).set_output(transform="pandas")
+        embedding = estimator.fit_transform(frame)
+        assert estimator.feature_names_in_.tolist() == list("abcde")
+        assert estimator.n_features_in_ == F
+        assert embedding.columns.tolist() == ["umap0", "umap1"]
+        assert embedding.index.equals(frame.index)
+        np.testing.assert_array_equal(embedding, small(UMAP).fit_transform(X))
+
+    def test_set_output_works_for_arrays_too(self, X):
+        embedding = small(NCVis).set_output(transform="pandas").fit_transform(X)
+        assert embedding.columns.tolist() == ["ncvis0", "ncvis1"]
+
+    def test_polars_names_are_recorded_and_set_output_gives_a_frame(self, X):
+        frame = pl.DataFrame(X, schema=list("abcde"))
+        estimator = small().set_output(transform="polars")
+        embedding = estimator.fit_transform(frame)
+        assert estimator.feature_names_in_.tolist() == list("abcde")
+        assert isinstance(embedding, pl.DataFrame)
+        assert embedding.columns == ["negtsne0", "negtsne1"]
+
+    def test_a_refit_forgets_old_feature_names(self, X):
+        estimator = small().fit(pd.DataFrame(X, columns=list("abcde")))
+        estimator.fit(X)
+        assert not hasattr(estimator, "feature_names_in_")
+
+    def test_mixed_integer_and_float_columns_are_taken(self, X):
+        frame = pd.DataFrame(X).astype({0: "int8", 1: "uint16", 2: "float64", 3: "Int64"})
+        assert same_graph(small().fit(frame).graph_, small().fit(X).graph_)
+
+    def test_a_frame_with_missing_values_is_refused(self, X):
+        frame = pd.DataFrame(X).astype({3: "Int64"})
+        frame.loc[5, 3] = pd.NA
+        with pytest.raises(ValueError, match=r"NaN or infinity: 1 value\(s\), first in row 5"):
+            small().fit(frame)
+
+    @each_method
+    def test_a_read_only_memory_map_is_read_and_never_written(self, X, method, tmp_path):
+        np.save(tmp_path / "X.npy", X)
+        mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+        content = (tmp_path / "X.npy").read_bytes()
+        found = small(method).fit_transform(mapped)
+        assert type(found) is np.ndarray
+        np.testing.assert_array_equal(found, small(method).fit_transform(X))
+        assert (tmp_path / "X.npy").read_bytes() == content
+
+
+class Stream(IterableDataset):
+    """Rows one after another, their number unknown."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __iter__(self):
+        return iter(self.rows)
+
+
+class TestDataLoader:
+    @pytest.mark.parametrize("batch_size", [7, 40, 500])
+    def test_batches_are_read_in_order(self, X, batch_size):
+        X = X + np.float32(0.1)
+        loader = DataLoader(TensorDataset(torch.from_numpy(X)), batch_size=batch_size)
+        np.testing.assert_array_equal(small().fit_transform(loader), small().fit_transform(X))
+
+    def test_targets_beside_the_features_are_left_out(self, X):
+        data = TensorDataset(torch.from_numpy(X), torch.arange(N))
+        np.testing.assert_array_equal(
+            small().fit_transform(DataLoader(data, batch_size=50)), small().fit_transform(X)
+        )
+
+    def test_streams_of_unknown_length_are_read_to_their_end(self, X):
+        loader = DataLoader(Stream(torch.from_numpy(X)), batch_size=9)
+        np.testing.assert_array_equal(small().fit_transform(loader), small().fit_transform(X))
+
+    def test_double_precision_is_kept(self):
+        X = np.random.default_rng(1).normal(size=(N, F)) + 1e8
+        loader = DataLoader(torch.from_numpy(X), batch_size=50)
+        assert same_graph(small().fit(loader).graph_, small().fit(X).graph_)
+
+    def test_numpy_batches_are_taken(self, X):
+        loader = DataLoader(X, batch_size=50, collate_fn=np.stack)
+        assert same_graph(small().fit(loader).graph_, small().fit(X).graph_)
+
+    def test_bfloat16_batches_are_taken(self, X):
+        loader = DataLoader(torch.from_numpy(X).to(torch.bfloat16), batch_size=50)
+        assert same_graph(small().fit(loader).graph_, small().fit(X).graph_)
+
+    @pytest.mark.parametrize("how", ["shuffle", "subset", "weighted", "batch-sampler"])
+    def test_a_shuffled_order_is_warned_of(self, X, how):
+        data, order = torch.from_numpy(X), torch.utils.data.RandomSampler(range(N))
+        options = {
+            "shuffle": {"shuffle": True},
+            "subset": {"sampler": torch.utils.data.SubsetRandomSampler(range(N))},
+            "weighted": {"sampler": torch.utils.data.WeightedRandomSampler([1.0] * N, N)},
+            "batch-sampler": {"batch_sampler": torch.utils.data.BatchSampler(order, 20, drop_last=False)},
+        }[how]
+        with pytest.warns(UserWarning, match="the DataLoader shuffles.*shuffle=False") as caught:
+            embedding = small().fit_transform(DataLoader(data, **options))
+        assert len(caught) == 1
+        assert embedding.shape == (N, 2)
+
+    def test_an_ordered_loader_warns_of_nothing(self, X):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            small().fit(DataLoader(torch.from_numpy(X), batch_size=20))
+
+    @pytest.mark.parametrize(
+        ("data", "shape"),
+        [(torch.zeros(N), r"\(20,\)"), (torch.zeros(N, 3, 4), r"\(20, 3, 4\)")],
+        ids=["1d", "3d"],
+    )
+    def test_batches_that_are_no_tables_are_refused_with_the_remedy(self, data, shape):
+        with pytest.raises(ValueError, match=rf"batch must be real and 2-D .*got shape {shape}.*flatten"):
+            small().fit(DataLoader(data, batch_size=20))
+
+    def test_batches_of_different_width_are_refused(self):
+        with pytest.raises(ValueError, match="batches differ in width: 3 features at first, then 1"):
+            small().fit(DataLoader([torch.zeros(9, 3), torch.zeros(9, 1)], batch_size=None))
+
+    def test_batches_without_a_tensor_are_refused(self):
+        loader = DataLoader([{"x": torch.zeros(3)}] * 9, batch_size=3)
+        with pytest.raises(TypeError, match="tuple or list that starts with one, got dict"):
+            small().fit(loader)
+
+    def test_an_empty_loader_is_refused(self):
+        with pytest.raises(ValueError, match="yielded no batch; it needs at least two rows"):
+            small().fit(DataLoader(torch.zeros(0, 3)))
+
+    def test_non_finite_rows_are_located_over_all_batches(self, X):
+        X[93, 1] = np.nan
+        with pytest.raises(ValueError, match=r"1 value\(s\), first in row 93"):
+            small().fit(DataLoader(torch.from_numpy(X), batch_size=25))
+
+
+class TestRows:
+    def test_rows_in_range_and_near_the_origin_are_not_copied(self):
+        X = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+        assert as_rows(X).values.data_ptr() == X.ctypes.data
+
+    def test_rows_are_the_data_up_to_shift_and_scale(self):
+        X = 1e9 * np.random.default_rng(0).normal(size=(50, 3)) + 3e10
+        rows = as_rows(X)
+        assert np.log2(rows.scale) % 1 == 0
+        restored = rows.values.double().numpy() / rows.scale
+        np.testing.assert_allclose(restored - restored[0], X - X[0], atol=1e3)
+
+    def test_equal_distances_of_counts_stay_equal(self):
+        X = np.random.default_rng(0).integers(0, 256, size=(100, 3)).astype(np.float32)
+        values = as_rows(X).values.numpy()
+        assert values.max() < 200, "the rows are centred"
+        np.testing.assert_array_equal(values[:, None] - values[None], X[:, None] - X[None])
+
+    def test_the_centre_is_kept_where_the_origin_matters(self):
+        X = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32) + 10
+        np.testing.assert_array_equal(as_rows(X, center=False).values, X)
+
+    def test_large_finite_values_are_not_taken_for_infinity(self):
+        check_finite(np.full((3, 4), 1e308))
+
+    @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+    def test_bad_values_are_counted_over_blocks_of_rows(self, kind):
+        X = np.zeros((3, 1 << 21), dtype=np.float32)  # two rows fill a block
+        X[1, :4], X[2, 7] = np.nan, -np.inf
+        with pytest.raises(ValueError, match=r"X contains NaN or infinity: 5 value\(s\), first in row 1"):
+            check_finite(kind(X))
