@@ -309,9 +309,7 @@ class TestGraphFromUser:
             lambda m: torch.from_numpy(m).to_sparse_coo().to_sparse_csr(),
             graph_from_user,
         ],
-        ids=(
-            "numpy fortran list float32 csr csc coo lil tensor grad bfloat16 tensor-coo tensor-csr graph"
-        ).split(),
+        ids=("numpy fortran list float32 csr csc coo lil tensor grad bfloat16 tensor-coo tensor-csr graph").split(),
     )
     @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta:UserWarning")
     @pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")

@@ -36,9 +36,7 @@ class TestData:
     def test_nan_and_infinity_are_counted_and_located(self, method, form, value):
         X = gaussian()
         X[[7, 7, 31], [0, 2, 3]] = value
-        with pytest.raises(
-            ValueError, match=r"NaN or infinity: 3 value\(s\), first in row 7; .*SimpleImputer"
-        ):
+        with pytest.raises(ValueError, match=r"NaN or infinity: 3 value\(s\), first in row 7; .*SimpleImputer"):
             small(method).fit(form(X))
 
     @pytest.mark.parametrize(
@@ -57,9 +55,7 @@ class TestData:
             (np.array([["a", 1.0]] * 9, dtype=object), "could not convert string to float"),
             ([[1, 2], [3]], "inhomogeneous"),
         ],
-        ids=(
-            "1d 3d scalar no-rows no-columns one-row complex complex-tensor strings mixed objects ragged"
-        ).split(),
+        ids=("1d 3d scalar no-rows no-columns one-row complex complex-tensor strings mixed objects ragged").split(),
     )
     def test_what_is_no_table_of_numbers_is_refused(self, method, X, message):
         with pytest.raises(ValueError, match=message):
@@ -250,9 +246,7 @@ class TestParameters:
 
 
 class TestMethodParameters:
-    @pytest.mark.parametrize(
-        "options", [{"s": 0.5, "nu": 1.0}, {"s": 0.5, "Z_bar": 1.0}, {"nu": 1, "Z_bar": 1}]
-    )
+    @pytest.mark.parametrize("options", [{"s": 0.5, "nu": 1.0}, {"s": 0.5, "Z_bar": 1.0}, {"nu": 1, "Z_bar": 1}])
     def test_two_names_of_negtsnes_spectrum_exclude_each_other(self, options):
         with pytest.raises(ValueError, match="exclude each other; give at most one of s, Z_bar and nu"):
             small(NegTSNE, **options).fit(gaussian())

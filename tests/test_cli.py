@@ -183,15 +183,11 @@ class TestOptions:
         with open("run.yaml", "w") as file:
             file.write("data: data.npy\nn-neighbors: 5\nn_negatives: 3\noutput: out.npy\nquiet: true\n")
         assert main(["fit", "--n_neighbors", "7", "--config", "run.yaml", *QUICK]) == 0
-        np.testing.assert_array_equal(
-            np.load("out.npy"), python_embedding(digits[0], n_neighbors=7, n_negatives=3)
-        )
+        np.testing.assert_array_equal(np.load("out.npy"), python_embedding(digits[0], n_neighbors=7, n_negatives=3))
 
     def test_dashes_equal_signs_none_and_bare_truth_are_understood(self, folder, monkeypatch):
         seen = {}
-        monkeypatch.setattr(
-            "torchdr_cne.cli.fit._fit", lambda method, values, parameters: seen.update(parameters)
-        )
+        monkeypatch.setattr("torchdr_cne.cli.fit._fit", lambda method, values, parameters: seen.update(parameters))
         arguments = ["--n-neighbors=9", "--scheduler", "None", "--discard_neighbors", "--Z_bar", "-1e-3"]
         assert main(["fit", "data.npy", *arguments, "--optimizer_kwargs", "{momentum: 0.9}"]) == 0
         assert seen["n_neighbors"] == 9
@@ -437,8 +433,6 @@ class TestProcess:
         assert done.stderr.count("\n") == 1
 
     def test_exit_code_reaches_the_shell(self, folder):
-        done = subprocess.run(
-            [sys.executable, "-m", "torchdr_cne.cli", "fit"], capture_output=True, text=True
-        )
+        done = subprocess.run([sys.executable, "-m", "torchdr_cne.cli", "fit"], capture_output=True, text=True)
         assert done.returncode == 2
         assert "Traceback" not in done.stderr

@@ -61,9 +61,7 @@ class TestExactSearch:
         expected = brute_neighbors(points, len(points) - 1)
         np.testing.assert_array_equal(ExactSearch(points).neighbors(rows, 11), expected[:, :11])
         others = np.random.default_rng(0).permuted(expected, axis=1)[:, :8]
-        ranks = (
-            np.take_along_axis(np.argsort(expected, axis=1), others - (others > rows[:, None]), axis=1) + 1
-        )
+        ranks = np.take_along_axis(np.argsort(expected, axis=1), others - (others > rows[:, None]), axis=1) + 1
         np.testing.assert_array_equal(ExactSearch(points).ranks(rows, others), ranks)
 
     def test_a_duplicate_is_a_neighbor_and_the_row_itself_never(self):
@@ -85,10 +83,7 @@ class TestKnnRecall:
     def test_sample_judges_the_documented_rows_among_all_points(self, digits):
         X, embedding, _ = digits
         rows = np.random.default_rng(3).choice(600, 50, replace=False)
-        kept = [
-            set(a) & set(b)
-            for a, b in zip(brute_neighbors(X, 15), brute_neighbors(embedding, 15), strict=True)
-        ]
+        kept = [set(a) & set(b) for a, b in zip(brute_neighbors(X, 15), brute_neighbors(embedding, 15), strict=True)]
         expected = np.mean([len(kept[row]) / 15 for row in rows])
         assert knn_recall(X, embedding, n_samples=50, random_state=3) == pytest.approx(expected, abs=1e-12)
 
@@ -98,9 +93,7 @@ class TestKnnAccuracy:
     def test_equals_sklearn_leave_one_out(self, digits, k):
         _, embedding, y = digits
         leave_one_out = KNeighborsClassifier(k).fit(embedding, y).predict(None)
-        assert knn_accuracy(embedding, y, n_neighbors=k) == pytest.approx(
-            np.mean(leave_one_out == y), abs=1e-12
-        )
+        assert knn_accuracy(embedding, y, n_neighbors=k) == pytest.approx(np.mean(leave_one_out == y), abs=1e-12)
 
     def test_a_tied_vote_goes_to_the_smallest_label(self):
         line = np.arange(3.0)[:, None]
@@ -145,9 +138,7 @@ class TestTrustworthiness:
 
     def test_needs_fewer_neighbors_than_half_the_points(self):
         points = np.random.default_rng(0).normal(size=(30, 2))
-        with pytest.raises(
-            ValueError, match=r"n_neighbors=15 needs more than 30 samples \(n_neighbors < n / 2\)"
-        ):
+        with pytest.raises(ValueError, match=r"n_neighbors=15 needs more than 30 samples \(n_neighbors < n / 2\)"):
             trustworthiness(points, points)
         assert trustworthiness(points, points, n_neighbors=14) == 1.0
 
@@ -155,9 +146,7 @@ class TestTrustworthiness:
 class TestDistanceCorrelation:
     def test_equals_scipy_spearman_of_all_pairs_of_few_points(self, digits):
         X, embedding = (data[:200] for data in digits[:2])
-        expected = scipy.stats.spearmanr(
-            scipy.spatial.distance.pdist(X), scipy.spatial.distance.pdist(embedding)
-        )
+        expected = scipy.stats.spearmanr(scipy.spatial.distance.pdist(X), scipy.spatial.distance.pdist(embedding))
         assert distance_correlation(X, embedding) == pytest.approx(expected.statistic, abs=1e-9)
 
     def test_equals_scipy_spearman_on_the_sampled_pairs(self, digits):
@@ -202,9 +191,7 @@ class TestEveryMetric:
         order = np.random.default_rng(1).permutation(400)
         assert metric(X[order], embedding[order]) == pytest.approx(metric(X, embedding), abs=1e-9)
 
-    @pytest.mark.parametrize(
-        "dtype", [torch.float16, torch.bfloat16, torch.float32, torch.int64, torch.uint8]
-    )
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.int64, torch.uint8])
     def test_tensors_of_any_dtype_score_as_their_values_in_float64(self, dtype, digits):
         X, embedding, y = digits
         tensor = torch.tensor(X).to(dtype)

@@ -140,16 +140,12 @@ class TestSpectral:
         rng = np.random.default_rng(2)
         labels = np.repeat(np.arange(len(sizes)), sizes)
         X = rng.normal(size=(len(labels), 6)) + 50 * rng.normal(size=(len(sizes), 6))[labels]
-        blocks = [
-            UnionAffinity(n_neighbors=8)(X[labels == p]).to_scipy() for p, s in enumerate(sizes) if s > 8
-        ]
+        blocks = [UnionAffinity(n_neighbors=8)(X[labels == p]).to_scipy() for p, s in enumerate(sizes) if s > 8]
         graph = scipy.sparse.block_diag([*blocks, *[[[0.0]]] * sizes.count(1)], format="csr")
         order = rng.permutation(len(labels))
         graph, labels, X = graph[order][:, order], labels[order], X[order]
         with pytest.warns(UserWarning, match=f"has {len(sizes)} connected components") as caught:
-            layout = spectral_embedding(
-                graph_from_user(graph), 2, rows=as_rows(X) if with_features else None
-            ).numpy()
+            layout = spectral_embedding(graph_from_user(graph), 2, rows=as_rows(X) if with_features else None).numpy()
         assert len(caught) == 1
         assert np.isfinite(layout).all()
         self.assert_own_regions(layout, labels)
@@ -270,7 +266,5 @@ class TestStart:
             start(given, gaussian(50, 3))
 
     def test_an_unknown_name_lists_the_known_ones(self):
-        with pytest.raises(
-            ValueError, match=r"init='pcs' is unknown; choose one of .*'spectral'.* or pass an"
-        ):
+        with pytest.raises(ValueError, match=r"init='pcs' is unknown; choose one of .*'spectral'.* or pass an"):
             start("pcs", gaussian(50, 3))

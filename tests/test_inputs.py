@@ -189,9 +189,7 @@ class TestDataLoader:
 
     def test_targets_beside_the_features_are_left_out(self, X):
         data = TensorDataset(torch.from_numpy(X), torch.arange(N))
-        np.testing.assert_array_equal(
-            small().fit_transform(DataLoader(data, batch_size=50)), small().fit_transform(X)
-        )
+        np.testing.assert_array_equal(small().fit_transform(DataLoader(data, batch_size=50)), small().fit_transform(X))
 
     def test_streams_of_unknown_length_are_read_to_their_end(self, X):
         loader = DataLoader(Stream(torch.from_numpy(X)), batch_size=9)

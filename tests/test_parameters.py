@@ -2,6 +2,7 @@
 
 import inspect
 import signal
+import sys
 import threading
 import warnings
 
@@ -342,6 +343,7 @@ def load_example(name):
     path = Path(__file__).parents[1] / "examples" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 

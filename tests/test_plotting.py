@@ -91,9 +91,10 @@ class TestClasses:
         assert list(key)[:3] == names[:3]
         assert list(key)[3].startswith("nnn")
         assert len(list(key)[3]) < 30
-        assert list(
-            legend_of(scatter(embedding, CLASS_LABELS["bool"], names={True: "in", False: "out"}))
-        ) == ["out", "in"]
+        assert list(legend_of(scatter(embedding, CLASS_LABELS["bool"], names={True: "in", False: "out"}))) == [
+            "out",
+            "in",
+        ]
 
     def test_of_too_many_classes_the_legend_lists_the_largest(self, embedding):
         labels = np.array([f"rare {i}" for i in range(200)] + ["big"] * 60 + ["large"] * 40)

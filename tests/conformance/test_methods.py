@@ -46,10 +46,7 @@ def reciprocal_pairs(estimator, state, problem, shifts, z_slots):
     slots = torch.arange(layout.n_slots)
     blocks = slots // BLOCK_SIZE
     partners = torch.cat(
-        [
-            ((shift - blocks) % layout.n_blocks * BLOCK_SIZE).unsqueeze(1) + torch.arange(BLOCK_SIZE)
-            for shift in shifts
-        ],
+        [((shift - blocks) % layout.n_blocks * BLOCK_SIZE).unsqueeze(1) + torch.arange(BLOCK_SIZE) for shift in shifts],
         dim=1,
     )
     empty = ~layout.occupied[partners] | (partners == slots.unsqueeze(1)) | ~layout.occupied.unsqueeze(1)

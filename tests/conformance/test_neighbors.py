@@ -89,6 +89,11 @@ class TestEveryBackend:
         assert (graph.distances[:40] == 0).all()
         assert (graph.indices[:40] < 40).all()
 
+    def test_equal_rows_and_a_far_outlier_do_not_blur_the_rows_between(self, backend):
+        X = np.concatenate([np.ones((12, DIM)), gaussian(50), np.full((1, DIM), 1e9)])
+        graph = kneighbors(X, K, backend=backend)
+        assert_nearest(graph, X, "euclidean", K, rtol=1e-4, atol=1e-6)
+
     def test_all_rows_equal_still_gives_k_distinct_others(self, backend):
         X = np.full((50, DIM), 0.1)
         assert_nearest(kneighbors(X, K, backend=backend), X, "euclidean", K)

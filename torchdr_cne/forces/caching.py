@@ -1,6 +1,9 @@
 """Keep compiled kernels between processes, keyed by what they were compiled from."""
 
 import hashlib
+import warnings
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from numba.core.caching import FunctionCache
@@ -14,6 +17,14 @@ class _ContentCache(FunctionCache):
     def __init__(self, function: Any, content: str) -> None:
         self._content = content
         super().__init__(function)
+
+    def load_overload(self, signature: Any, target_context: Any) -> Any:
+        """Return cached code, or None: compiling again is the cure for any cache that cannot be read."""
+        try:
+            return super().load_overload(signature, target_context)
+        except Exception as error:
+            warnings.warn(f"cached kernels cannot be read ({error!r}); compiling again.", UserWarning, stacklevel=2)
+            return None
 
     def _index_key(self, signature: Any, codegen: Any) -> tuple[Any, ...]:
         return signature, codegen.magic_tuple(), self._content
@@ -30,9 +41,16 @@ def cache_by_content(dispatcher: Any, content: tuple[PairForces, int]) -> None:
         return
 
 
+@lru_cache(maxsize=1)
+def _sources() -> str:
+    """Hash what the kernels are written in; Numba itself looks at one file only."""
+    folder = Path(__file__).parent
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))).hexdigest()
+
+
 def _content_key(forces: PairForces, n_components: int) -> str | None:
     """Hash the declared functions' code and numeric globals; None if they use anything else."""
-    parts: list[str] = [str(n_components)]
+    parts: list[str] = [str(n_components), _sources()]
     for name, function in vars(forces).items():
         if function is None:
             continue

@@ -20,7 +20,9 @@ def single_precision(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return ``function`` with its float literals as float32, so that they do not promote to float64."""
     code = function.__code__
     constants = tuple(_F(value) if isinstance(value, float) else value for value in code.co_consts)
-    return types.FunctionType(code.replace(co_consts=constants), function.__globals__, function.__name__)
+    copy = types.FunctionType(code.replace(co_consts=constants), function.__globals__, function.__name__)
+    copy.__module__ = __name__  # Numba imports it when it loads cached code; the user's may not be importable
+    return copy
 
 
 @intrinsic

@@ -67,10 +67,10 @@ class TileForces:
         """1 for edges whose ends meet as negatives in this step, though they are excluded; (E,)."""
         if self._meeting is None:
             return None
-        drawn = torch.zeros(self._problem.layout.n_blocks, dtype=dtype, device=self._meeting.device)
+        met = torch.zeros_like(self._meeting, dtype=torch.bool)
         for shift in shifts:
-            drawn[shift] = 1
-        return drawn[self._meeting]
+            met |= self._meeting == shift
+        return met.to(dtype)
 
     def _tiles(self, z_ds: Tensor, shifts: list[int]) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
         """Yield slot ranges of row blocks with tile differences (d, c, 64, 64), partner slots and masks."""

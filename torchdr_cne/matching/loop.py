@@ -112,7 +112,7 @@ def _run_phase(
         outcome.n_iter = step + 1
         stop = settings.after_step()
         if is_check:
-            _raise_if_diverged(first_bad, rate)
+            _raise_if_diverged(first_bad, optimizer.param_groups[0].get("initial_lr", rate))
             grad_norm = float(mean_square.sqrt())
             learned = {name: float(value.detach()) for name, value in state.learned.items()}
             outcome.record(step=step + 1, learning_rate=rate, grad_norm=grad_norm, **learned)

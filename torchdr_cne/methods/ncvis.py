@@ -1,5 +1,6 @@
 """NCVis."""
 
+import math
 from typing import Any, ClassVar
 
 import torch
@@ -56,7 +57,7 @@ class NCVis(NegativeSamplingNeighborEmbedding):
 
 def _log_odds(parameters: Any) -> Tensor:
     """Return log(m Z)."""
-    return parameters["log_z"] + torch.log(parameters["log_z"].new_tensor(parameters["n_negatives"]))
+    return parameters["log_z"] + math.log(parameters["n_negatives"])
 
 
 def attractive_log_z(d2: Any, p: tuple[Any, ...], power: Any) -> Any:

@@ -1,0 +1,39 @@
+"""Defaults on 1 797 digits: the quality every method promises."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.manifold import trustworthiness
+from sklearn.model_selection import cross_val_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from torchdr_cne import InfoTSNE, NCVis, NegTSNE, UMAP
+
+METHODS = [UMAP, NegTSNE, NCVis, InfoTSNE]
+X, Y = load_digits(return_X_y=True)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_accuracy_and_trustworthiness_reach_the_floor(method):
+    embedding = method(random_state=0).fit_transform(X)
+    assert cross_val_score(KNeighborsClassifier(15), embedding, Y, cv=5).mean() >= 0.96
+    assert trustworthiness(X, embedding, n_neighbors=15) >= 0.977
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_pipeline_ends_with_an_embedding_in_named_columns(method):
+    pipeline = make_pipeline(StandardScaler(), method(random_state=0, max_iter=20))
+    pipeline.set_output(transform="pandas")
+    frame = pipeline.fit_transform(X)
+    name = method.__name__.lower()
+    assert list(frame.columns) == [f"{name}0", f"{name}1"]
+    np.testing.assert_array_equal(frame.to_numpy(), pipeline[-1].embedding_)
+
+
+def test_a_sweep_over_the_spectrum_computes_neighbours_once_and_tightens():
+    first = NegTSNE(random_state=0, nu=0.001).fit(X)
+    spread = [NegTSNE(random_state=0, nu=nu).fit(X, graph=first.graph_).embedding_.std() for nu in (0.001, 0.03, 1, 10)]
+    assert spread == sorted(spread, reverse=True)
+    assert spread[0] > 3 * spread[-1]

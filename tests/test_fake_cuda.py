@@ -1,0 +1,97 @@
+"""A training step on CUDA tensors that hold no data: no host synchronisation, no mixed devices.
+
+FakeTensorMode raises on ``.item()``, on boolean masks and on mixed devices in arithmetic; a dispatch mode raises
+where a CPU tensor meets a CUDA tensor unnoticed, or where data travel between them.
+"""
+
+import numpy as np
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+from torchdr_cne import InfoTSNE, NCVis, NegTSNE, UMAP
+from torchdr_cne.affinity import AffinityGraph, UnionAffinity
+from torchdr_cne.forces import ForceProblem, StepCoefficients, TileForces
+from torchdr_cne.sampling import BlockLayout, NegativeSampler
+
+METHODS = [UMAP, NegTSNE, NCVis, InfoTSNE]
+N = 200
+
+
+class OneDevice(TorchDispatchMode):
+    """Raise when an operation's tensors live on two devices."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        tensors = [x for x in tree_flatten((args, kwargs, result))[0] if isinstance(x, torch.Tensor)]
+        kinds = {x.device.type for x in tensors}
+        if len(kinds) > 1:
+            raise AssertionError(f"{func} mixes {kinds}")
+        return result
+
+
+def on_cuda(mode, tensor):
+    return mode.from_tensor(tensor).to("cuda") if isinstance(tensor, torch.Tensor) else tensor
+
+
+def prepared(method):
+    """A real problem on the CPU: estimator, state, embedding, force problem and number of shifts."""
+    X = np.random.default_rng(0).normal(size=(N, 4)).astype(np.float32)
+    estimator = method(random_state=0)
+    z = torch.from_numpy(X[:, :2].copy())
+    state = estimator._make_state(UnionAffinity()(X), z, 0, estimator._phases(N)[-1])
+    problem, n_shifts = estimator._force_problem(state, z)
+    return estimator, state, z, problem, n_shifts
+
+
+@pytest.mark.parametrize("exclude", [False, True])
+@pytest.mark.parametrize("method", METHODS)
+def test_the_fast_step_traces_on_cuda(method, exclude):
+    estimator, state, z, problem, n_shifts = prepared(method)
+    engine = TileForces(ForceProblem(problem.layout, problem.graph, problem.forces, problem.draw_weights, exclude))
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        layout = BlockLayout(on_cuda(mode, problem.layout.slot_of), on_cuda(mode, problem.layout.occupied))
+        graph = AffinityGraph(
+            *(on_cuda(mode, x) for x in (problem.graph.indptr, problem.graph.indices, problem.graph.weights))
+        )
+        engine._problem = ForceProblem(layout, graph, problem.forces, on_cuda(mode, problem.draw_weights), exclude)
+        for name in ("_rows", "_columns", "_row_weights", "_meeting"):
+            setattr(engine, name, on_cuda(mode, getattr(engine, name)))
+        z_ds = on_cuda(mode, problem.layout.scatter(z).t().contiguous())
+        learned = {name: on_cuda(mode, value.detach()) for name, value in state.learned.items()}
+        with OneDevice(), torch.no_grad():
+            parameters = estimator._force_parameters({**state.phase.parameters, **learned})
+            gradient, scalar = engine.gradient(z_ds, StepCoefficients(list(range(n_shifts)), parameters))
+    assert gradient.device.type == "cuda"
+    assert gradient.shape == z_ds.shape
+    assert (scalar is None) == (not learned)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_definitions_loss_traces_on_cuda(method):
+    estimator, state, z, _, _ = prepared(method)
+    sampler = NegativeSampler(N, torch.arange(N), 16)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        for name in ("n_allowed", "_rows", "_starts", "_gap_keys", "_offsets"):
+            setattr(sampler, name, on_cuda(mode, getattr(sampler, name)))
+        state.sampler = sampler
+        state.graph = AffinityGraph(
+            *(on_cuda(mode, x) for x in (state.graph.indptr, state.graph.indices, state.graph.weights))
+        )
+        state.learned = {name: on_cuda(mode, value.detach()) for name, value in state.learned.items()}
+        embedding = on_cuda(mode, z)
+        with OneDevice(), torch.no_grad():
+            loss = estimator._compute_loss(embedding, state)
+    assert loss.device.type == "cuda"
+    assert loss.shape == ()
+
+
+def test_the_traps_are_caught():
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        x = torch.empty(4, device="cuda")
+        with pytest.raises(Exception, match="data-dependent|DataDependent|data_dependent|_local_scalar_dense|item"):
+            float(x.sum())
+        with OneDevice(), pytest.raises(AssertionError, match="mixes"):
+            x.cpu()
