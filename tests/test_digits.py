@@ -9,7 +9,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from torchdr_cne import InfoTSNE, NCVis, NegTSNE, UMAP
+from torchdr_cne import UMAP, InfoTSNE, NCVis, NegTSNE
 
 METHODS = [UMAP, NegTSNE, NCVis, InfoTSNE]
 X, Y = load_digits(return_X_y=True)

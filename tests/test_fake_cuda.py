@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from torchdr_cne import InfoTSNE, NCVis, NegTSNE, UMAP
+from torchdr_cne import UMAP, InfoTSNE, NCVis, NegTSNE
 from torchdr_cne.affinity import AffinityGraph, UnionAffinity
 from torchdr_cne.forces import ForceProblem, StepCoefficients, TileForces
 from torchdr_cne.sampling import BlockLayout, NegativeSampler

@@ -12,7 +12,7 @@ import torch
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 
-from torchdr_cne import InfoTSNE, NCVis, NegativeSamplingNeighborEmbedding, NegTSNE, UMAP
+from torchdr_cne import UMAP, InfoTSNE, NCVis, NegativeSamplingNeighborEmbedding, NegTSNE
 from torchdr_cne.affinity import EntropicAffinity, UMAPAffinity, UnionAffinity
 from torchdr_cne.similarities import CosineExp
 

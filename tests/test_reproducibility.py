@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from torchdr_cne import InfoTSNE, NCVis, NegTSNE, UMAP
+from torchdr_cne import UMAP, InfoTSNE, NCVis, NegTSNE
 
 METHODS = [UMAP, NegTSNE, NCVis, InfoTSNE]
 X = load_digits().data[:600]
@@ -63,10 +63,10 @@ def test_another_seed_gives_another_map(method):
 @pytest.mark.parametrize("gradient", ["pairwise", "autograd"])
 @pytest.mark.parametrize("random_state", [None, 3])
 def test_global_random_state_and_thread_count_are_left_alone(random_state, gradient):
-    numpy_before, torch_before = np.random.get_state()[1].copy(), torch.random.get_rng_state()
+    numpy_before, torch_before = np.random.get_state()[1].copy(), torch.random.get_rng_state()  # noqa: NPY002
     threads = torch.get_num_threads()
     InfoTSNE(random_state=random_state, max_iter=5, n_jobs=1, gradient=gradient).fit(X)
-    assert np.array_equal(numpy_before, np.random.get_state()[1])
+    assert np.array_equal(numpy_before, np.random.get_state()[1])  # noqa: NPY002
     assert torch.equal(torch_before, torch.random.get_rng_state())
     assert torch.get_num_threads() == threads
 

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse
 import torch
 
-from torchdr_cne import InfoTSNE, NCVis, NegTSNE, UMAP
+from torchdr_cne import UMAP, InfoTSNE, NCVis, NegTSNE
 from torchdr_cne.affinity import graph_from_user
 from torchdr_cne.forces import StepCoefficients, TileForces
 from torchdr_cne.forces.compiled import CompiledForces

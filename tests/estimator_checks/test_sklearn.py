@@ -3,7 +3,7 @@
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from torchdr_cne import InfoTSNE, NCVis, NegTSNE, UMAP
+from torchdr_cne import UMAP, InfoTSNE, NCVis, NegTSNE
 
 
 @pytest.mark.filterwarnings("ignore:n_neighbors=.* needs more than:UserWarning")
