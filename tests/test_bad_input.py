@@ -112,7 +112,10 @@ class TestData:
     def test_far_blobs_stay_finite_and_apart(self, method, init):
         X = np.concatenate([gaussian(100), gaussian(100, seed=1) + np.float32(1e4)])
         estimator = small(method, init=init, max_iter=150)
-        embedding = estimator.fit_transform(X)
+        with pytest.warns(UserWarning, match="2 connected components, the largest of 100 and 100 points") as caught:
+            embedding = estimator.fit_transform(X)
+        assert len(caught) == 1
+        assert estimator.n_connected_components_ == 2
         assert_spread(embedding, 200)
         assert estimator.graph_[:100, 100:].nnz == 0
         assert knn_accuracy(embedding, np.repeat([0, 1], 100)) > (0.99 if init == "pca" else 0.85)
@@ -199,19 +202,19 @@ class TestParameters:
             ({"scheduler": "StepLR"}, "scheduler_kwargs=.* do not fit 'StepLR'"),
             ({"metric": "euclid"}, r"metric='euclid' is unknown; choose one of"),
             ({"backend": "annoy"}, r"backend='annoy' is unknown; choose one of"),
-            ({"dtype": "float16"}, "dtype='float16' is unknown; choose 'float32' or 'float64'"),
+            ({"dtype": "float16"}, "dtype='float16' is unknown; choose one of 'float32', 'float64'"),
             ({"gradient": "exact"}, "gradient='exact' is unknown; choose one of"),
             (
                 {"affinity_in": "union"},
-                "affinity_in='union' is unknown; pass an Affinity, 'precomputed' or None",
+                "affinity_in='union' is unknown; pass an Affinity such as",
             ),
             ({"learning_rate": 0}, "learning_rate=0 must be 'auto' or a positive number"),
             ({"learning_rate": "fast"}, "learning_rate='fast' must be 'auto' or a positive number"),
-            ({"n_components": 0}, "n_components=0 must be a number >= 1"),
-            ({"n_neighbors": 0}, "n_neighbors=0 must be a number >= 1"),
-            ({"n_neighbors": np.nan}, "n_neighbors=nan must be a number >= 1"),
-            ({"max_iter": 0}, "max_iter=0 must be a number >= 1"),
-            ({"n_negatives": -1}, "n_negatives=-1 must be a number >= 1"),
+            ({"n_components": 0}, "n_components=0 must be an integer >= 1"),
+            ({"n_neighbors": 0}, "n_neighbors=0 must be an integer >= 1"),
+            ({"n_neighbors": np.nan}, "n_neighbors=nan must be an integer >= 1"),
+            ({"max_iter": 0}, "max_iter=0 must be an integer >= 1"),
+            ({"n_negatives": -1}, "n_negatives=-1 must be an integer >= 1"),
             ({"init_scaling": 0.0}, "init_scaling=0.0 must be a number > 0"),
             ({"exaggeration": -1.0}, "exaggeration=-1.0 must be a number > 0"),
             ({"random_state": "zero"}, "random_state='zero' must be None, an integer >= 0, or"),

@@ -285,9 +285,9 @@ class TestFaiss:
     @pytest.mark.parametrize("recall", [0.9, 0.98])
     def test_lists_meet_their_recall_target(self, metric, recall):
         rng = np.random.default_rng(6)
-        X = (
-            rng.normal(size=(20_000, 6)) @ rng.normal(size=(6, 24)) + 0.3 * rng.normal(size=(20_000, 24))
-        ).astype(np.float32)
+        X = (rng.normal(size=(20_000, 6)) @ rng.normal(size=(6, 24)) + 0.3 * rng.normal(size=(20_000, 24))).astype(
+            np.float32
+        )
         sample = rng.choice(20_000, 1000, replace=False)
         truth = kneighbors(X, 15, metric=metric, backend="torch", rows=sample).indices
         found = kneighbors(X, 15, metric=metric, backend=FaissConfig(recall=recall), rows=sample).indices

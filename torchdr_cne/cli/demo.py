@@ -19,9 +19,7 @@ COMMAND = Command(
     positionals={},
     groups={
         "options": (
-            Option(
-                "output", str, "demo", "Folder of embeddings.png and table.txt; demo if not given.", "FOLDER"
-            ),
+            Option("output", str, "demo", "Folder of embeddings.png and table.txt; demo if not given.", "FOLDER"),
             Option("n", int | None, None, "Rows to take; null for all."),
             Option("max_iter", int | None, None, "Iterations; null for each method's default."),
             Option("random_state", int, 0, "Seed of the rows taken and of the embeddings."),

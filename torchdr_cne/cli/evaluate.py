@@ -17,15 +17,9 @@ COMMAND = Command(
     groups={
         "files": (
             Option("labels", str | None, help="One class a row, for knn_accuracy.", metavar="FILE"),
-            Option(
-                "labels-column", str | None, help="Column of the labels, in LABELS or DATA.", metavar="NAME"
-            ),
-            Option(
-                "labels-key", str | None, help="npz array of the labels, in LABELS or DATA.", metavar="NAME"
-            ),
-            Option(
-                "key", str | None, help="Array of an npz file; by default the only one, or X.", metavar="NAME"
-            ),
+            Option("labels-column", str | None, help="Column of the labels, in LABELS or DATA.", metavar="NAME"),
+            Option("labels-key", str | None, help="npz array of the labels, in LABELS or DATA.", metavar="NAME"),
+            Option("key", str | None, help="Array of an npz file; by default the only one, or X.", metavar="NAME"),
             Option("json", None, help="Print JSON instead of a table."),
             Option("quiet", None, help="No warnings."),
         ),

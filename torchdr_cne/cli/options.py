@@ -61,9 +61,7 @@ class Command:
         given = dict(defaults or {})
         positional_defaults = {name: given.pop(name) for name in self.positionals if name in given}
         options = self.options
-        plain_tokens = [
-            token for name, value in given.items() for token in entry_tokens(name, value, options)
-        ]
+        plain_tokens = [token for name, value in given.items() for token in entry_tokens(name, value, options)]
         plain_tokens += joined_tokens(tokens, options)
         try:
             values = parser.parse_args(plain_tokens)

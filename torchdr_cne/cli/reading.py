@@ -133,9 +133,7 @@ def _array_of_npz(path: Path, key: str | None, *, preferred: str, leave_out: str
 def _labels_of_table(table: Table, column: str | None, n: int) -> np.ndarray:
     if column is None and len(table.names) != 1:
         names = ", ".join(table.names[:5]) + (", …" if len(table.names) > 5 else "")
-        raise UsageError(
-            f"{table.path} has {len(table.names)} columns ({names}); name one with --labels-column"
-        )
+        raise UsageError(f"{table.path} has {len(table.names)} columns ({names}); name one with --labels-column")
     return table.labels(table.names[0] if column is None else column, n)
 
 

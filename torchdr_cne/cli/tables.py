@@ -58,9 +58,7 @@ class CsvTable(Table):
         self.has_header = not all(map(_is_number, first)) or (len(first) > 1 and first == counted)
         self.names = first if self.has_header else counted
         row = second if self.has_header else first
-        self._texts = [
-            name for name, cell in zip(self.names, row, strict=False) if cell and not _is_number(cell)
-        ]
+        self._texts = [name for name, cell in zip(self.names, row, strict=False) if cell and not _is_number(cell)]
 
     def numbers(self, leave_out: str | None) -> np.ndarray:
         """Return the columns whose first cell is a number as float64 (n, f), without a row index."""

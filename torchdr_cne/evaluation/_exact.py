@@ -65,9 +65,7 @@ class ExactSearch:
                 start += 1
         return ranks
 
-    def _ranks_in_row(
-        self, row_id: int, distances: np.ndarray, error: float, others: np.ndarray
-    ) -> np.ndarray:
+    def _ranks_in_row(self, row_id: int, distances: np.ndarray, error: float, others: np.ndarray) -> np.ndarray:
         exact = squared_distances(self._points[others], self._points[row_id])
         nearer = np.array([np.count_nonzero(distances < value - error) for value in exact])
         not_farther = np.array([np.count_nonzero(distances <= value + error) for value in exact])

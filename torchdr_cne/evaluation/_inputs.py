@@ -82,9 +82,7 @@ def as_class_codes(labels: Any, n: int) -> np.ndarray:
         raise ValueError(f"labels has shape {classes.shape}, embedding has {n} rows; pass one label a row")
     n_missing = int(is_missing(classes).sum())
     if n_missing:
-        raise ValueError(
-            f"labels has {n_missing} missing values; drop these rows from the labels, the embedding and X"
-        )
+        raise ValueError(f"labels has {n_missing} missing values; drop these rows from the labels, the embedding and X")
     if classes.dtype.kind == "f" and (classes != np.floor(classes)).any():
         raise ValueError("labels holds fractions and the metric needs classes; bin the values first")
     return np.unique(classes, return_inverse=True)[1]

@@ -55,9 +55,7 @@ def pair_distances(points: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarr
     """Squared distances of the pairs, in blocks; their order is that of the distances."""
     size = max(1, _BLOCK_VALUES // points.shape[1])
     starts = range(0, len(i), size)
-    return np.concatenate(
-        [squared_distances(points[i[s : s + size]], points[j[s : s + size]]) for s in starts]
-    )
+    return np.concatenate([squared_distances(points[i[s : s + size]], points[j[s : s + size]]) for s in starts])
 
 
 def spearman(left: np.ndarray, right: np.ndarray) -> float:

@@ -165,9 +165,7 @@ def check_trustworthiness_neighbors(n_neighbors: int, n: int) -> int:
     return k
 
 
-def ranks_of_embedding_neighbors(
-    points: np.ndarray, embedded: np.ndarray, rows: np.ndarray, k: int
-) -> np.ndarray:
+def ranks_of_embedding_neighbors(points: np.ndarray, embedded: np.ndarray, rows: np.ndarray, k: int) -> np.ndarray:
     """Return the ranks (r, k) in ``points`` of each row's k nearest neighbours in ``embedded``."""
     return ExactSearch(points).ranks(rows, ExactSearch(embedded).neighbors(rows, k))
 

@@ -78,7 +78,5 @@ def evaluate(
     if codes is not None:
         scores["knn_accuracy"] = accuracy_of_vote(codes[rows], codes[neighbors[:, :voters]])
     scores["trustworthiness"] = trust_from_ranks(ranks, n)
-    scores["distance_correlation"] = distance_correlation(
-        points, embedded, n_pairs=n_pairs, random_state=random_state
-    )
+    scores["distance_correlation"] = distance_correlation(points, embedded, n_pairs=n_pairs, random_state=random_state)
     return scores

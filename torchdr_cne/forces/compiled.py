@@ -20,6 +20,8 @@ _CHUNKS_PER_THREAD = 4
 class CompiledForces:
     """Computes `TileForces`' gradient on the CPU in float32, with the same bits for any number of threads."""
 
+    own_threads = True
+
     def __init__(self, problem: ForceProblem) -> None:
         graph, layout = problem.graph, problem.layout
         self._forces = problem.forces

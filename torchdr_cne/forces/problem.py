@@ -56,7 +56,12 @@ class StepCoefficients:
 
 
 class ForceEngine(Protocol):
-    """Computes row-owned gradients of one problem."""
+    """Computes row-owned gradients of one problem.
+
+    ``own_threads`` tells that it brings its own: torch's would spin against them between the steps.
+    """
+
+    own_threads: bool
 
     def gradient(self, z_ds: Tensor, step: StepCoefficients) -> tuple[Tensor, Tensor | None]:
         """Return the gradient (d, slots) and the learned scalar's derivative (), if there is one."""

@@ -32,6 +32,8 @@ def ordered_sum(values: Tensor) -> Tensor:
 class TileForces:
     """Computes the gradient of the sampled loss, a chunk of tiles or edges at a time."""
 
+    own_threads = False
+
     def __init__(self, problem: ForceProblem, *, compile: bool = False) -> None:
         self._problem = problem
         graph, layout = problem.graph, problem.layout

@@ -41,9 +41,7 @@ def initial_embedding(
     if not isinstance(init, str):
         return _given(init, n, n_components)
     if init not in INITIALIZATIONS:
-        raise ValueError(
-            f"init={init!r} is unknown; choose one of {INITIALIZATIONS} or pass an array (n, d)."
-        )
+        raise ValueError(f"init={init!r} is unknown; choose one of {INITIALIZATIONS} or pass an array (n, d).")
     generator = torch.Generator().manual_seed(seed % 2**63)
     noise = torch.randn((n, n_components), generator=generator)
     if init == "random":
@@ -68,8 +66,7 @@ def _given(init: Any, n: int, n_components: int) -> Tensor:
     array = init.detach().cpu().double().numpy() if isinstance(init, Tensor) else np.asarray(init)
     if array.shape != (n, n_components):
         raise ValueError(
-            f"the init array must have shape (n_samples, n_components) = {(n, n_components)}, "
-            f"got {array.shape}."
+            f"the init array must have shape (n_samples, n_components) = {(n, n_components)}, got {array.shape}."
         )
     check_finite(array, "init")
     return torch.from_numpy(array.astype(np.float64 if array.dtype == np.float64 else np.float32))

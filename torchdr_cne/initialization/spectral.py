@@ -19,9 +19,7 @@ _FILLED = 0.9
 """Share of a component's disc that it fills, so that neighbouring components do not touch."""
 
 
-def spectral_embedding(
-    graph: AffinityGraph, n_components: int, *, rows: Rows | None = None, seed: int = 0
-) -> Tensor:
+def spectral_embedding(graph: AffinityGraph, n_components: int, *, rows: Rows | None = None, seed: int = 0) -> Tensor:
     """Return the leading non-trivial eigenvectors of the normalised graph, (n, n_components), float32.
 
     A disconnected graph has one trivial eigenvector a component, which says nothing within components. Each

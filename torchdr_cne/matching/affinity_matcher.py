@@ -1,11 +1,14 @@
 """The root of the hierarchy: match an affinity of the input with one of the embedding."""
 
 import inspect
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+import numpy as np
+import scipy.sparse
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from torch import Tensor
@@ -15,12 +18,22 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchdr_cne.affinity import Affinity, AffinityGraph, graph_from_user
 from torchdr_cne.initialization import initial_embedding
 from torchdr_cne.inputs import OutputKind, Rows, as_rows, read_features
+from torchdr_cne.matching.checks import COUNT, NOT_NEGATIVE, POSITIVE, Bound, check_bounds, check_choice
 from torchdr_cne.matching.loop import LoopSettings, Outcome, run
 from torchdr_cne.matching.objective import AutogradObjective, Objective
-from torchdr_cne.matching.optimization import make_optimizer, make_scheduler, parameter_groups
+from torchdr_cne.matching.optimization import (
+    make_optimizer,
+    make_scheduler,
+    optimizer_class,
+    parameter_groups,
+    scheduler_class,
+)
 from torchdr_cne.matching.progress import Progress
 from torchdr_cne.matching.resources import limited_threads, resolve_device, seed_from
 from torchdr_cne.matching.state import FitState, Phase
+
+_LARGE_COMPONENT = 0.05
+"""Share of the points from which a second component is worth a warning."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -81,6 +94,8 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         The embedding, in the kind of ``X``.
     graph_ : scipy.sparse.csr_array of shape (n, n)
         The input affinities; pass it as ``graph=`` to reuse it.
+    n_connected_components_ : int
+        Connected components of the graph; a warning tells of a second one with 5 % of the points or more.
     n_iter_ : int
         Iterations done.
     learning_rate_ : float
@@ -114,9 +129,13 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     _base_learning_rate: ClassVar[float] = 1.0
     _learned_learning_rate: ClassVar[float] = 1.0
     _max_row_gradient: ClassVar[float | None] = None
-    _AT_LEAST_ONE: ClassVar[tuple[str, ...]] = ("n_components", "max_iter", "check_interval")
-    _POSITIVE: ClassVar[tuple[str, ...]] = ("init_scaling",)
-    _NOT_NEGATIVE: ClassVar[tuple[str, ...]] = ("min_grad_norm",)
+    _bounds: ClassVar[dict[str, Bound]] = {
+        "n_components": COUNT,
+        "max_iter": COUNT,
+        "check_interval": COUNT,
+        "init_scaling": POSITIVE,
+        "min_grad_norm": NOT_NEGATIVE,
+    }
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -204,9 +223,10 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             seed = seed_from(self.random_state)
             rows, given, kind = self._read_input(X, graph)
             device = resolve_device(self.device, X)
+            phases = self._phases(self._n_points(rows, given))
             affinities = self._input_graph(rows, given, seed)
             start = initial_embedding(self.init, rows, affinities, self.n_components, self.init_scaling, seed)
-            self._match(affinities, start.to(device=device, dtype=self._torch_dtype), seed, kind)
+            self._match(affinities, start.to(device=device, dtype=self._torch_dtype), phases, seed, kind)
         return self
 
     def fit_transform(self, X: Any, y: Any = None, *, graph: Any = None) -> Any:
@@ -227,26 +247,24 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     def _check_parameters(self) -> None:
         """Raise a ValueError for values that cannot work, before any work."""
-        for names, low, strict in (
-            (self._AT_LEAST_ONE, 1, False),
-            (self._POSITIVE, 0, True),
-            (self._NOT_NEGATIVE, 0, False),
-        ):
-            for name in names:
-                value = getattr(self, name)
-                if value is None:
-                    continue
-                number = isinstance(value, (int, float)) or hasattr(value, "__float__")
-                if not number or not (value > low if strict else value >= low):
-                    raise ValueError(f"{name}={value!r} must be a number {'>' if strict else '>='} {low}.")
-        if self.dtype not in ("float32", "float64"):
-            raise ValueError(f"dtype={self.dtype!r} is unknown; choose 'float32' or 'float64'.")
-        if self.learning_rate != "auto" and not (
-            isinstance(self.learning_rate, (int, float)) and self.learning_rate > 0
-        ):
+        check_bounds(self, self._bounds)
+        check_choice("dtype", self.dtype, ("float32", "float64"))
+        if self.learning_rate != "auto" and not POSITIVE.admits(self.learning_rate):
             raise ValueError(f"learning_rate={self.learning_rate!r} must be 'auto' or a positive number.")
-        if isinstance(self.affinity_in, str) and self.affinity_in != "precomputed":
-            raise ValueError(f"affinity_in={self.affinity_in!r} is unknown; pass an Affinity, 'precomputed' or None.")
+        if not (self.affinity_in in (None, "precomputed") or isinstance(self.affinity_in, Affinity)):
+            raise ValueError(
+                f"affinity_in={self.affinity_in!r} is unknown; pass an Affinity such as UnionAffinity(), "
+                "'precomputed' or None."
+            )
+        optimizer_class(self.optimizer)
+        scheduler_class(self.scheduler)
+        if not all(callable(callback) for callback in self._callback_list()):
+            raise ValueError(f"callbacks={self.callbacks!r} must be a callable or a sequence of callables.")
+
+    def _callback_list(self) -> list[Any]:
+        if self.callbacks is None:
+            return []
+        return list(self.callbacks) if isinstance(self.callbacks, Sequence) else [self.callbacks]
 
     @property
     def _torch_dtype(self) -> torch.dtype:
@@ -266,6 +284,13 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         rows = as_rows(features, center=self._input_affinity().metric != "cosine", dtype=self._torch_dtype)
         return rows, given, kind
 
+    @staticmethod
+    def _n_points(rows: Rows | None, given: AffinityGraph | None) -> int:
+        if rows is not None:
+            return len(rows)
+        assert given is not None
+        return given.n_points
+
     def _input_affinity(self) -> Affinity:
         return self.affinity_in if isinstance(self.affinity_in, Affinity) else self._default_affinity()
 
@@ -276,12 +301,31 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             assert rows is not None
             given = self._input_affinity()(rows, random_state=seed)
         self.graph_ = given.to_scipy()
+        self._report_components()
         self.on_affinity_computation_end()
         return given
 
-    def _match(self, graph: AffinityGraph, start_nd: Tensor, seed: int, kind: OutputKind) -> None:
+    def _report_components(self) -> None:
+        """Count connected components; warn where a second one is large and the start will not say so."""
+        graph = self.graph_
+        # A symmetric graph's strong components are its components, found without a transpose.
+        count, labels = scipy.sparse.csgraph.connected_components(graph, directed=True, connection="strong")
+        self.n_connected_components_ = int(count)
+        sizes = np.sort(np.bincount(labels))
+        if (
+            count > 1
+            and sizes[-2] >= _LARGE_COMPONENT * len(labels)
+            and not (isinstance(self.init, str) and self.init == "spectral")
+        ):
+            warnings.warn(
+                f"the input graph has {count} connected components, the largest of {sizes[-1]} and {sizes[-2]} "
+                "points: distances between them carry no information; raise n_neighbors to join them.",
+                UserWarning,
+                stacklevel=4,
+            )
+
+    def _match(self, graph: AffinityGraph, start_nd: Tensor, phases: list[Phase], seed: int, kind: OutputKind) -> None:
         """Run the loop from ``start_nd`` and publish what it leaves."""
-        phases = self._phases(graph.n_points)
         state = self._make_state(graph, start_nd, seed, phases[0])
         objective = self._make_objective(state, start_nd)
         self.n_iter_ = 0
@@ -294,7 +338,10 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                 after_step=lambda: self._after_step(objective, kind),
                 progress=progress,
             )
-            outcome = run(objective, state, phases, lambda phase: self._optimizer(objective, state, phase), settings)
+            with limited_threads(1 if objective.own_threads else None):
+                outcome = run(
+                    objective, state, phases, lambda phase: self._optimizer(objective, state, phase), settings
+                )
         self._publish(objective, state, outcome, kind)
 
     def _make_state(self, graph: AffinityGraph, start_nd: Tensor, seed: int, phase: Phase) -> FitState:
@@ -320,10 +367,10 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """Count the step and call hooks and callbacks; True stops."""
         self.n_iter_ += 1
         self.on_training_step_end()
-        if self.callbacks is None:
+        callbacks = self._callback_list()
+        if not callbacks:
             return False
         self.embedding_ = kind.wrap(objective.embedding())
-        callbacks = [self.callbacks] if callable(self.callbacks) else self.callbacks
         return any([bool(callback(self, self.n_iter_)) for callback in callbacks])
 
     def _publish(self, objective: Objective, state: FitState, outcome: Outcome, kind: OutputKind) -> None:

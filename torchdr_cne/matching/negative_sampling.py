@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from torchdr_cne.forces import ForceProblem, PairForces, StepCoefficients, make_engine
+from torchdr_cne.matching.checks import COUNT, Bound, check_choice
 from torchdr_cne.matching.neighbor_embedding import NeighborEmbedding
 from torchdr_cne.matching.objective import Objective, PairwiseObjective
 from torchdr_cne.matching.pairs import Pairs
@@ -14,8 +15,6 @@ from torchdr_cne.matching.state import FitState, Phase
 from torchdr_cne.sampling import BlockLayout, NegativeSampler
 from torchdr_cne.sampling.blocks import n_shifts_for
 from torchdr_cne.similarities import Cauchy, Similarity
-
-GRADIENTS = ("auto", "pairwise", "autograd")
 
 
 @dataclass
@@ -57,13 +56,24 @@ class NegativeSamplingNeighborEmbedding(NeighborEmbedding):
     similarity: Similarity | None = None
     gradient: str = "auto"
 
-    _AT_LEAST_ONE: ClassVar[tuple[str, ...]] = (
-        *NeighborEmbedding._AT_LEAST_ONE,
-        "n_negatives",
-        "negatives_per_row",
-    )
+    _bounds: ClassVar[dict[str, Bound]] = {
+        **NeighborEmbedding._bounds,
+        "n_negatives": COUNT,
+        "negatives_per_row": COUNT,
+    }
     _default_negatives_per_row: ClassVar[int] = 64
     _default_autograd_negatives: ClassVar[int] = 16
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_choice("gradient", self.gradient, ("auto", "pairwise", "autograd"))
+        if not (self.similarity is None or isinstance(self.similarity, Similarity)):
+            raise ValueError(
+                f"similarity={self.similarity!r} must be None or a Similarity such as Cauchy() or CosineExp()."
+            )
+        reason = self._why_not_pairwise()
+        if self.gradient == "pairwise" and reason:
+            raise ValueError(f"gradient='pairwise' is not possible: {reason}; use gradient='auto'.")
 
     # ---- may be overridden --------------------------------------------------------------------------
 
@@ -111,12 +121,7 @@ class NegativeSamplingNeighborEmbedding(NeighborEmbedding):
     # ---- two ways to a gradient -------------------------------------------------------------------------
 
     def _make_objective(self, state: FitState, start_nd: Tensor) -> Objective:
-        reason = self._why_not_pairwise()
-        if self.gradient not in GRADIENTS:
-            raise ValueError(f"gradient={self.gradient!r} is unknown; choose one of {GRADIENTS}.")
-        if self.gradient == "pairwise" and reason:
-            raise ValueError(f"gradient='pairwise' is not possible: {reason}; use gradient='auto'.")
-        if self.gradient == "autograd" or reason:
+        if self.gradient == "autograd" or self._why_not_pairwise():
             return self._autograd_objective(state, start_nd)
         return self._pairwise_objective(state, start_nd)
 

@@ -7,7 +7,9 @@ from torch import Tensor
 
 from torchdr_cne.affinity import Affinity, UnionAffinity
 from torchdr_cne.matching.affinity_matcher import AffinityMatcher
+from torchdr_cne.matching.checks import COUNT, NOT_NEGATIVE, POSITIVE, Bound, check_choice
 from torchdr_cne.matching.state import FitState, Phase
+from torchdr_cne.neighbors.distances import METRICS
 from torchdr_cne.neighbors.kneighbors import Backend
 
 
@@ -42,13 +44,18 @@ class NeighborEmbedding(AffinityMatcher):
     early_exaggeration_iter: int | None = None
     repulsion_strength: float = 1.0
 
-    _AT_LEAST_ONE: ClassVar[tuple[str, ...]] = (*AffinityMatcher._AT_LEAST_ONE, "n_neighbors")
-    _POSITIVE: ClassVar[tuple[str, ...]] = (*AffinityMatcher._POSITIVE, "exaggeration", "early_exaggeration")
-    _NOT_NEGATIVE: ClassVar[tuple[str, ...]] = (
-        *AffinityMatcher._NOT_NEGATIVE,
-        "early_exaggeration_iter",
-        "repulsion_strength",
-    )
+    _bounds: ClassVar[dict[str, Bound]] = {
+        **AffinityMatcher._bounds,
+        "n_neighbors": COUNT,
+        "exaggeration": POSITIVE,
+        "early_exaggeration": POSITIVE,
+        "early_exaggeration_iter": Bound(0, integer=True),
+        "repulsion_strength": NOT_NEGATIVE,
+    }
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_choice("metric", self.metric, METRICS)
 
     @abstractmethod
     def _compute_attractive_loss(self, pairs: Any) -> Tensor:

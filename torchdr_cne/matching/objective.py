@@ -17,6 +17,7 @@ class Objective(Protocol):
     parameter: Tensor
     row_axis: int
     n_points: int
+    own_threads: bool
 
     def compute_gradients(self, state: FitState) -> None:
         """Fill ``.grad`` of the parameter and of the learned scalars for ``state.step``."""
@@ -29,6 +30,7 @@ class AutogradObjective:
     """Differentiates a loss of the embedding (n, d)."""
 
     row_axis = 1
+    own_threads = False
 
     def __init__(self, start_nd: Tensor, loss: Callable[[Tensor, FitState], Tensor]) -> None:
         self.parameter = start_nd.clone().requires_grad_(True)
@@ -66,6 +68,7 @@ class PairwiseObjective:
         self.parameter = layout.scatter(start_nd).t().contiguous().requires_grad_(True)
         self._layout = layout
         self._engine = engine
+        self.own_threads = engine.own_threads
         self._n_shifts = n_shifts
         self._coefficients = coefficients
 

@@ -13,6 +13,21 @@ from torchdr_cne.matching.state import Phase
 EARLY_MOMENTUM, LATE_MOMENTUM = 0.5, 0.8
 
 
+def optimizer_class(optimizer: str | type[Optimizer]) -> Any:
+    """Resolve the ``optimizer`` parameter; the loop gives gradients, so optimisers with closures are refused."""
+    chosen = _named_class(optimizer, torch.optim, Optimizer, "optimizer")
+    if chosen is torch.optim.LBFGS:
+        raise ValueError("optimizer='LBFGS' evaluates the loss several times a step; choose 'SGD' or 'Adam'.")
+    return chosen
+
+
+def scheduler_class(scheduler: str | type[LRScheduler] | None) -> Any:
+    """Resolve the ``scheduler`` parameter."""
+    if scheduler is None:
+        return None
+    return _named_class(scheduler, torch.optim.lr_scheduler, LRScheduler, "scheduler")
+
+
 def make_optimizer(
     optimizer: str | type[Optimizer],
     optimizer_kwargs: str | Mapping[str, Any] | None,
@@ -20,11 +35,11 @@ def make_optimizer(
     groups: list[dict[str, Any]],
 ) -> Optimizer:
     """Build the phase's optimiser over parameter ``groups``, each with its own ``lr``."""
-    optimizer_class = _named_class(optimizer, torch.optim, Optimizer, "optimizer")
+    chosen = optimizer_class(optimizer)
     momentum = EARLY_MOMENTUM if phase.early else LATE_MOMENTUM
-    automatic = {"momentum": momentum} if optimizer_class is torch.optim.SGD else {}
+    automatic = {"momentum": momentum} if chosen is torch.optim.SGD else {}
     try:
-        return optimizer_class(groups, **_keywords(optimizer_kwargs, automatic))
+        return chosen(groups, **_keywords(optimizer_kwargs, automatic))
     except TypeError as error:
         raise ValueError(f"optimizer_kwargs={optimizer_kwargs} do not fit {optimizer!r}: {error}.") from error
 
@@ -43,7 +58,7 @@ def make_scheduler(
     if scheduler is None:
         return None
     schedulers = torch.optim.lr_scheduler
-    scheduler_class = _named_class(scheduler, schedulers, LRScheduler, "scheduler")
+    chosen = scheduler_class(scheduler)
     n_iter = phase.stop - phase.start
     automatic: dict[Any, dict[str, Any]] = {
         schedulers.LinearLR: {
@@ -54,7 +69,7 @@ def make_scheduler(
         schedulers.CosineAnnealingLR: {"T_max": n_iter},
     }
     try:
-        return scheduler_class(optimizer, **_keywords(scheduler_kwargs, automatic.get(scheduler_class, {})))
+        return chosen(optimizer, **_keywords(scheduler_kwargs, automatic.get(chosen, {})))
     except TypeError as error:
         raise ValueError(
             f"scheduler_kwargs={scheduler_kwargs} do not fit {scheduler!r}: {error}; pass what it needs."

@@ -1,17 +1,25 @@
-"""Neighbours by FAISS: flat for small data, inverted lists grown until a recall target is met."""
+"""Neighbours by FAISS: flat for small data, inverted lists and joins until a recall target is met."""
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from torchdr_cne._optional import import_optional
 from torchdr_cne.neighbors import exact
 from torchdr_cne.neighbors.distances import drop_self, nearest_first, ordered_form, pair_distances
+from torchdr_cne.neighbors.join import join_pass
 
 _FLAT_BELOW = 16_384
 _CALIBRATION_ROWS = 256
+_FIRST_PROBES = 4
+_JOIN_PASSES = 3
+_SEARCH_BLOCK = 1 << 17
 _SLACK = 4
 """Extra candidates of the flat index, so that rounding in its matrix products cannot lose a neighbour."""
 _RESOLVED = 2.0**-15
@@ -26,9 +34,9 @@ class FaissConfig:
     ----------
     recall : float, default=0.98
         Share of the true neighbours to find, measured on a sample of rows against the exact answer;
-        the number of probed lists doubles until it is met.
+        a few lists are probed, then neighbours of neighbours compared, and more lists are probed until it is met.
     n_lists : int, default=None
-        Inverted lists; None is 4·√n rounded to a power of two. 0 asks for the exact flat index.
+        Inverted lists; None is √n rounded to a power of two. 0 asks for the exact flat index.
     n_probes : int, default=None
         Lists searched a query; None measures what ``recall`` needs.
     """
@@ -49,30 +57,115 @@ class FaissConfig:
 def search(
     prepared: Tensor, queries: Tensor, n_neighbors: int, metric: str, config: FaissConfig, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Return ids (q, k) int64 and distances (q, k) of the nearest other rows."""
+    """Return ids (q, k) and distances (q, k) of the nearest other rows."""
     faiss = import_optional("faiss", "backend='faiss'")
     host = prepared.detach().cpu()
     columns = ordered_form(host, metric).float().contiguous()
     n = host.shape[0]
     n_lists = _default_lists(n) if config.n_lists is None else min(config.n_lists, n)
-    # FAISS offers no trained lists for the city-block distance that pay at these sizes.
-    flat = n_lists == 0 or metric == "manhattan" or config.recall == 1.0
-    index = _flat_index(faiss, columns, metric) if flat else _list_index(faiss, columns, n_lists, seed)
-    if not flat:
-        _set_probes(index, columns, n_neighbors, config, seed)
     where = queries.cpu()
-    query_rows = columns if torch.equal(where, torch.arange(n)) else columns[where]
-    n_candidates = min(n - 1, n_neighbors + (_SLACK if flat else 0))
+    with _threads(faiss):
+        # FAISS offers no trained lists for the city-block distance that pay at these sizes.
+        if n_lists == 0 or metric == "manhattan" or config.recall == 1.0:
+            ids, distances = _search_flat(faiss, host, columns, where, n_neighbors, metric)
+        else:
+            ids, keys = _search_lists(faiss, columns, where, n_neighbors, n_lists, config, seed)
+            distances = keys / 2 if metric == "cosine" else keys.sqrt_()
+            if metric == "cosine":  # also from each other, all-zero rows are at distance 1
+                distances[(host[where] == 0).all(dim=1)] = 1.0
+            again = torch.nonzero(torch.isinf(distances[:, -1])).squeeze(1)
+            if len(again):
+                found = exact.search(host, where[again], n_neighbors, metric)
+                ids[again], distances[again] = found[0].to(ids.dtype), found[1].to(distances.dtype)
+    return ids.to(prepared.device), distances.to(prepared.device)
+
+
+@contextmanager
+def _threads(faiss: Any) -> Iterator[None]:
+    """Let FAISS use as many threads as torch does."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def _search_flat(
+    faiss: Any, host: Tensor, columns: Tensor, where: Tensor, n_neighbors: int, metric: str
+) -> tuple[Tensor, Tensor]:
+    """Search all rows; rows that float32 matrix products cannot resolve are searched exactly."""
+    n = len(columns)
+    index = faiss.IndexFlat(columns.shape[1], faiss.METRIC_L1 if metric == "manhattan" else faiss.METRIC_L2)
+    index.add(columns.numpy())
+    query_rows = columns[where]
+    n_candidates = min(n - 1, n_neighbors + _SLACK)
     found = torch.from_numpy(index.search(query_rows.numpy(), n_candidates + 1)[1])
     ids, distances = _ranked(host, where, drop_self(found, where, n_candidates), metric)
     ids, distances = ids[:, :n_neighbors].contiguous(), distances[:, :n_neighbors].contiguous()
     doubtful = torch.isinf(distances[:, -1])
-    if flat and metric != "manhattan":
+    if metric != "manhattan":
         doubtful |= _drowned(query_rows, distances[:, -1], metric)
     again = torch.nonzero(doubtful).squeeze(1)
     if len(again):
         ids[again], distances[again] = exact.search(host, where[again], n_neighbors, metric)
-    return ids.to(prepared.device), distances.to(prepared.device)
+    return ids, distances
+
+
+def _search_lists(
+    faiss: Any, columns: Tensor, where: Tensor, n_neighbors: int, n_lists: int, config: FaissConfig, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Search the nearest inverted lists, join neighbours of neighbours, and probe more until the recall is met.
+
+    Returns ids (q, k) int32 and squared distances (q, k) float32; −1 and infinity where too few were found.
+    """
+    n = len(columns)
+    index = _list_index(faiss, columns, n_lists, seed)
+    everything = torch.equal(where, torch.arange(n))
+    generator = torch.Generator().manual_seed(seed)
+    sample = where[torch.randperm(len(where), generator=generator)[:_CALIBRATION_ROWS]]
+    place = sample if everything else torch.searchsorted(where.sort().values, sample)
+    index.nprobe = index.nlist
+    farthest = _nearest_in_lists(index, columns, sample, n_neighbors)[1][:, -1:]
+
+    def recall(keys: Tensor) -> float:
+        # A neighbour as near as the true last one counts: duplicates have no order.
+        return float((keys <= farthest * (1 + 1e-6)).double().mean())
+
+    probes = _FIRST_PROBES if config.n_probes is None else config.n_probes
+    while True:
+        index.nprobe = min(probes, index.nlist)
+        if config.n_probes is None and not everything:
+            reached = recall(_nearest_in_lists(index, columns, sample, n_neighbors)[1]) >= config.recall
+            if not reached and index.nprobe < index.nlist:
+                probes *= 2
+                continue
+        ids, keys = _nearest_in_lists(index, columns, where, n_neighbors)
+        if config.n_probes is not None or not everything:
+            return ids, keys
+        for _ in range(_JOIN_PASSES):
+            if recall(keys[place]) >= config.recall:
+                break
+            ids, keys = join_pass(columns, ids, keys)
+        if recall(keys[place]) >= config.recall or index.nprobe == index.nlist:
+            return ids, keys
+        probes *= 2
+
+
+def _nearest_in_lists(index: Any, columns: Tensor, where: Tensor, n_neighbors: int) -> tuple[Tensor, Tensor]:
+    """Ids (q, k) int32 and squared distances (q, k) of the nearest others in the probed lists."""
+    ids = torch.empty((len(where), n_neighbors), dtype=torch.int32)
+    keys = torch.empty((len(where), n_neighbors), dtype=torch.float32)
+    for start in range(0, len(where), _SEARCH_BLOCK):
+        block = where[start : start + _SEARCH_BLOCK].numpy()
+        found_keys, found = index.search(columns.numpy()[block], n_neighbors + 1)
+        # Exactly one column of each row goes: the row itself, or the farthest where it was not found.
+        unwanted = found == block[:, None]
+        unwanted[~unwanted.any(axis=1), -1] = True
+        shape = (len(block), n_neighbors)
+        ids[start : start + len(block)] = torch.from_numpy(found[~unwanted].reshape(shape).astype(np.int32))
+        keys[start : start + len(block)] = torch.from_numpy(found_keys[~unwanted].reshape(shape))
+    return ids, keys.masked_fill_(ids < 0, torch.inf)
 
 
 def _ranked(host: Tensor, where: Tensor, candidates: Tensor, metric: str) -> tuple[Tensor, Tensor]:
@@ -88,45 +181,18 @@ def _drowned(query_rows: Tensor, farthest: Tensor, metric: str) -> Tensor:
 
 
 def _default_lists(n: int) -> int:
-    return 0 if n < _FLAT_BELOW else 2 ** round(2 + torch.tensor(float(n)).log2().item() / 2)
-
-
-def _flat_index(faiss: Any, columns: Tensor, metric: str) -> Any:
-    index = faiss.IndexFlat(columns.shape[1], faiss.METRIC_L1 if metric == "manhattan" else faiss.METRIC_L2)
-    index.add(columns.numpy())
-    return index
+    return 0 if n < _FLAT_BELOW else 2 ** round(math.log2(n) / 2)
 
 
 def _list_index(faiss: Any, columns: Tensor, n_lists: int, seed: int) -> Any:
     quantizer = faiss.IndexFlat(columns.shape[1], faiss.METRIC_L2)
     index = faiss.IndexIVFFlat(quantizer, columns.shape[1], n_lists, faiss.METRIC_L2)
     index.cp.seed = seed % (2**31)
-    index.cp.niter = 8
+    index.cp.niter = 4
     index.cp.min_points_per_centroid = 1
-    index.cp.max_points_per_centroid = 64
+    index.cp.max_points_per_centroid = 32
     index.train(columns.numpy())
     index.add(columns.numpy())
     index.own_fields = True
     quantizer.this.disown()
     return index
-
-
-def _set_probes(index: Any, columns: Tensor, n_neighbors: int, config: FaissConfig, seed: int) -> None:
-    """Double the probed lists until the recall on a sample of rows meets the target.
-
-    The truth is the same index with every list probed; a neighbour as near as the true last one counts.
-    """
-    if config.n_probes is not None:
-        index.nprobe = config.n_probes
-        return
-    generator = torch.Generator().manual_seed(seed)
-    sample = torch.randperm(columns.shape[0], generator=generator)[:_CALIBRATION_ROWS]
-    rows = columns[sample].numpy()
-    index.nprobe = index.nlist
-    farthest = index.search(rows, n_neighbors + 1)[0][:, -1:]
-    for n_probes in [2**i for i in range(2, 32)]:
-        index.nprobe = min(n_probes, index.nlist)
-        hits = (index.search(rows, n_neighbors + 1)[0] <= farthest).sum(axis=1)
-        # One hit is the row itself.
-        if (hits.mean() - 1) / n_neighbors >= config.recall or index.nprobe == index.nlist:
-            return

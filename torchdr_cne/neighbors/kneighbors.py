@@ -96,7 +96,7 @@ def neighbors_of_rows(
     id_dtype = torch.int32 if n < 2**31 else torch.int64
     # Data beyond float32's range have distances beyond it.
     dtype = prepared.dtype if 1e-30 < unit < 1e30 else torch.float64
-    return NeighborGraph(ids.to(id_dtype), (distances / unit).to(dtype))
+    return NeighborGraph(ids.to(id_dtype), (distances.to(torch.promote_types(distances.dtype, dtype)) / unit).to(dtype))
 
 
 def _query_ids(rows: Any, n: int) -> Tensor:

@@ -23,9 +23,7 @@ class Coloring:
     scale: "ScalarMappable | None" = None
 
 
-def color_points(
-    n: int, labels: Any, cmap: "str | Colormap | None", max_categories: int, names: Names
-) -> Coloring:
+def color_points(n: int, labels: Any, cmap: "str | Colormap | None", max_categories: int, names: Names) -> Coloring:
     """Colour n points by their labels: classes by a palette, numbers by a colour map (viridis)."""
     if labels is None:
         return Coloring(np.tile(UNLABELED, (n, 1)), np.zeros(n, dtype=bool))

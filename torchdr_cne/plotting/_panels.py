@@ -78,7 +78,5 @@ def panels(
 
 def _common_length(lengths: Mapping[str, int]) -> int:
     if len(set(lengths.values())) > 1:
-        raise ValueError(
-            f"the embeddings have different numbers of rows, {dict(lengths)}; pass the same points"
-        )
+        raise ValueError(f"the embeddings have different numbers of rows, {dict(lengths)}; pass the same points")
     return next(iter(lengths.values()))

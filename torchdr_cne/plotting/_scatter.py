@@ -150,9 +150,7 @@ def draw_points(
         linewidths=0,
         rasterized=n >= _RASTERIZED_FROM if rasterized == "auto" else rasterized,
     )
-    shared = all(
-        len(group.get_siblings(ax)) > 1 for group in (ax.get_shared_x_axes(), ax.get_shared_y_axes())
-    )
+    shared = all(len(group.get_siblings(ax)) > 1 for group in (ax.get_shared_x_axes(), ax.get_shared_y_axes()))
     ax.set_aspect("equal", adjustable="box" if shared else "datalim")
     ax.set_xticks([])
     ax.set_yticks([])

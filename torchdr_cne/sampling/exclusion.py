@@ -43,7 +43,7 @@ class NegativeSampler:
         if n_negatives > fewest:
             raise ValueError(
                 f"{n_negatives} negatives asked for, but a row has only {fewest} points left to draw from "
-                f"({n} points less its exclusions); lower n_negatives or discard_neighbors."
+                f"({n} points less its exclusions); lower negatives_per_row (n_negatives here) or exclude fewer."
             )
         self._n = n
         self._rows = rows

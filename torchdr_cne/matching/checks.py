@@ -1,0 +1,44 @@
+"""Checks of parameter values, before any work."""
+
+import math
+import numbers
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A finite number of at least ``low``, or above it; None passes, as "the method's own"."""
+
+    low: float
+    strict: bool = False
+    integer: bool = False
+
+    def admits(self, value: Any) -> bool:
+        """Tell whether ``value`` fits."""
+        kind = numbers.Integral if self.integer else numbers.Real
+        if not isinstance(value, kind) or isinstance(value, bool) or not math.isfinite(value):
+            return False
+        return value > self.low if self.strict else value >= self.low
+
+    def __str__(self) -> str:
+        return f"{'an integer' if self.integer else 'a number'} {'>' if self.strict else '>='} {self.low:g}"
+
+
+COUNT = Bound(1, integer=True)
+POSITIVE = Bound(0, strict=True)
+NOT_NEGATIVE = Bound(0)
+
+
+def check_bounds(owner: Any, bounds: dict[str, Bound]) -> None:
+    """Check each named attribute of ``owner`` that is not None."""
+    for name, bound in bounds.items():
+        value = getattr(owner, name)
+        if value is not None and not bound.admits(value):
+            raise ValueError(f"{name}={value!r} must be {bound}.")
+
+
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Raise a ValueError unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(map(repr, choices))}.")
