@@ -19,7 +19,7 @@ class Bound:
         kind = numbers.Integral if self.integer else numbers.Real
         if not isinstance(value, kind) or isinstance(value, bool) or not math.isfinite(value):
             return False
-        return value > self.low if self.strict else value >= self.low
+        return float(value) > self.low if self.strict else float(value) >= self.low
 
     def __str__(self) -> str:
         return f"{'an integer' if self.integer else 'a number'} {'>' if self.strict else '>='} {self.low:g}"

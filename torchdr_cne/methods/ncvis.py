@@ -29,6 +29,8 @@ class NCVis(NegativeSamplingNeighborEmbedding):
     max_iter: int = 400
 
     _base_learning_rate: ClassVar[float] = 1.6
+    # Slower than the embedding, which otherwise tears clusters while log Z falls.
+    _learned_learning_rate: ClassVar[float] = 0.1
     _default_negatives_per_row: ClassVar[int] = 128
 
     def _learned_scalars(self) -> dict[str, float]:
