@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types doctest wheel clean
+.PHONY: demo test lint types doctest wheel bench bench-quick bench-scaling bench-kernels clean
 
 demo: $(READY)
 	$(BIN)/torchdr-cne demo --output demo
@@ -25,6 +25,27 @@ doctest: $(READY)
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel --outdir dist .
+
+# Timings mean something on an idle machine only; `pip install -e '.[bench]'` in $(VENV) brings the peers.
+RESULTS := benchmarks/results
+THREADS ?= 2
+MILLION := NegTSNE,UMAP,InfoTSNE,umap-learn pca
+
+bench: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	$(BIN)/python -m benchmarks.run --data mnist --rounds 3 --threads $(THREADS) --output $(RESULTS)/mnist.json
+	$(BIN)/python -m benchmarks.run --data mnist-raw --methods "ours,umap-learn,PaCMAP" --rounds 3 --threads $(THREADS) --output $(RESULTS)/mnist-raw.json
+	$(BIN)/python -m benchmarks.run --data molecules --methods "$(MILLION)" --rounds 3 --threads $(THREADS) --output $(RESULTS)/molecules.json
+	$(BIN)/python -m benchmarks.report $(RESULTS)/mnist.json $(RESULTS)/mnist-raw.json $(RESULTS)/molecules.json --figure --readme README.md
+
+bench-quick: $(READY)
+	$(BIN)/python -m benchmarks.run --quick --threads $(THREADS)
+
+bench-scaling: $(READY)
+	$(BIN)/python -m benchmarks.scaling --threads $(THREADS) --output $(RESULTS)/scaling.json
+
+bench-kernels: $(READY)
+	$(BIN)/python -m benchmarks.kernels --output $(RESULTS)/kernels.json
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, %s is %d.%d; set PYTHON=python3.11" % (sys.executable, *sys.version_info[:2]) if sys.version_info < (3, 11) else 0)'

@@ -37,6 +37,13 @@ def test_the_table_has_medians_ranges_ratios_and_what_did_not_run(results):
     assert "* PaCMAP: missing (No module named 'pacmap')" in text
 
 
+def test_without_umap_learns_default_ratios_refer_to_its_pca_start(results):
+    results["runs"][1]["method"] = "umap-learn pca"
+    text = report.table(results)
+    assert "| × umap-learn pca |" in text
+    assert "| **NegTSNE** | 3.00 (2.00–4.00) | 10.0 |" in text
+
+
 def test_the_table_names_disturbed_runs(results):
     assert "Other processes" not in report.table(results)
     results["runs"][0]["others_cpu_seconds"] = 1.0

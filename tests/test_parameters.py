@@ -408,3 +408,9 @@ def test_impossible_options_are_refused_before_any_work(options, match):
 def test_infotsne_refuses_two_names_for_one_number():
     with pytest.raises(ValueError, match="s=1 and exaggeration=2 exclude each other"):
         fit(InfoTSNE, s=1, exaggeration=2)
+
+
+def test_the_compiled_definition_gives_the_same_map():
+    options = {"gradient": "autograd", "max_iter": 5}
+    plain, compiled = fit(**options).embedding_, fit(compile=True, **options).embedding_
+    np.testing.assert_allclose(compiled, plain, atol=1e-5 * np.abs(plain).max())

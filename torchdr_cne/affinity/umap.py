@@ -84,16 +84,19 @@ def _membership_scale(distances_nk: Tensor, rho: Tensor, target: float) -> Tenso
     # From 1, as umap-learn starts, where 64 halvings and doublings reach the solution.
     ordinary = ((row_mean > 1e-6) & (row_mean < 1e6)) | (row_mean == 0)
     sigma = torch.where(ordinary, 1.0, row_mean)
-    solved = torch.zeros_like(rho, dtype=torch.bool)
+    open_rows = torch.arange(len(rho), device=rho.device)
+    excess = excess.clamp_min_(0)
     for _ in range(64):
-        total = torch.exp(-excess.clamp_min(0) / sigma.unsqueeze(1)).sum(dim=1)
-        solved |= (total - target).abs() < _TOLERANCE
-        too_large = total > target
-        high = torch.where(~solved & too_large, sigma, high)
-        low = torch.where(~solved & ~too_large, sigma, low)
-        proposal = torch.where(torch.isinf(high), 2 * sigma, (low + high) / 2)
-        sigma = torch.where(solved, sigma, proposal)
-        if bool(solved.all()):
+        guess = sigma[open_rows]
+        total = torch.exp(excess / -guess.unsqueeze(1)).sum(dim=1)
+        unsolved = (total - target).abs() >= _TOLERANCE
+        open_rows, excess = open_rows[unsolved], excess[unsolved]
+        guess, too_large = guess[unsolved], total[unsolved] > target
+        high[open_rows] = torch.where(too_large, guess, high[open_rows])
+        low[open_rows] = torch.where(too_large, low[open_rows], guess)
+        upper = high[open_rows]
+        sigma[open_rows] = torch.where(torch.isinf(upper), 2 * guess, (low[open_rows] + upper) / 2)
+        if not len(open_rows):
             break
     smallest = _MIN_RELATIVE_SCALE * torch.where(rho > 0, row_mean, row_mean.mean())
     return torch.maximum(sigma, smallest).clamp_min(torch.finfo(sigma.dtype).tiny)

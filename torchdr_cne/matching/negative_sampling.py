@@ -140,7 +140,10 @@ class NegativeSamplingNeighborEmbedding(NeighborEmbedding):
         n = len(start_nd)
         drawn = min(self._drawn(self._default_autograd_negatives), n - 1)
         exclude = (state.graph.indptr, state.graph.indices) if self.discard_neighbors else None
-        state.sampler = NegativeSampler(n, torch.arange(n, device=start_nd.device), drawn, exclude)
+        sampler = NegativeSampler(n, torch.arange(n, device=start_nd.device), drawn, exclude)
+        if self.compile:  # its 64-bit constants are beyond the compiler's integer ranges
+            sampler.draw = torch.compiler.disable(sampler.draw)  # type: ignore[method-assign]
+        state.sampler = sampler
         return super()._make_objective(state, start_nd)
 
     def _drawn(self, default: int) -> int:
