@@ -59,8 +59,8 @@ def only_line(capsys):
 
 class TestFit:
     def test_writes_what_the_estimator_gives(self, fit, digits):
-        assert fit("data.npy", "--output", "out.npy", "--n_neighbors", "7", "--nu", "0.1") == 0
-        np.testing.assert_array_equal(np.load("out.npy"), python_embedding(digits[0], n_neighbors=7, nu=0.1))
+        assert fit("data.npy", "--output", "out.npy", "--n_neighbors", "12", "--nu", "0.1") == 0
+        np.testing.assert_array_equal(np.load("out.npy"), python_embedding(digits[0], n_neighbors=12, nu=0.1))
 
     def test_summary_says_what_was_done_and_stdout_stays_empty(self, fit, capsys):
         fit("data.npy", "--output", "out.npy", "--plot", "out.png")
@@ -182,8 +182,8 @@ class TestOptions:
     def test_command_line_beats_the_configuration_wherever_it_stands(self, fit, digits):
         with open("run.yaml", "w") as file:
             file.write("data: data.npy\nn-neighbors: 5\nn_negatives: 3\noutput: out.npy\nquiet: true\n")
-        assert main(["fit", "--n_neighbors", "7", "--config", "run.yaml", *QUICK]) == 0
-        np.testing.assert_array_equal(np.load("out.npy"), python_embedding(digits[0], n_neighbors=7, n_negatives=3))
+        assert main(["fit", "--n_neighbors", "12", "--config", "run.yaml", *QUICK]) == 0
+        np.testing.assert_array_equal(np.load("out.npy"), python_embedding(digits[0], n_neighbors=12, n_negatives=3))
 
     def test_dashes_equal_signs_none_and_bare_truth_are_understood(self, folder, monkeypatch):
         seen = {}

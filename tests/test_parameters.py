@@ -410,6 +410,7 @@ def test_infotsne_refuses_two_names_for_one_number():
         fit(InfoTSNE, s=1, exaggeration=2)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # the tracer looks at it
 def test_the_compiled_definition_gives_the_same_map():
     options = {"gradient": "autograd", "max_iter": 5}
     plain, compiled = fit(**options).embedding_, fit(compile=True, **options).embedding_

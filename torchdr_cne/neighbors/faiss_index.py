@@ -13,7 +13,6 @@ from torch import Tensor
 from torchdr_cne._optional import import_optional
 from torchdr_cne.neighbors import exact
 from torchdr_cne.neighbors.distances import drop_self, nearest_first, ordered_form, pair_distances
-from torchdr_cne.neighbors.join import join_pass
 
 _FLAT_BELOW = 16_384
 _CALIBRATION_ROWS = 256
@@ -145,6 +144,10 @@ def _search_lists(
             return ids, keys
         for _ in range(_JOIN_PASSES):
             if recall(keys[place]) >= config.recall:
+                break
+            try:
+                from torchdr_cne.neighbors.join import join_pass
+            except ImportError:  # without Numba more lists are probed instead
                 break
             ids, keys = join_pass(columns, ids, keys)
         if recall(keys[place]) >= config.recall or index.nprobe == index.nlist:
