@@ -28,6 +28,7 @@ class InfoTSNE(NegativeSamplingNeighborEmbedding):
 
     s: float | None = None
     n_negatives: int = 256
+    max_iter: int = 250
 
     _base_learning_rate: ClassVar[float] = 1.5
     _default_negatives_per_row: ClassVar[int] = 256

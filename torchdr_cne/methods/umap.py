@@ -42,7 +42,6 @@ class UMAP(NegativeSamplingNeighborEmbedding):
     b: float | None = None
     set_op_mix_ratio: float = 1.0
     local_connectivity: float = 1.0
-    max_iter: int = 350
 
     _base_learning_rate: ClassVar[float] = 0.6
     _max_row_gradient: ClassVar[float | None] = 4.0
