@@ -31,7 +31,7 @@ class FaissConfig:
 
     Attributes
     ----------
-    recall : float, default=0.98
+    recall : float, default=0.99
         Share of the true neighbours to find, measured on a sample of rows against the exact answer;
         a few lists are probed, then neighbours of neighbours compared, and more lists are probed until it is met.
     n_lists : int, default=None
@@ -40,7 +40,7 @@ class FaissConfig:
         Lists searched a query; None measures what ``recall`` needs.
     """
 
-    recall: float = 0.98
+    recall: float = 0.99
     n_lists: int | None = None
     n_probes: int | None = None
 

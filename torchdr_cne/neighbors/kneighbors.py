@@ -42,7 +42,7 @@ def kneighbors(
     metric : {"euclidean", "cosine", "manhattan"}, default="euclidean"
         Cosine is 1 − cos; an all-zero row is at distance 1 from every row.
     backend : {"auto", "torch", "keops", "faiss"} or FaissConfig, default="auto"
-        "torch" and "keops" are exact; "faiss" meets a recall target, 0.98 unless a `FaissConfig` says
+        "torch" and "keops" are exact; "faiss" meets a recall target, 0.99 unless a `FaissConfig` says
         otherwise. "auto" is exact below 4 096 rows and FAISS above.
     rows : array-like of int, default=None
         Query only these rows (against all); None queries every row.
