@@ -388,13 +388,23 @@ def test_a_spectrum_parameter_without_effect_warns():
     [
         ({"s": 0, "nu": 1.0}, "exclude each other"),
         ({"s": 0, "Z_bar": 1.0}, "exclude each other"),
-        ({"nu": -1.0}, "must be positive"),
+        ({"nu": -1.0}, "nu=-1.0 must be a number > 0"),
         ({"learning_rate": -1.0}, "learning_rate=-1.0 must be 'auto' or a positive number"),
         ({"optimizer": "Newton"}, "optimizer='Newton' is unknown"),
         ({"scheduler": "Lunar"}, "scheduler='Lunar' is unknown"),
         ({"gradient": "fast"}, "gradient='fast' is unknown"),
         ({"max_iter": 0}, "max_iter=0 must be an integer >= 1"),
         ({"n_components": "2"}, "n_components='2' must be an integer >= 1"),
+        ({"s": float("nan")}, "s=nan must be a finite number"),
+        ({"max_iter": None}, "max_iter=None must be an integer >= 1"),
+        ({"n_neighbors": 2.5}, "n_neighbors=2.5 must be an integer >= 1"),
+        ({"scheduler": "ReduceLROnPlateau"}, "needs a metric at each step"),
+        ({"optimizer": "LBFGS"}, "needs closures or sparse gradients"),
+        ({"affinity_in": np.eye(3)}, "pass an Affinity such as"),
+        ({"callbacks": 3}, "callbacks=3 must be a callable"),
+        ({"similarity": "cosine"}, "similarity='cosine' must be None or a Similarity"),
+        ({"device": "nonsense"}, "device='nonsense' is unknown"),
+        ({"init": np.zeros((500, 2))}, "all rows of the init array are equal"),
         ({"exaggeration": 0}, "exaggeration=0 must be a number > 0"),
         ({"n_jobs": 0}, "n_jobs=0 has no meaning"),
         ({"random_state": "seed"}, "random_state='seed' must be None"),
@@ -415,3 +425,51 @@ def test_the_compiled_definition_gives_the_same_map():
     options = {"gradient": "autograd", "max_iter": 5}
     plain, compiled = fit(**options).embedding_, fit(compile=True, **options).embedding_
     np.testing.assert_allclose(compiled, plain, atol=1e-5 * np.abs(plain).max())
+
+
+@pytest.mark.parametrize("how", ["callback", "Ctrl-C"])
+def test_a_fit_that_stops_early_never_hands_out_nan(how):
+    class Broken(NegTSNE):
+        def _compute_attractive_loss(self, pairs):
+            return pairs.log_q_edges * float("nan")
+
+    def stop(estimator, step):
+        if how == "Ctrl-C":
+            signal.raise_signal(signal.SIGINT)
+        return step == 3
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        with pytest.raises(FloatingPointError, match="became NaN or infinite"):
+            fit(Broken, callbacks=stop, check_interval=50)
+
+
+@pytest.mark.parametrize("hook", ["_loss_of_pairs", "_force_parameters", "_learned_scalars"])
+def test_forces_are_not_trusted_below_any_hook_they_depend_on(hook):
+    changed = type("Changed", (NCVis,), {hook: lambda self, *args: getattr(NCVis, hook)(self, *args)})
+    assert f"{hook} is overridden below" in changed()._why_not_pairwise()
+
+
+def test_forces_must_cover_the_learned_scalars():
+    class Two(NCVis):
+        def _learned_scalars(self):
+            return {"log_z": 0.0, "other": 3.0}
+
+        def _pair_forces(self):
+            return NCVis._pair_forces(self)
+
+    assert "derivatives for 1 of 2 learned scalars" in Two()._why_not_pairwise()
+
+
+def test_points_without_an_edge_are_named():
+    graph = fit().graph_.tolil()
+    graph[7, :] = 0
+    graph[:, 7] = 0
+    with pytest.warns(UserWarning, match="1 rows of the input graph have no edge, first row 7"):
+        NegTSNE(random_state=0, max_iter=5).fit(X, graph=graph.tocsr())
+
+
+@pytest.mark.parametrize("make", [lambda: CosineExp(0), lambda: UMAP(a=-1.0, b=1.0).fit(X)])
+def test_an_impossible_similarity_is_refused(make):
+    with pytest.raises(ValueError, match="must be a positive number"):
+        make()

@@ -21,6 +21,12 @@ def squared_distance(z_i: Tensor, z_j: Tensor) -> Tensor:
     return (z_i - z_j).square().sum(dim=-1)
 
 
+def _check_positive(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 < value < np.inf:
+            raise ValueError(f"{name}={value!r} must be a positive number.")
+
+
 @dataclass(frozen=True)
 class Cauchy(Similarity):
     """Cauchy kernel and UMAP's two-parameter curve: q = 1 / (1 + a d^{2b}).
@@ -37,6 +43,9 @@ class Cauchy(Similarity):
     a: float = 1.0
     b: float = 1.0
     floor: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_positive(a=self.a, b=self.b)
 
     def __call__(self, z_i: Tensor, z_j: Tensor) -> Tensor:
         """Return log q = −log1p(a (d² + floor)^b)."""
@@ -62,6 +71,9 @@ class StudentT(Similarity):
 
     dof: float = 1.0
 
+    def __post_init__(self) -> None:
+        _check_positive(dof=self.dof)
+
     def __call__(self, z_i: Tensor, z_j: Tensor) -> Tensor:
         """Return log q = −dof · log1p(d²/dof)."""
         return -self.dof * torch.log1p(squared_distance(z_i, z_j) / self.dof)
@@ -75,6 +87,9 @@ class CosineExp(Similarity):
     """
 
     temperature: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_positive(temperature=self.temperature)
 
     def __call__(self, z_i: Tensor, z_j: Tensor) -> Tensor:
         """Return log q = (cos(z_i, z_j) − 1)/τ."""

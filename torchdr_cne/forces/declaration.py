@@ -36,3 +36,13 @@ class PairForces:
     normaliser: PairFunction | None = None
     attractive_scalar: PairFunction | None = None
     repulsive_scalar: PairFunction | None = None
+
+    def __post_init__(self) -> None:
+        if (self.attractive_scalar is None) != (self.repulsive_scalar is None):
+            raise ValueError("PairForces needs attractive_scalar and repulsive_scalar together, or neither.")
+        for name, function in vars(self).items():
+            if function is not None and (function.__closure__ or function.__defaults__):
+                raise ValueError(
+                    f"PairForces.{name} must be a plain function of (d2, p, power) without defaults or captured "
+                    "variables; pass numbers through _force_parameters."
+                )

@@ -69,6 +69,8 @@ def _given(init: Any, n: int, n_components: int) -> Tensor:
             f"the init array must have shape (n_samples, n_components) = {(n, n_components)}, got {array.shape}."
         )
     check_finite(array, "init")
+    if n > 1 and (array == array[0]).all():
+        raise ValueError("all rows of the init array are equal, and forces between equal points vanish; add noise.")
     return torch.from_numpy(array.astype(np.float64 if array.dtype == np.float64 else np.float32))
 
 

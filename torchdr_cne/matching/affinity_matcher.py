@@ -75,7 +75,7 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     device : "auto", str or torch.device, default="auto"
         "auto" is the input tensor's device, else CUDA where there is one, else the CPU.
     dtype : {"float32", "float64"}, default="float32"
-        Arithmetic and result.
+        Arithmetic and result. On a CPU only float32 has compiled kernels; float64 is many times slower.
     random_state : int, RandomState, Generator or None, default=None
         Seed of every draw; None takes fresh entropy. Global random state is never touched.
     n_jobs : int or None, default=None
@@ -99,7 +99,7 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     n_iter_ : int
         Iterations done.
     learning_rate_ : float
-        The learning rate at the start of the last phase.
+        The last phase's learning rate before the scheduler; ``history_`` has the scheduled ones.
     history_ : dict of str to list
         ``step``, ``learning_rate``, ``grad_norm`` and learned scalars at every check.
     n_features_in_, feature_names_in_
@@ -251,7 +251,8 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         check_choice("dtype", self.dtype, ("float32", "float64"))
         if self.learning_rate != "auto" and not POSITIVE.admits(self.learning_rate):
             raise ValueError(f"learning_rate={self.learning_rate!r} must be 'auto' or a positive number.")
-        if not (self.affinity_in in (None, "precomputed") or isinstance(self.affinity_in, Affinity)):
+        precomputed = isinstance(self.affinity_in, str) and self.affinity_in == "precomputed"
+        if not (self.affinity_in is None or precomputed or isinstance(self.affinity_in, Affinity)):
             raise ValueError(
                 f"affinity_in={self.affinity_in!r} is unknown; pass an Affinity such as UnionAffinity(), "
                 "'precomputed' or None."
@@ -278,6 +279,7 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                 raise ValueError("affinity_in='precomputed' takes the graph as X; leave graph= out.")
             given = graph_from_user(X)
             self.n_features_in_ = given.n_points
+            self.__dict__.pop("feature_names_in_", None)
             return None, given, OutputKind(X.device if isinstance(X, Tensor) else None)
         features, kind = read_features(self, X)
         given = None if graph is None else graph_from_user(graph, len(features))
@@ -311,6 +313,14 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         # A symmetric graph's strong components are its components, found without a transpose.
         count, labels = scipy.sparse.csgraph.connected_components(graph, directed=True, connection="strong")
         self.n_connected_components_ = int(count)
+        alone = np.flatnonzero(np.diff(graph.indptr) == 0)
+        if len(alone):
+            warnings.warn(
+                f"{len(alone)} rows of the input graph have no edge, first row {alone[0]}: only repulsion places "
+                "these points; drop them or add edges.",
+                UserWarning,
+                stacklevel=4,
+            )
         sizes = np.sort(np.bincount(labels))
         if (
             count > 1
@@ -374,8 +384,14 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return any([bool(callback(self, self.n_iter_)) for callback in callbacks])
 
     def _publish(self, objective: Objective, state: FitState, outcome: Outcome, kind: OutputKind) -> None:
-        """Set the fitted attributes."""
-        self.embedding_ = kind.wrap(objective.embedding())
+        """Set the fitted attributes; an embedding that is not finite is an error and not a result."""
+        embedding = objective.embedding()
+        if not bool(torch.isfinite(embedding).all()):
+            raise FloatingPointError(
+                f"the embedding became NaN or infinite by iteration {outcome.n_iter} with learning rate "
+                f"{self.learning_rate_:.4g}; lower learning_rate, or check the loss hooks of a method of your own."
+            )
+        self.embedding_ = kind.wrap(embedding)
         self.history_ = outcome.history
         for name, value in state.learned.items():
             setattr(self, f"{name}_", float(value.detach()))

@@ -22,19 +22,24 @@ class Bound:
         return float(value) > self.low if self.strict else float(value) >= self.low
 
     def __str__(self) -> str:
+        if self.low == -math.inf:
+            return "a finite number"
         return f"{'an integer' if self.integer else 'a number'} {'>' if self.strict else '>='} {self.low:g}"
 
 
 COUNT = Bound(1, integer=True)
 POSITIVE = Bound(0, strict=True)
 NOT_NEGATIVE = Bound(0)
+FINITE = Bound(-math.inf)
 
 
 def check_bounds(owner: Any, bounds: dict[str, Bound]) -> None:
-    """Check each named attribute of ``owner`` that is not None."""
+    """Check each named attribute of ``owner``; None passes where the class's own default is None."""
     for name, bound in bounds.items():
         value = getattr(owner, name)
-        if value is not None and not bound.admits(value):
+        if value is None and getattr(type(owner), name) is None:
+            continue
+        if not bound.admits(value):
             raise ValueError(f"{name}={value!r} must be {bound}.")
 
 

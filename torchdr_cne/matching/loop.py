@@ -100,9 +100,7 @@ def _run_phase(
         assert gradient is not None
         # Recorded on the device, read at the next check: the host does not wait for it.
         first_bad = torch.where(torch.isfinite(gradient.sum()), first_bad, first_bad.clamp_max(step))
-        is_check = step == phase.stop - 1 or (step + 1) % settings.check_interval == 0
-        if is_check:
-            mean_square = gradient.square().sum() / objective.n_points
+        mean_square = gradient.square().sum() / objective.n_points
         if settings.max_row_gradient is not None:
             _shorten_rows(gradient, objective.row_axis, settings.max_row_gradient)
         rate = optimizer.param_groups[0]["lr"]
@@ -111,6 +109,7 @@ def _run_phase(
             scheduler.step()
         outcome.n_iter = step + 1
         stop = settings.after_step()
+        is_check = stop or step == phase.stop - 1 or (step + 1) % settings.check_interval == 0
         if is_check:
             _raise_if_diverged(first_bad, optimizer.param_groups[0].get("initial_lr", rate))
             grad_norm = float(mean_square.sqrt())

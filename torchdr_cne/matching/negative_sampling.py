@@ -127,8 +127,12 @@ class NegativeSamplingNeighborEmbedding(NeighborEmbedding):
 
     def _why_not_pairwise(self) -> str:
         """Return why the declared forces cannot stand for this estimator's loss; "" if they can."""
-        if self._pair_forces() is None:
+        forces = self._pair_forces()
+        if forces is None:
             return f"{type(self).__name__} declares no _pair_forces"
+        learns = forces.attractive_scalar is not None and forces.repulsive_scalar is not None
+        if len(self._learned_scalars()) != int(learns):
+            return f"_pair_forces has derivatives for {int(learns)} of {len(self._learned_scalars())} learned scalars"
         if self.similarity is not None and self.similarity != self._default_similarity():
             return f"similarity={self.similarity!r} is not the one the forces were derived for"
         depth = {name: _defined_at(type(self), name) for name in _DEFINING_HOOKS}
@@ -196,8 +200,12 @@ _DEFINING_HOOKS = (
     "_compute_attractive_loss",
     "_compute_repulsive_loss",
     "_compute_loss",
+    "_loss_of_pairs",
     "_make_pairs",
+    "_similarity",
     "_default_similarity",
+    "_learned_scalars",
+    "_force_parameters",
 )
 
 

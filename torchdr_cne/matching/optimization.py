@@ -16,8 +16,11 @@ EARLY_MOMENTUM, LATE_MOMENTUM = 0.5, 0.8
 def optimizer_class(optimizer: str | type[Optimizer]) -> Any:
     """Resolve the ``optimizer`` parameter; the loop gives gradients, so optimisers with closures are refused."""
     chosen = _named_class(optimizer, torch.optim, Optimizer, "optimizer")
-    if chosen is torch.optim.LBFGS:
-        raise ValueError("optimizer='LBFGS' evaluates the loss several times a step; choose 'SGD' or 'Adam'.")
+    if chosen in (torch.optim.LBFGS, torch.optim.SparseAdam):
+        raise ValueError(
+            f"optimizer={chosen.__name__!r} needs closures or sparse gradients, which the loop does not give; "
+            "choose 'SGD' or 'Adam'."
+        )
     return chosen
 
 
@@ -25,7 +28,10 @@ def scheduler_class(scheduler: str | type[LRScheduler] | None) -> Any:
     """Resolve the ``scheduler`` parameter."""
     if scheduler is None:
         return None
-    return _named_class(scheduler, torch.optim.lr_scheduler, LRScheduler, "scheduler")
+    chosen = _named_class(scheduler, torch.optim.lr_scheduler, LRScheduler, "scheduler")
+    if chosen is torch.optim.lr_scheduler.ReduceLROnPlateau:
+        raise ValueError("scheduler='ReduceLROnPlateau' needs a metric at each step; choose another, or 'LinearLR'.")
+    return chosen
 
 
 def make_optimizer(

@@ -8,6 +8,7 @@ from torch import Tensor
 from torchdr_cne.forces import PairForces
 from torchdr_cne.losses import log_add_positive, log_normaliser
 from torchdr_cne.matching import NegativeSamplingNeighborEmbedding, Pairs
+from torchdr_cne.matching.checks import FINITE, Bound
 
 
 class InfoTSNE(NegativeSamplingNeighborEmbedding):
@@ -30,6 +31,7 @@ class InfoTSNE(NegativeSamplingNeighborEmbedding):
     n_negatives: int = 256
     max_iter: int = 250
 
+    _bounds: ClassVar[dict[str, Bound]] = {**NegativeSamplingNeighborEmbedding._bounds, "s": FINITE}
     _base_learning_rate: ClassVar[float] = 1.5
     _default_negatives_per_row: ClassVar[int] = 256
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torchdr_cne.forces import PairForces
 from torchdr_cne.losses import classified_as_data, classified_as_noise
 from torchdr_cne.matching import NegativeSamplingNeighborEmbedding, Pairs, Phase
+from torchdr_cne.matching.checks import FINITE, POSITIVE, Bound
 
 
 class NegTSNE(NegativeSamplingNeighborEmbedding):
@@ -37,6 +38,12 @@ class NegTSNE(NegativeSamplingNeighborEmbedding):
     nu: float | None = None
     max_iter: int = 350
 
+    _bounds: ClassVar[dict[str, Bound]] = {
+        **NegativeSamplingNeighborEmbedding._bounds,
+        "s": FINITE,
+        "Z_bar": POSITIVE,
+        "nu": POSITIVE,
+    }
     _base_learning_rate: ClassVar[float] = 2.0
     _default_negatives_per_row: ClassVar[int] = 128
 
@@ -70,8 +77,6 @@ class NegTSNE(NegativeSamplingNeighborEmbedding):
         nu = self.nu if self.nu is not None else 1.0
         if self.Z_bar is not None:
             nu = self.n_negatives * self.Z_bar / n**2
-        if not nu > 0:
-            raise ValueError(f"{given} must be positive.")
         return math.log(nu)
 
 
