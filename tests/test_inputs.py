@@ -278,7 +278,11 @@ class TestRows:
         np.testing.assert_array_equal(as_rows(X, center=False).values, X)
 
     def test_large_finite_values_are_not_taken_for_infinity(self):
-        check_finite(np.full((3, 4), 1e308))
+        X = np.full((3, 4), 1e308)
+        check_finite(X)
+        X[2, 1] = np.inf
+        with pytest.raises(ValueError, match=r"1 value\(s\), first in row 2"):
+            check_finite(X)
 
     @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
     def test_bad_values_are_counted_over_blocks_of_rows(self, kind):
