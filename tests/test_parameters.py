@@ -473,3 +473,11 @@ def test_points_without_an_edge_are_named():
 def test_an_impossible_similarity_is_refused(make):
     with pytest.raises(ValueError, match="must be a positive number"):
         make()
+
+
+@pytest.mark.parametrize("gradient", ["pairwise", "autograd"])
+def test_more_negatives_than_points_are_cut_to_all_others_with_a_warning(gradient):
+    options = {"gradient": gradient, "random_state": 0, "max_iter": 20}
+    with pytest.warns(UserWarning, match="negatives_per_row=900 is more than the 59 other points"):
+        many = NegTSNE(negatives_per_row=900, **options).fit(X[:60]).embedding_
+    np.testing.assert_array_equal(many, NegTSNE(negatives_per_row=59, **options).fit(X[:60]).embedding_)

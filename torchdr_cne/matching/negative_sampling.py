@@ -1,5 +1,6 @@
 """Neighbour embeddings whose repulsion is sampled: all contrastive methods."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -142,7 +143,7 @@ class NegativeSamplingNeighborEmbedding(NeighborEmbedding):
     def _autograd_objective(self, state: FitState, start_nd: Tensor) -> Objective:
         assert isinstance(state, SampledState)
         n = len(start_nd)
-        drawn = min(self._drawn(self._default_autograd_negatives), n - 1)
+        drawn = self._drawn(self._default_autograd_negatives, n)
         exclude = (state.graph.indptr, state.graph.indices) if self.discard_neighbors else None
         sampler = NegativeSampler(n, torch.arange(n, device=start_nd.device), drawn, exclude)
         if self.compile:  # its 64-bit constants are beyond the compiler's integer ranges
@@ -150,9 +151,16 @@ class NegativeSamplingNeighborEmbedding(NeighborEmbedding):
         state.sampler = sampler
         return super()._make_objective(state, start_nd)
 
-    def _drawn(self, default: int) -> int:
-        """Number of negatives to draw a row."""
-        return default if self.negatives_per_row is None else self.negatives_per_row
+    def _drawn(self, default: int, n: int) -> int:
+        """Number of negatives to draw a row: at most all others."""
+        if self.negatives_per_row is not None and self.negatives_per_row >= n:
+            warnings.warn(
+                f"negatives_per_row={self.negatives_per_row} is more than the {n - 1} other points; "
+                f"{n - 1} are drawn, with the same objective.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return min(default if self.negatives_per_row is None else self.negatives_per_row, n - 1)
 
     def _pairwise_objective(self, state: FitState, start_nd: Tensor) -> Objective:
         problem, n_shifts = self._force_problem(state, start_nd)
@@ -172,7 +180,7 @@ class NegativeSamplingNeighborEmbedding(NeighborEmbedding):
         """Lay points out in blocks; return the problem and the number of shifts a step."""
         n = len(start_nd)
         layout = BlockLayout.random(n, state.seed, start_nd.device)
-        n_shifts = n_shifts_for(self._drawn(self._default_negatives_per_row), layout.n_blocks)
+        n_shifts = n_shifts_for(self._drawn(self._default_negatives_per_row, n), layout.n_blocks)
         n_allowed = torch.full_like(start_nd[:, 0], n - 1)
         if self.discard_neighbors:
             n_allowed -= state.graph.indptr.diff()
