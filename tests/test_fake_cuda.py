@@ -53,10 +53,11 @@ def test_the_fast_step_traces_on_cuda(method, exclude):
     engine = TileForces(ForceProblem(problem.layout, problem.graph, problem.forces, problem.draw_weights, exclude))
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         layout = BlockLayout(on_cuda(mode, problem.layout.slot_of), on_cuda(mode, problem.layout.occupied))
-        graph = AffinityGraph(
-            *(on_cuda(mode, x) for x in (problem.graph.indptr, problem.graph.indices, problem.graph.weights))
+        graph = problem.slot_graph
+        engine._graph = AffinityGraph(*(on_cuda(mode, x) for x in (graph.indptr, graph.indices, graph.weights)))
+        engine._problem = ForceProblem(
+            layout, problem.graph, problem.forces, on_cuda(mode, problem.draw_weights), exclude
         )
-        engine._problem = ForceProblem(layout, graph, problem.forces, on_cuda(mode, problem.draw_weights), exclude)
         for name in ("_rows", "_columns", "_row_weights", "_meeting"):
             setattr(engine, name, on_cuda(mode, getattr(engine, name)))
         z_ds = on_cuda(mode, problem.layout.scatter(z).t().contiguous())

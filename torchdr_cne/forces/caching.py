@@ -1,18 +1,22 @@
 """Keep compiled kernels between processes, keyed by what they were compiled from."""
 
+import contextlib
 import hashlib
 import warnings
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 from torchdr_cne.forces.declaration import PairForces
 
 
 class _ContentCache(FunctionCache):
-    """Numba's cache keys a closure by pickling what it captures, which differs in every process."""
+    """A cache with files of their own for each content and signature.
+
+    Numba's own keys a closure by pickling what it captures, which differs in every process, and lets processes that
+    compile different methods at the same time write each other's files.
+    """
 
     def __init__(self, function: Any, content: str) -> None:
         self._content = content
@@ -21,10 +25,22 @@ class _ContentCache(FunctionCache):
     def load_overload(self, signature: Any, target_context: Any) -> Any:
         """Return cached code, or None: compiling again is the cure for any cache that cannot be read."""
         try:
+            self._choose_file(signature, target_context)
             return super().load_overload(signature, target_context)
         except Exception as error:
             warnings.warn(f"cached kernels cannot be read ({error!r}); compiling again.", UserWarning, stacklevel=2)
             return None
+
+    def save_overload(self, signature: Any, data: Any) -> None:
+        """Save compiled code; a full or read-only disk only costs the next process a compilation."""
+        self._choose_file(signature, data.target_context)
+        with contextlib.suppress(OSError):
+            super().save_overload(signature, data)
+
+    def _choose_file(self, signature: Any, target_context: Any) -> None:
+        key = repr(self._index_key(signature, target_context.codegen()))
+        name = f"{self._impl.filename_base}-{hashlib.sha256(key.encode()).hexdigest()[:24]}"
+        self._cache_file = IndexDataCacheFile(self._cache_path, name, self._impl.locator.get_source_stamp())
 
     def _index_key(self, signature: Any, codegen: Any) -> tuple[Any, ...]:
         return signature, codegen.magic_tuple(), self._content
@@ -41,16 +57,15 @@ def cache_by_content(dispatcher: Any, content: tuple[PairForces, int]) -> None:
         return
 
 
-@lru_cache(maxsize=1)
-def _sources() -> str:
-    """Hash what the kernels are written in; Numba itself looks at one file only."""
-    folder = Path(__file__).parent
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))).hexdigest()
+_SOURCES = hashlib.sha256(
+    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+).hexdigest()
+"""What the kernels are written in; Numba itself looks at one file only."""
 
 
 def _content_key(forces: PairForces, n_components: int) -> str | None:
     """Hash the declared functions' code and numeric globals; None if they use anything else."""
-    parts: list[str] = [str(n_components), _sources()]
+    parts: list[str] = [str(n_components), _SOURCES]
     for name, function in vars(forces).items():
         if function is None:
             continue

@@ -1,7 +1,7 @@
-"""Compiled row-owned forces (Numba): one pair of kernels a method and dimension.
+"""Compiled row-owned forces (Numba): a few passes over blocks a method and dimension.
 
-Every kernel works on row blocks [first, last) and writes only their rows, so any split over threads gives the same
-bits. Within a row the tiles come in the order of the shifts and the edges in the order of the columns.
+A pass works on any range of blocks or windows and writes what no other range writes, so any split over threads gives
+the same bits. A block's tiles are summed in the order of the shifts, a row's edges in the order of the graph.
 """
 
 from functools import lru_cache
@@ -10,13 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from torchdr_cne.forces import row_kernels_2d, row_kernels_nd
+from torchdr_cne.forces import edge_kernels, tile_kernels
 from torchdr_cne.forces.caching import cache_by_content
 from torchdr_cne.forces.declaration import PairForces
 from torchdr_cne.forces.numerics import jit, power, prefer_wide_vectors, single_precision
-from torchdr_cne.forces.row_kernels_nd import squared_distance
+from torchdr_cne.forces.slices import WINDOW_BLOCKS
+from torchdr_cne.forces.vectors import LANES
+from torchdr_cne.sampling import BLOCK_SIZE
 
 _F = np.float32
+_WINDOW_ROWS = WINDOW_BLOCKS * BLOCK_SIZE
+_WINDOW_SLICES = _WINDOW_ROWS // LANES
 
 
 @jit
@@ -26,7 +30,10 @@ def _nothing(d2, p, power):
 
 @lru_cache(maxsize=64)
 def compiled_kernels(forces: PairForces, n_components: int) -> SimpleNamespace:
-    """Return the kernels ``totals_and_shares`` (None unless normalised) and ``forces`` of a declaration."""
+    """Return the passes of a declaration, in their order; the first two are None unless it is normalised.
+
+    ``meet_totals`` and ``shares``, ``meet_forces`` and ``gradient``.
+    """
     f = SimpleNamespace(
         **{
             name: _nothing if function is None else jit(single_precision(function))
@@ -36,13 +43,16 @@ def compiled_kernels(forces: PairForces, n_components: int) -> SimpleNamespace:
         learns=forces.attractive_scalar is not None,
     )
     f.edge_coefficient = _edge_coefficient(f)
-    any_tile = row_kernels_nd.make(f)
-    rows = row_kernels_2d.make(f) if n_components == 2 else any_tile
+    tiles, edges = tile_kernels.make(f, n_components), edge_kernels.make(f, n_components)
+    f.squared_distance = _squared_distance(n_components)
     kernels = SimpleNamespace(
-        totals_and_shares=_totals_and_shares(f, rows, any_tile) if f.normalised else None,
-        forces=_forces(f, rows, any_tile),
+        point_width=edges.width,
+        meet_totals=_meet_totals(tiles, n_components) if f.normalised else None,
+        shares=_shares(f, edges, n_components) if f.normalised else None,
+        meet_forces=_meet_forces(f, tiles, n_components),
+        gradient=_gradient(f, edges, n_components),
     )
-    for kernel in vars(kernels).values():
+    for kernel in (kernels.meet_totals, kernels.shares, kernels.meet_forces, kernels.gradient):
         if kernel is not None:
             cache_by_content(kernel, (forces, n_components))
     return kernels
@@ -64,82 +74,141 @@ def _edge_coefficient(f: SimpleNamespace) -> Any:
     return edge_coefficient
 
 
-def _totals_and_shares(f: SimpleNamespace, rows: SimpleNamespace, any_tile: SimpleNamespace) -> Any:
-    """First pass of normalised losses: S_i over the negatives, then Σ_j w_ij / (q_ij + S_i)."""
-    normaliser, edge_share = f.normaliser, rows.edge_share
-    tile_total, own_tile_total = rows.tile_total, any_tile.tile_total
+def _squared_distance(d: int) -> Any:
+    @jit
+    def squared_distance(points, i, j):
+        d2 = _F(0)
+        for c in range(d):
+            d2 += (points[i, c] - points[j, c]) * (points[i, c] - points[j, c])
+        return d2
+
+    return squared_distance
+
+
+@jit
+def _store_points(z, a, points):
+    for c in range(z.shape[0]):
+        for k in range(a * 64, a * 64 + 64):
+            points[k, c] = z[c, k]
+
+
+def _meet_totals(tiles: SimpleNamespace, d: int) -> Any:
+    tile_total, scratch_size = tiles.total, tiles.scratch_size
 
     @jit
-    def totals_and_shares(
-        first, last, z, shifts, mask, sizes, draw_weights, indptr, indices, weights, p, met, totals, shares
-    ):
+    def meet_totals(first, last, z, shifts, mask, sizes, p, points, met_totals):
+        """Σ q of each row over each of its block's meetings, (blocks, shifts, 64)."""
         prefer_wide_vectors()
-        n_blocks = len(sizes)
+        scratch = np.empty(scratch_size, _F)
         for a in range(first, last):
-            start = a * 64
-            for s in shifts:
-                b = (s - a) % n_blocks
-                if b != a:
-                    tile_total(z, a, b, sizes, mask, p, totals)
-                else:
-                    own_tile_total(z, a, b, sizes, mask, p, totals)
-            for i in range(start, start + sizes[a]):
+            _store_points(z, a, points)
+            for t in range(len(shifts)):
+                b = (shifts[t] - a) % len(sizes)
+                if a <= b:
+                    tile_total(z, a, b, sizes[a], mask, p, scratch, met_totals[a, t], met_totals[b, t])
+
+    return meet_totals
+
+
+def _shares(f: SimpleNamespace, edges: SimpleNamespace, d: int) -> Any:
+    normaliser, squared_distance = f.normaliser, f.squared_distance
+    edge_share, scratch_size = edges.share, edges.scratch_size
+
+    @jit
+    def shares(first, last, met_totals, draw_weights, rows, starts, columns, weights, points, p, met, totals, scale):
+        """S_i of each row, and its weight in the forces of its negatives: Σ_j w_ij / (q_ij + S_i), draws weighted."""
+        prefer_wide_vectors()
+        n_blocks, n_shifts = met_totals.shape[0], met_totals.shape[1]
+        scratch = np.empty(scratch_size, _F)
+        for window in range(first, last):
+            for a in range(window * WINDOW_BLOCKS, min((window + 1) * WINDOW_BLOCKS, n_blocks)):
+                for k in range(64):
+                    total = _F(0)
+                    for t in range(n_shifts):
+                        total += met_totals[a, t, k]
+                    totals[a * 64 + k] = total
+            for s in range(window * _WINDOW_SLICES, min((window + 1) * _WINDOW_SLICES, len(starts) - 1)):
+                slice_rows = rows[s * 16 : s * 16 + 16]
                 if len(met):
-                    for e in range(indptr[i], indptr[i + 1]):
-                        if met[(a + indices[e] // 64) % n_blocks]:
-                            totals[i] -= normaliser(squared_distance(z, i, indices[e]), p, power)
-                totals[i] *= draw_weights[i]
-                shares[i] = edge_share(z, i, indptr[i], indptr[i + 1], indices, weights, p, totals[i])
+                    for e in range(starts[s], starts[s + 1]):
+                        i, j = slice_rows[(e - starts[s]) % 16], columns[e]
+                        if weights[e] > 0 and met[(i // 64 + j // 64) % n_blocks]:
+                            totals[i] -= normaliser(squared_distance(points, i, j), p, power)
+                for v in range(16):
+                    totals[slice_rows[v]] *= draw_weights[slice_rows[v]]
+                    points[slice_rows[v], d] = totals[slice_rows[v]]
+                edge_share(slice_rows, starts[s], starts[s + 1], columns, weights, points, p, scratch, scale)
+                for v in range(16):
+                    scale[slice_rows[v]] *= draw_weights[slice_rows[v]]
 
-    return totals_and_shares
+    return shares
 
 
-def _forces(f: SimpleNamespace, rows: SimpleNamespace, any_tile: SimpleNamespace) -> Any:
-    """Forces of tiles and of edges, and the learned scalar's derivative, summed a block."""
-    edge_force, tile_force, own_tile_force = rows.edge_force, rows.tile_force, any_tile.tile_force
+def _meet_forces(f: SimpleNamespace, tiles: SimpleNamespace, d: int) -> Any:
+    normalised = f.normalised
+    tile_force, scratch_size = tiles.force, tiles.scratch_size
+
+    @jit
+    def meet_forces(first, last, z, shifts, mask, sizes, scale, p, points, met_forces, scalars):
+        """Repulsion of each row in each of its block's meetings, (blocks, shifts, d, 64), without its factor."""
+        prefer_wide_vectors()
+        scratch = np.empty(scratch_size, _F)
+        for a in range(first, last):
+            if not normalised:
+                _store_points(z, a, points)
+            scalar = 0.0
+            for t in range(len(shifts)):
+                b = (shifts[t] - a) % len(sizes)
+                if a <= b:
+                    scalar += tile_force(z, a, b, sizes[a], mask, scale, p, scratch, met_forces[a, t], met_forces[b, t])
+            scalars[a] = scalar
+
+    return meet_forces
+
+
+def _gradient(f: SimpleNamespace, edges: SimpleNamespace, d: int) -> Any:
     learns, repulsive, repulsive_scalar = f.learns, f.repulsive, f.repulsive_scalar
+    edge_force, scratch_size, squared_distance = edges.force, edges.scratch_size, f.squared_distance
 
     @jit
-    def discard_met_edges(z, a, i, start, stop, indices, scale, p, met, repulsion, gradient):
-        """Take back what excluded pairs that met in this step have added."""
-        removed = 0.0
-        for e in range(start, stop):
-            j = indices[e]
-            if met[(a + j // 64) % len(met)]:
-                d2 = squared_distance(z, i, j)
-                coefficient = _F(2) * repulsion * (scale[i] + scale[j]) * repulsive(d2, p, power)
-                for c in range(z.shape[0]):
-                    gradient[c, i] -= coefficient * (z[c, i] - z[c, j])
-                if learns:
-                    removed += repulsion * scale[i] * repulsive_scalar(d2, p, power)
-        return removed
+    def take_back(i, j, n_blocks, scale, points, p, factor, gradient):
+        """Take back what an excluded pair has added to row i, because their blocks met; return its scalar's part."""
+        d2 = squared_distance(points, i, j)
+        coefficient = factor * (scale[i] + scale[j]) * repulsive(d2, p, power)
+        for c in range(d):
+            gradient[c, i] -= coefficient * (points[i, c] - points[j, c])
+        return scale[i] * repulsive_scalar(d2, p, power) if learns else _F(0)
 
     @jit
-    def forces(
-        first, last, z, shifts, mask, sizes, scale, indptr, indices, weights, p,
-        met, totals, attraction, repulsion, gradient, scalars,
+    def gradient(
+        first, last, met_forces, rows, starts, columns, weights, scale, points, p, met,
+        attraction, repulsion, gradient, scalars,
     ):  # fmt: skip
+        """Add up meetings and edges of the rows of each window."""
         prefer_wide_vectors()
-        n_blocks = len(sizes)
+        n_blocks, n_shifts = met_forces.shape[0], met_forces.shape[1]
         factor = _F(2) * repulsion
-        for a in range(first, last):
-            start = a * 64
-            gradient[:, start : start + 64] = _F(0)
-            block_scalar = 0.0
-            for s in shifts:
-                b = (s - a) % n_blocks
-                if b != a:
-                    tile_scalar = tile_force(z, a, b, sizes, mask, scale, p, factor, gradient)
-                else:
-                    tile_scalar = own_tile_force(z, a, b, sizes, mask, scale, p, factor, gradient)
-                block_scalar += repulsion * tile_scalar
-            for i in range(start, start + sizes[a]):
-                low, high = indptr[i], indptr[i + 1]
-                block_scalar += edge_force(
-                    z, i, low, high, indices, weights, p, totals, attraction, repulsion, gradient
-                )
+        scratch = np.empty(scratch_size, _F)
+        for window in range(first, last):
+            for a in range(window * WINDOW_BLOCKS, min((window + 1) * WINDOW_BLOCKS, n_blocks)):
+                for c in range(d):
+                    for k in range(64):
+                        total = _F(0)
+                        for t in range(n_shifts):
+                            total += met_forces[a, t, c, k]
+                        gradient[c, a * 64 + k] = factor * total
+            scalar = 0.0
+            for s in range(window * _WINDOW_SLICES, min((window + 1) * _WINDOW_SLICES, len(starts) - 1)):
+                slice_rows = rows[s * 16 : s * 16 + 16]
+                scalar += edge_force(
+                    slice_rows, starts[s], starts[s + 1], columns, weights, points, p, attraction, repulsion,
+                    scratch, gradient,
+                )  # fmt: skip
                 if len(met):
-                    block_scalar -= discard_met_edges(z, a, i, low, high, indices, scale, p, met, repulsion, gradient)
-            scalars[a] = block_scalar
+                    for e in range(starts[s], starts[s + 1]):
+                        i, j = slice_rows[(e - starts[s]) % 16], columns[e]
+                        if weights[e] > 0 and met[(i // 64 + j // 64) % n_blocks]:
+                            scalar -= repulsion * take_back(i, j, n_blocks, scale, points, p, factor, gradient)
+            scalars[window] = scalar
 
-    return forces
+    return gradient

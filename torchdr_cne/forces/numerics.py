@@ -1,4 +1,4 @@
-"""Float32 building blocks of the compiled kernels: literals, bit casts, and a vectorisable power."""
+"""Float32 building blocks of the compiled kernels: literals, wide vectors, and a power without branch or call."""
 
 import types
 from collections.abc import Callable
@@ -10,10 +10,12 @@ from numba import njit
 from numba.core import types as numba_types
 from numba.extending import intrinsic
 
+from torchdr_cne.forces.vectors import LANES, splat_ir, vector
+
 jit: Any = njit(nogil=True, fastmath=True, error_model="numpy")
 """How kernels are compiled. The default error model puts a branch into every division, which stops vectorisation."""
 
-_F, _I = np.float32, np.int32
+_F = np.float32
 
 
 def single_precision(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -37,22 +39,6 @@ def prefer_wide_vectors(typing_context):
     return numba_types.void(), generate
 
 
-@intrinsic
-def _bits_of(typing_context, x):
-    def generate(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], ir.IntType(32))
-
-    return numba_types.int32(numba_types.float32), generate
-
-
-@intrinsic
-def _float_of(typing_context, bits):
-    def generate(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return numba_types.float32(numba_types.int32), generate
-
-
 def _fit(function: Callable[[np.ndarray], np.ndarray], low: float, high: float, degree: int) -> list[np.float32]:
     """Near-minimax polynomial coefficients of ``function`` on [low, high], by Chebyshev interpolation."""
     nodes = np.cos(np.pi * (np.arange(256) + 0.5) / 256) * (high - low) / 2 + (high + low) / 2
@@ -61,24 +47,47 @@ def _fit(function: Callable[[np.ndarray], np.ndarray], low: float, high: float, 
 
 
 # log2(1 + u) / u for 1 + u in [√½, √2], and 2^r for r in [−½, ½].
-_L0, _L1, _L2, _L3, _L4, _L5, _L6 = _fit(lambda u: np.log2(1 + u) / u, 0.5**0.5 - 1, 2**0.5 - 1, 6)
-_E0, _E1, _E2, _E3, _E4, _E5 = _fit(np.exp2, -0.5, 0.5, 5)
-_SQRT_HALF_BITS = _I(0x3F3504F3)
+_LOG2 = _fit(lambda u: np.log2(1 + u) / u, 0.5**0.5 - 1, 2**0.5 - 1, 6)
+_EXP2 = _fit(np.exp2, -0.5, 0.5, 5)
+_SQRT_HALF_BITS = 0x3F3504F3
 
 
-@jit
-def power(base, exponent):
+@intrinsic
+def power(typing_context, base, exponent):
     """base ** exponent for positive normal float32 results; relative error below 4e-6 for |log2| < 40.
 
-    2^(exponent · log2 base): the logarithm from the exponent bits and a polynomial of degree 6, the power of
-    two from a polynomial of degree 5 and exponent bits. No branch and no call, so loops over it vectorise.
+    2^(exponent · log2 base): the logarithm from the exponent bits and a polynomial of degree 6, the power of two from
+    a polynomial of degree 5 and exponent bits. Neither branch nor call; ``base`` is a float32 or a `vector` of them.
     """
-    bits = _bits_of(base)
-    octave = _I((bits - _SQRT_HALF_BITS) >> _I(23))
-    u = _float_of(_I(bits - _I(octave << _I(23)))) - _F(1)
-    log2_mantissa = u * (_L0 + u * (_L1 + u * (_L2 + u * (_L3 + u * (_L4 + u * (_L5 + u * _L6))))))
-    y = exponent * (_F(octave) + log2_mantissa)
-    whole = _I(y + _F(126.5))  # truncates towards zero: a floor, because the sum is positive
-    r = y - _F(_I(whole - _I(126)))
-    mantissa = _E0 + r * (_E1 + r * (_E2 + r * (_E3 + r * (_E4 + r * _E5))))
-    return mantissa * _float_of(_I(_I(whole + _I(1)) << _I(23)))
+    if base != vector and base != numba_types.float32:
+        return None
+
+    def generate(context, builder, signature, arguments):
+        wide = signature.args[0] == vector
+        real = ir.VectorType(ir.FloatType(), LANES) if wide else ir.FloatType()
+        whole = ir.VectorType(ir.IntType(32), LANES) if wide else ir.IntType(32)
+
+        def constant(kind, value):
+            return ir.Constant(kind, [value] * LANES if wide else value)
+
+        def polynomial(coefficients, x):
+            total = constant(real, float(coefficients[-1]))
+            for coefficient in coefficients[-2::-1]:
+                total = builder.fadd(constant(real, float(coefficient)), builder.fmul(x, total))
+            return total
+
+        x, exponent = arguments
+        exponent = splat_ir(builder, exponent) if wide and signature.args[1] != vector else exponent
+        bits = builder.bitcast(x, whole)
+        octave = builder.ashr(builder.sub(bits, constant(whole, _SQRT_HALF_BITS)), constant(whole, 23))
+        mantissa_bits = builder.sub(bits, builder.shl(octave, constant(whole, 23)))
+        u = builder.fsub(builder.bitcast(mantissa_bits, real), constant(real, 1.0))
+        log2 = builder.fadd(builder.sitofp(octave, real), builder.fmul(u, polynomial(_LOG2, u)))
+        y = builder.fmul(exponent, log2)
+        # Truncation towards zero is a floor here, because the sum is positive.
+        rounded = builder.fptosi(builder.fadd(y, constant(real, 126.5)), whole)
+        r = builder.fsub(y, builder.sitofp(builder.sub(rounded, constant(whole, 126)), real))
+        scale = builder.shl(builder.add(rounded, constant(whole, 1)), constant(whole, 23))
+        return builder.fmul(polynomial(_EXP2, r), builder.bitcast(scale, real))
+
+    return base(base, exponent), generate

@@ -1,6 +1,7 @@
 """What a force engine is given: the fixed problem, and what one step adds."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from torch import Tensor
@@ -19,7 +20,7 @@ class ForceProblem:
     layout : BlockLayout
         Points to slots.
     graph : AffinityGraph
-        The input graph over slots.
+        The input graph over points.
     forces : PairForces
         The method's declaration.
     draw_weights : Tensor of shape (slots,)
@@ -33,6 +34,11 @@ class ForceProblem:
     forces: PairForces
     draw_weights: Tensor
     exclude_edges: bool = False
+
+    @cached_property
+    def slot_graph(self) -> AffinityGraph:
+        """The input graph over slots."""
+        return self.layout.arrange(self.graph)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,8 @@ class TileForces:
 
     def __init__(self, problem: ForceProblem, *, compile: bool = False) -> None:
         self._problem = problem
-        graph, layout = problem.graph, problem.layout
+        layout = problem.layout
+        self._graph = graph = problem.slot_graph
         self._rows, self._columns = graph.rows, graph.indices.long()
         self._row_weights = graph.row_weights
         self._meeting = layout.meeting_shift(self._rows, self._columns) if problem.exclude_edges else None
@@ -134,7 +135,7 @@ class TileForces:
         for edges, rows in self._chunks:
             difference = z_ds[:, self._rows[edges]] - z_ds[:, self._columns[edges]]
             d2 = difference.square().sum(dim=0)
-            yield edges, rows, difference, d2, self._problem.graph.weights[edges]
+            yield edges, rows, difference, d2, self._graph.weights[edges]
 
     def _edge_forces(
         self,
@@ -168,7 +169,7 @@ class TileForces:
 
     def _row_sums(self, values: Tensor, rows: slice, edges: slice) -> Tensor:
         """Sum values of edges (…, e) within each row (…, r)."""
-        offsets = self._problem.graph.indptr[rows.start : rows.stop + 1] - edges.start
+        offsets = self._graph.indptr[rows.start : rows.stop + 1] - edges.start
         columns = values.t().contiguous() if values.ndim == 2 else values
         sums = torch.segment_reduce(columns, "sum", offsets=offsets, axis=0, initial=0, unsafe=True)
         return sums.t() if values.ndim == 2 else sums

@@ -195,7 +195,7 @@ class NegativeSamplingNeighborEmbedding(NeighborEmbedding):
         assert forces is not None
         problem = ForceProblem(
             layout=layout,
-            graph=layout.arrange(state.graph),
+            graph=state.graph,
             forces=forces,
             draw_weights=layout.scatter(self.n_negatives / drawn),
             exclude_edges=self.discard_neighbors,
