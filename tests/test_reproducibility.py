@@ -10,6 +10,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from torchdr_cne import UMAP, InfoTSNE, NCVis, NegTSNE
+from torchdr_cne.forces import compiled
 
 METHODS = [UMAP, NegTSNE, NCVis, InfoTSNE]
 X = load_digits().data[:600]
@@ -41,7 +42,8 @@ def test_two_processes_give_the_same_bits():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"], ids=["compiled", "tiles"])
 @pytest.mark.parametrize("method", METHODS)
-def test_the_fast_path_gives_the_same_bits_for_any_number_of_threads(method, dtype):
+def test_the_fast_path_gives_the_same_bits_for_any_number_of_threads(method, dtype, monkeypatch):
+    monkeypatch.setattr(compiled, "_BLOCKS_WORTH_A_THREAD", 1)
     rng = np.random.default_rng(0)
     start = rng.normal(size=(600, 2)).astype(np.float32)
     graph = method(max_iter=1, random_state=0).fit(X).graph_
@@ -49,7 +51,7 @@ def test_the_fast_path_gives_the_same_bits_for_any_number_of_threads(method, dty
         digest(
             method(init=start, random_state=0, max_iter=40, n_jobs=n_jobs, dtype=dtype).fit(X, graph=graph).embedding_
         )
-        for n_jobs in (1, 2, 3, 4)
+        for n_jobs in (1, 2, 3, 4, 8)
     }
     assert len(digests) == 1
 

@@ -44,6 +44,15 @@ class Workers:
             for future in pending:
                 future.result()
 
+    def together(self, kernel: Callable[..., Any], *arguments: Any) -> None:
+        """Call ``kernel(*arguments)`` in every thread at the same time; the kernel shares out the work itself."""
+        pending = [self._pool.submit(kernel, *arguments) for _ in range(self.n_threads - 1)] if self._pool else []
+        try:
+            kernel(*arguments)
+        finally:
+            for future in pending:
+                future.result()
+
     def __enter__(self) -> "Workers":
         return self
 

@@ -1,5 +1,7 @@
 """One suite for all sampled methods: the declared forces are the gradient of the loss hooks, on the same pairs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -223,17 +225,30 @@ def test_the_kernels_are_vectorised(name, monkeypatch):
     fresh = kernels.compiled_kernels.__wrapped__(METHODS[name]()._pair_forces(), 2)
     monkeypatch.setattr(compiled, "compiled_kernels", lambda *_: fresh)
     both_gradients(METHODS[name], CompiledForces, n=150, d=2, dtype=torch.float32)
-    for kernel in (fresh.meet_totals, fresh.shares, fresh.meet_forces, fresh.gradient):
-        if kernel is None:
-            continue
-        lines = "".join(kernel.inspect_asm().values()).splitlines()
-        arithmetic = [
-            line for line in lines if any(f"\tv{op}" in line for op in ("fmadd", "fnmadd", "mul", "div", "rcp"))
-        ]
-        packed = [line for line in arithmetic if "ymm" in line or "zmm" in line]
-        assert len(packed) >= 4
-        assert not any("pd\t" in line for line in packed)
-        assert not any("pow" in line for line in lines if "call" in line)
+    lines = "".join(fresh.step.inspect_asm().values()).splitlines()
+    operations = ("fmadd", "fnmadd", "mul", "div", "rcp")
+    packed = [
+        line for line in lines if any(f"\tv{op}" in line for op in operations) and ("ymm" in line or "zmm" in line)
+    ]
+    assert len(packed) >= 40
+    assert not any("pd\t" in line for line in packed)
+    assert not any("pow" in line for line in lines if "call" in line)
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_long_row_gradients_are_shortened_alike_by_both_engines(d):
+    estimator, state, z = random_problem(UMAP, n=200, d=d, dtype=torch.float32)
+    problem, n_shifts = estimator._force_problem(state, z)
+    z_ds = problem.layout.scatter(z).t().contiguous()
+    parameters = estimator._force_parameters(state.parameters)
+    step = StepCoefficients(list(range(n_shifts)), parameters)
+    free = TileForces(problem).gradient(z_ds, step)[0]
+    lengths = free.norm(dim=0)
+    longest = float(lengths.median())
+    expected = free * (longest / lengths.clamp_min(longest))
+    for engine in (TileForces, CompiledForces):
+        found = engine(problem).gradient(z_ds, replace(step, longest=longest))[0]
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * longest)
 
 
 def test_processes_that_compile_at_once_do_not_read_each_others_kernels(tmp_path):

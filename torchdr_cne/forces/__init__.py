@@ -3,6 +3,6 @@
 from torchdr_cne.forces.declaration import PairForces
 from torchdr_cne.forces.engine import make_engine
 from torchdr_cne.forces.problem import ForceEngine, ForceProblem, StepCoefficients
-from torchdr_cne.forces.tiles import TileForces
+from torchdr_cne.forces.tiles import TileForces, shorten_rows
 
-__all__ = ["ForceEngine", "ForceProblem", "PairForces", "StepCoefficients", "TileForces", "make_engine"]
+__all__ = ["ForceEngine", "ForceProblem", "PairForces", "StepCoefficients", "TileForces", "make_engine", "shorten_rows"]

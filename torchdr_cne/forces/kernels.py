@@ -1,7 +1,8 @@
 """Compiled row-owned forces (Numba): a few passes over blocks a method and dimension.
 
 A pass works on any range of blocks or windows and writes what no other range writes, so any split over threads gives
-the same bits. A block's tiles are summed in the order of the shifts, a row's edges in the order of the graph.
+the same bits; a block's tiles are summed in the order of the shifts, a row's edges in the order of the graph. `step`
+runs the passes of a gradient one after the other, the threads taking ranges as they go.
 """
 
 from functools import lru_cache
@@ -15,6 +16,7 @@ from torchdr_cne.forces.caching import cache_by_content
 from torchdr_cne.forces.declaration import PairForces
 from torchdr_cne.forces.numerics import jit, power, prefer_wide_vectors, single_precision
 from torchdr_cne.forces.slices import WINDOW_BLOCKS
+from torchdr_cne.forces.team import take, wait_for_all
 from torchdr_cne.forces.vectors import LANES
 from torchdr_cne.sampling import BLOCK_SIZE
 
@@ -30,10 +32,7 @@ def _nothing(d2, p, power):
 
 @lru_cache(maxsize=64)
 def compiled_kernels(forces: PairForces, n_components: int) -> SimpleNamespace:
-    """Return the passes of a declaration, in their order; the first two are None unless it is normalised.
-
-    ``meet_totals`` and ``shares``, ``meet_forces`` and ``gradient``.
-    """
+    """Return a declaration's kernel ``step``, and ``point_width``, the numbers that stand for a point in it."""
     f = SimpleNamespace(
         **{
             name: _nothing if function is None else jit(single_precision(function))
@@ -45,17 +44,65 @@ def compiled_kernels(forces: PairForces, n_components: int) -> SimpleNamespace:
     f.edge_coefficient = _edge_coefficient(f)
     tiles, edges = tile_kernels.make(f, n_components), edge_kernels.make(f, n_components)
     f.squared_distance = _squared_distance(n_components)
-    kernels = SimpleNamespace(
-        point_width=edges.width,
-        meet_totals=_meet_totals(tiles, n_components) if f.normalised else None,
-        shares=_shares(f, edges, n_components) if f.normalised else None,
+    passes = SimpleNamespace(
+        meet_totals=_meet_totals(tiles, n_components) if f.normalised else _no_pass,
+        shares=_shares(f, edges, n_components) if f.normalised else _no_pass,
         meet_forces=_meet_forces(f, tiles, n_components),
         gradient=_gradient(f, edges, n_components),
     )
-    for kernel in (kernels.meet_totals, kernels.shares, kernels.meet_forces, kernels.gradient):
-        if kernel is not None:
-            cache_by_content(kernel, (forces, n_components))
-    return kernels
+    step = _step(passes, f.normalised)
+    cache_by_content(step, (forces, n_components))
+    return SimpleNamespace(step=step, point_width=edges.width)
+
+
+@jit
+def _no_pass(*arguments):
+    """Stand in for a pass that a method does not need."""
+
+
+def _step(passes: SimpleNamespace, normalised: bool) -> Any:
+    meet_totals, shares, meet_forces, gradient_pass = vars(passes).values()
+
+    @jit
+    def step(
+        n_threads, counters, range_blocks, range_windows, z, shifts, mask, sizes, draw_weights, rows, starts, columns,
+        weights, p, met, attraction, repulsion, longest, points, met_totals, totals, scale, met_forces, gradient,
+        tile_scalars, edge_scalars,
+    ):  # fmt: skip
+        """Take part in one step, with the other threads; the passes wait for each other."""
+        n_blocks, n_windows = len(sizes), len(edge_scalars)
+        if normalised:
+            first = take(counters, 0, range_blocks)
+            while first < n_blocks:
+                last = min(first + range_blocks, n_blocks)
+                meet_totals(first, last, z, shifts, mask, sizes, p, points, met_totals)
+                first = take(counters, 0, range_blocks)
+            wait_for_all(counters, 1, n_threads)
+            first = take(counters, 2, range_windows)
+            while first < n_windows:
+                last = min(first + range_windows, n_windows)
+                shares(
+                    first, last, met_totals, draw_weights, rows, starts, columns, weights, points, p, met,
+                    totals, scale,
+                )  # fmt: skip
+                first = take(counters, 2, range_windows)
+            wait_for_all(counters, 3, n_threads)
+        first = take(counters, 4, range_blocks)
+        while first < n_blocks:
+            last = min(first + range_blocks, n_blocks)
+            meet_forces(first, last, z, shifts, mask, sizes, scale, p, points, met_forces, tile_scalars)
+            first = take(counters, 4, range_blocks)
+        wait_for_all(counters, 5, n_threads)
+        first = take(counters, 6, range_windows)
+        while first < n_windows:
+            last = min(first + range_windows, n_windows)
+            gradient_pass(
+                first, last, met_forces, rows, starts, columns, weights, scale, points, p, met,
+                attraction, repulsion, longest, gradient, edge_scalars,
+            )  # fmt: skip
+            first = take(counters, 6, range_windows)
+
+    return step
 
 
 def _edge_coefficient(f: SimpleNamespace) -> Any:
@@ -182,7 +229,7 @@ def _gradient(f: SimpleNamespace, edges: SimpleNamespace, d: int) -> Any:
     @jit
     def gradient(
         first, last, met_forces, rows, starts, columns, weights, scale, points, p, met,
-        attraction, repulsion, gradient, scalars,
+        attraction, repulsion, longest, gradient, scalars,
     ):  # fmt: skip
         """Add up meetings and edges of the rows of each window."""
         prefer_wide_vectors()
@@ -210,5 +257,13 @@ def _gradient(f: SimpleNamespace, edges: SimpleNamespace, d: int) -> Any:
                         if weights[e] > 0 and met[(i // 64 + j // 64) % n_blocks]:
                             scalar -= repulsion * take_back(i, j, n_blocks, scale, points, p, factor, gradient)
             scalars[window] = scalar
+            if longest < np.inf:
+                for i in range(window * _WINDOW_ROWS, min((window + 1) * _WINDOW_ROWS, n_blocks * 64)):
+                    square = _F(0)
+                    for c in range(d):
+                        square += gradient[c, i] * gradient[c, i]
+                    if square > longest * longest:
+                        for c in range(d):
+                            gradient[c, i] *= longest / np.sqrt(square)
 
     return gradient

@@ -53,12 +53,15 @@ class StepCoefficients:
         Second argument of the declared functions.
     attraction, repulsion : float
         Weights of the two parts of the loss.
+    longest : float or None
+        Gradients of single rows that are longer are shortened to this.
     """
 
     shifts: list[int]
     parameters: tuple[Tensor | float, ...]
     attraction: float = 1.0
     repulsion: float = 1.0
+    longest: float | None = None
 
 
 class ForceEngine(Protocol):

@@ -29,6 +29,12 @@ def ordered_sum(values: Tensor) -> Tensor:
     return padded.view(-1, _SUM_BLOCK).sum(dim=1).sum()
 
 
+def shorten_rows(gradient: Tensor, axis: int, longest: float) -> None:
+    """Shorten, in place, each row's gradient vector, along ``axis``, to at most ``longest``."""
+    squares = gradient.square().sum(dim=axis, keepdim=True)
+    gradient *= longest * squares.clamp_min_(longest**2).rsqrt_()
+
+
 class TileForces:
     """Computes the gradient of the sampled loss, a chunk of tiles or edges at a time."""
 
@@ -62,6 +68,8 @@ class TileForces:
         gradient, scalar = self._repulsion(z_ds, step, row_scale)
         edge_gradient, edge_scalar = self._edge_forces(z_ds, step, totals, row_scale, met)
         gradient += edge_gradient
+        if step.longest is not None:
+            shorten_rows(gradient, 0, step.longest)
         if scalar is None or edge_scalar is None:
             return gradient, None
         return gradient, ordered_sum(scalar + edge_scalar)

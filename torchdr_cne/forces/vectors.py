@@ -1,5 +1,7 @@
-"""A vector of 16 float32 as a Numba type: declared forces run on it as they are, so that nothing hangs on a compiler's
-willingness to vectorise a loop. LLVM splits it where the processor's own vectors are shorter.
+"""A vector of 16 float32 as a Numba type.
+
+Declared forces run on it as they are, so that nothing hangs on a compiler's willingness to vectorise a loop. LLVM
+splits it where the processor's own vectors are shorter.
 """
 
 import operator

@@ -189,7 +189,7 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def _make_objective(self, state: FitState, start_nd: Tensor) -> Objective:
         """Return what the loop asks for gradients."""
         loss = torch.compile(self._compute_loss) if self.compile else self._compute_loss
-        return AutogradObjective(start_nd, loss)
+        return AutogradObjective(start_nd, loss, self._max_row_gradient)
 
     # ---- scikit-learn ---------------------------------------------------------------------------------
 
@@ -343,7 +343,6 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             settings = LoopSettings(
                 check_interval=self.check_interval,
                 min_grad_norm=self.min_grad_norm,
-                max_row_gradient=self._max_row_gradient,
                 before_step=self.on_training_step_start,
                 after_step=lambda: self._after_step(objective, kind),
                 progress=progress,

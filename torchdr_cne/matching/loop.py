@@ -1,6 +1,5 @@
 """The one optimisation loop."""
 
-import math
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -25,8 +24,6 @@ class LoopSettings:
         Iterations between looks at the gradient (the only times the host waits for the device).
     min_grad_norm : float
         Stop once the root mean square gradient of the rows falls below this, after early exaggeration.
-    max_row_gradient : float or None
-        Longer gradients of single rows are shortened to this.
     before_step : callable
         Called before each iteration.
     after_step : callable
@@ -37,7 +34,6 @@ class LoopSettings:
 
     check_interval: int
     min_grad_norm: float
-    max_row_gradient: float | None
     before_step: Callable[[], None]
     after_step: Callable[[], bool]
     progress: Callable[[int], None]
@@ -91,18 +87,14 @@ def _run_phase(
 ) -> bool:
     """Run one phase; True asks the loop to stop."""
     phase = state.phase
-    first_bad = torch.full((), torch.inf, device=objective.parameter.device)
+    sums: list[Tensor] = []
     for step in range(phase.start, phase.stop):
         state.step = step
         settings.before_step()
         objective.compute_gradients(state)
         gradient = objective.parameter.grad
         assert gradient is not None
-        # Recorded on the device, read at the next check: the host does not wait for it.
-        first_bad = torch.where(torch.isfinite(gradient.sum()), first_bad, first_bad.clamp_max(step))
-        mean_square = gradient.square().sum() / objective.n_points
-        if settings.max_row_gradient is not None:
-            _shorten_rows(gradient, objective.row_axis, settings.max_row_gradient)
+        sums.append(gradient.sum())  # read at the next check: the host does not wait for the device
         rate = optimizer.param_groups[0]["lr"]
         optimizer.step()
         if scheduler is not None:
@@ -111,8 +103,9 @@ def _run_phase(
         stop = settings.after_step()
         is_check = stop or step == phase.stop - 1 or (step + 1) % settings.check_interval == 0
         if is_check:
-            _raise_if_diverged(first_bad, optimizer.param_groups[0].get("initial_lr", rate))
-            grad_norm = float(mean_square.sqrt())
+            _raise_if_diverged(sums, step, optimizer.param_groups[0].get("initial_lr", rate))
+            sums.clear()
+            grad_norm = float((gradient.square().sum() / objective.n_points).sqrt())
             learned = {name: float(value.detach()) for name, value in state.learned.items()}
             outcome.record(step=step + 1, learning_rate=rate, grad_norm=grad_norm, **learned)
             settings.progress(step + 1)
@@ -122,18 +115,13 @@ def _run_phase(
     return False
 
 
-def _shorten_rows(gradient: Tensor, axis: int, longest: float) -> None:
-    """Shorten, in place, each row's gradient vector to at most ``longest``."""
-    squares = gradient.square().sum(dim=axis, keepdim=True)
-    gradient *= longest * squares.clamp_min_(longest**2).rsqrt_()
-
-
-def _raise_if_diverged(first_bad: Tensor, rate: float) -> None:
-    bad = float(first_bad)
-    if math.isfinite(bad):
+def _raise_if_diverged(sums: list[Tensor], step: int, rate: float) -> None:
+    """Raise if one of the last gradients, up to that of ``step``, does not have a finite sum."""
+    bad = torch.nonzero(~torch.isfinite(torch.stack(sums))).flatten().tolist()
+    if bad:
         raise FloatingPointError(
-            f"the gradient became NaN or infinite at iteration {int(bad)} with learning rate {rate:.4g}; "
-            "lower learning_rate, or check the loss hooks of a method of your own."
+            f"the gradient became NaN or infinite at iteration {step + 1 - len(sums) + bad[0]} with learning rate "
+            f"{rate:.4g}; lower learning_rate, or check the loss hooks of a method of your own."
         )
 
 

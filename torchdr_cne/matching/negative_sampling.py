@@ -171,6 +171,7 @@ class NegativeSamplingNeighborEmbedding(NeighborEmbedding):
                 self._force_parameters(state.parameters),
                 attraction=state.phase.exaggeration,
                 repulsion=self.repulsion_strength,
+                longest=self._max_row_gradient,
             )
 
         engine = make_engine(problem, start_nd.dtype, compile=self.compile)

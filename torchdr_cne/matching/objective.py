@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from torchdr_cne.forces import ForceEngine, StepCoefficients
+from torchdr_cne.forces import ForceEngine, StepCoefficients, shorten_rows
 from torchdr_cne.matching.state import FitState
 from torchdr_cne.sampling import BlockLayout, draw_shifts
 
@@ -15,7 +15,6 @@ class Objective(Protocol):
     """Owns the optimised tensor; the loop asks it for gradients."""
 
     parameter: Tensor
-    row_axis: int
     n_points: int
     own_threads: bool
 
@@ -27,12 +26,14 @@ class Objective(Protocol):
 
 
 class AutogradObjective:
-    """Differentiates a loss of the embedding (n, d)."""
+    """Differentiates a loss of the embedding (n, d); rows' gradients longer than ``longest`` are shortened to it."""
 
-    row_axis = 1
     own_threads = False
 
-    def __init__(self, start_nd: Tensor, loss: Callable[[Tensor, FitState], Tensor]) -> None:
+    def __init__(
+        self, start_nd: Tensor, loss: Callable[[Tensor, FitState], Tensor], longest: float | None = None
+    ) -> None:
+        self._longest = longest
         self.parameter = start_nd.clone().requires_grad_(True)
         self.n_points = len(start_nd)
         self._loss = loss
@@ -42,6 +43,8 @@ class AutogradObjective:
         wanted = [self.parameter, *state.learned.values()]
         gradients = torch.autograd.grad(self._loss(self.parameter, state), wanted)
         self.parameter.grad = gradients[0]
+        if self._longest is not None:
+            shorten_rows(self.parameter.grad, 1, self._longest)
         # The loss is a sum over points; a scalar they share learns from their mean.
         for learned, gradient in zip(state.learned.values(), gradients[1:], strict=True):
             learned.grad = gradient / len(self.parameter)
@@ -53,8 +56,6 @@ class AutogradObjective:
 
 class PairwiseObjective:
     """Sums declared pair forces; positions are stored (d, slots), see `torchdr_cne.forces`."""
-
-    row_axis = 0
 
     def __init__(
         self,

@@ -43,7 +43,7 @@ def make_optimizer(
     """Build the phase's optimiser over parameter ``groups``, each with its own ``lr``."""
     chosen = optimizer_class(optimizer)
     momentum = EARLY_MOMENTUM if phase.early else LATE_MOMENTUM
-    automatic = {"momentum": momentum} if chosen is torch.optim.SGD else {}
+    automatic = {"momentum": momentum, "fused": True} if chosen is torch.optim.SGD else {}
     try:
         return chosen(groups, **_keywords(optimizer_kwargs, automatic))
     except TypeError as error:
