@@ -62,7 +62,7 @@ def reciprocal_pairs(estimator, state, problem, shifts, z_slots):
         weights=graph.weights,
         rows=graph.rows,
         log_q_negatives=log_q.masked_fill(empty, -torch.inf),
-        draw_weights=torch.where(layout.occupied, problem.draw_weights, 1.0),
+        draw_weights=torch.where(layout.occupied, problem.draw_weights / len(shifts), 1.0),
         parameters=state.parameters,
     )
 

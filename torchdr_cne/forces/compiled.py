@@ -71,7 +71,7 @@ class CompiledForces:
         )
         if not self._learns:
             return self._gradient, None
-        scalar = self._edge_scalars.sum() + step.repulsion * self._tile_scalars.sum()
+        scalar = self._edge_scalars.sum() + step.repulsion / len(shifts) * self._tile_scalars.sum()
         return self._gradient, torch.tensor(scalar, dtype=z_ds.dtype)
 
     def _range_of(self, n_items: int) -> int:

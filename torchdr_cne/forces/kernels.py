@@ -166,6 +166,7 @@ def _shares(f: SimpleNamespace, edges: SimpleNamespace, d: int) -> Any:
         """S_i of each row, and its weight in the forces of its negatives: Σ_j w_ij / (q_ij + S_i), draws weighted."""
         prefer_wide_vectors()
         n_blocks, n_shifts = met_totals.shape[0], met_totals.shape[1]
+        share_of_draws = _F(1) / _F(n_shifts)
         scratch = np.empty(scratch_size, _F)
         for window in range(first, last):
             for a in range(window * WINDOW_BLOCKS, min((window + 1) * WINDOW_BLOCKS, n_blocks)):
@@ -182,7 +183,7 @@ def _shares(f: SimpleNamespace, edges: SimpleNamespace, d: int) -> Any:
                         if weights[e] > 0 and met[(i // 64 + j // 64) % n_blocks]:
                             totals[i] -= normaliser(squared_distance(points, i, j), p, power)
                 for v in range(16):
-                    totals[slice_rows[v]] *= draw_weights[slice_rows[v]]
+                    totals[slice_rows[v]] *= draw_weights[slice_rows[v]] * share_of_draws
                     points[slice_rows[v], d] = totals[slice_rows[v]]
                 edge_share(slice_rows, starts[s], starts[s + 1], columns, weights, points, p, scratch, scale)
                 for v in range(16):
@@ -234,7 +235,8 @@ def _gradient(f: SimpleNamespace, edges: SimpleNamespace, d: int) -> Any:
         """Add up meetings and edges of the rows of each window."""
         prefer_wide_vectors()
         n_blocks, n_shifts = met_forces.shape[0], met_forces.shape[1]
-        factor = _F(2) * repulsion
+        met_repulsion = repulsion / _F(n_shifts)
+        factor = _F(2) * met_repulsion
         scratch = np.empty(scratch_size, _F)
         for window in range(first, last):
             for a in range(window * WINDOW_BLOCKS, min((window + 1) * WINDOW_BLOCKS, n_blocks)):
@@ -255,7 +257,7 @@ def _gradient(f: SimpleNamespace, edges: SimpleNamespace, d: int) -> Any:
                     for e in range(starts[s], starts[s + 1]):
                         i, j = slice_rows[(e - starts[s]) % 16], columns[e]
                         if weights[e] > 0 and met[(i // 64 + j // 64) % n_blocks]:
-                            scalar -= repulsion * take_back(i, j, n_blocks, scale, points, p, factor, gradient)
+                            scalar -= met_repulsion * take_back(i, j, n_blocks, scale, points, p, factor, gradient)
             scalars[window] = scalar
             if longest < np.inf:
                 for i in range(window * _WINDOW_ROWS, min((window + 1) * _WINDOW_ROWS, n_blocks * 64)):

@@ -24,7 +24,8 @@ class ForceProblem:
     forces : PairForces
         The method's declaration.
     draw_weights : Tensor of shape (slots,)
-        How many of a row's n_negatives one drawn negative stands for; 0 for padding.
+        How many of a row's n_negatives one drawn negative stands for if one block is met; with S blocks each stands
+        for 1/S of that. 0 for padding.
     exclude_edges : bool
         Whether a row's neighbours are no negatives of it.
     """

@@ -64,7 +64,7 @@ class TileForces:
         else:
             totals = self._normalisers(z_ds, step, met)
             shares = self._edge_shares(z_ds, step, totals)
-        row_scale = shares * problem.draw_weights
+        row_scale = shares * problem.draw_weights / len(step.shifts)
         gradient, scalar = self._repulsion(z_ds, step, row_scale)
         edge_gradient, edge_scalar = self._edge_forces(z_ds, step, totals, row_scale, met)
         gradient += edge_gradient
@@ -111,7 +111,7 @@ class TileForces:
         if met is not None:
             for edges, rows, _, d2, _ in self._edges(z_ds):
                 totals[rows] -= self._row_sums(normaliser(d2, step.parameters, power) * met[edges], rows, edges)
-        return totals * self._problem.draw_weights
+        return totals * self._problem.draw_weights / len(step.shifts)
 
     def _edge_shares(self, z_ds: Tensor, step: StepCoefficients, totals: Tensor) -> Tensor:
         """Σ_j w_ij / (q_ij + S_i) of each row, S_i its normaliser, (slots,)."""

@@ -18,6 +18,10 @@ from torchdr_cne.sampling.blocks import n_shifts_for
 from torchdr_cne.similarities import Cauchy, Similarity
 
 
+_FEW_DRAWS_UNTIL = 0.7
+"""Share of the iterations after which all negatives are drawn, where a method begins with fewer."""
+
+
 @dataclass
 class SampledState(FitState):
     """A fit's state with its negative sampler."""
@@ -64,6 +68,8 @@ class NegativeSamplingNeighborEmbedding(NeighborEmbedding):
     }
     _default_negatives_per_row: ClassVar[int] = 64
     _default_autograd_negatives: ClassVar[int] = 16
+    # Where blocks are drawn, few of them do for finding the layout; many sharpen it in the end.
+    _early_share_of_draws: ClassVar[float] = 1.0
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -175,7 +181,12 @@ class NegativeSamplingNeighborEmbedding(NeighborEmbedding):
             )
 
         engine = make_engine(problem, start_nd.dtype, compile=self.compile)
-        return PairwiseObjective(start_nd, problem.layout, engine, n_shifts, coefficients)
+
+        def shifts_now(state: FitState) -> int:
+            early = state.step < _FEW_DRAWS_UNTIL * state.phase.total
+            return max(1, round(n_shifts * self._early_share_of_draws)) if early else n_shifts
+
+        return PairwiseObjective(start_nd, problem.layout, engine, shifts_now, coefficients)
 
     def _force_problem(self, state: FitState, start_nd: Tensor) -> tuple[ForceProblem, int]:
         """Lay points out in blocks; return the problem and the number of shifts a step."""
@@ -190,8 +201,8 @@ class NegativeSamplingNeighborEmbedding(NeighborEmbedding):
                     "discard_neighbors=True leaves a point without any negative, because all others are its "
                     "neighbours; lower n_neighbors or set discard_neighbors=False."
                 )
-        # Two points meet in a share n_shifts / n_blocks of the steps.
-        drawn = n_allowed * (n_shifts / layout.n_blocks)
+        # Two points meet in one of n_blocks shifts.
+        drawn = n_allowed / layout.n_blocks
         forces = self._pair_forces()
         assert forces is not None
         problem = ForceProblem(

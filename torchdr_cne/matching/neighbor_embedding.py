@@ -29,7 +29,7 @@ class NeighborEmbedding(AffinityMatcher):
     early_exaggeration : float or None, default=None
         Weight of the attraction in the first iterations; None is the method's own, 1 is none.
     early_exaggeration_iter : int or None, default=None
-        How many iterations that lasts; None is a third of ``max_iter``.
+        How many iterations that lasts; None is a fifth of ``max_iter``.
     repulsion_strength : float, default=1.0
         Weight of the repulsion.
 
@@ -99,7 +99,7 @@ class NeighborEmbedding(AffinityMatcher):
 
     def _phases(self, n: int) -> list[Phase]:
         early_iter = self.early_exaggeration_iter
-        early_iter = self.max_iter // 3 if early_iter is None else min(early_iter, self.max_iter)
+        early_iter = self.max_iter // 5 if early_iter is None else min(early_iter, self.max_iter)
         main = self._main_exaggeration()
         first = self._early_exaggeration()
         first = main if first is None or first == 1 else first

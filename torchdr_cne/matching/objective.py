@@ -62,7 +62,7 @@ class PairwiseObjective:
         start_nd: Tensor,
         layout: BlockLayout,
         engine: ForceEngine,
-        n_shifts: int,
+        n_shifts: Callable[[FitState], int],
         coefficients: Callable[[FitState, list[int]], StepCoefficients],
     ) -> None:
         self.n_points = len(start_nd)
@@ -76,7 +76,7 @@ class PairwiseObjective:
     @torch.no_grad()
     def compute_gradients(self, state: FitState) -> None:
         """Draw this step's shifts and sum the forces."""
-        shifts = draw_shifts(self._layout.n_blocks, self._n_shifts, seed=state.seed, step=state.step)
+        shifts = draw_shifts(self._layout.n_blocks, self._n_shifts(state), seed=state.seed, step=state.step)
         gradient, scalar = self._engine.gradient(self.parameter.detach(), self._coefficients(state, shifts))
         self.parameter.grad = gradient
         for learned in state.learned.values():

@@ -29,14 +29,14 @@ class NegTSNE(NegativeSamplingNeighborEmbedding):
     nu : float or None, default=None
         Noise odds. At most one of ``s``, ``Z_bar`` and ``nu`` may be given; with none ν = 1.
 
-    Other parameters are those of `NegativeSamplingNeighborEmbedding`. By default the first third of the
+    Other parameters are those of `NegativeSamplingNeighborEmbedding`. By default the first fifth of the
     iterations runs at s = max(s, 1).
     """
 
     s: float | None = None
     Z_bar: float | None = None
     nu: float | None = None
-    max_iter: int = 350
+    max_iter: int = 200
 
     _bounds: ClassVar[dict[str, Bound]] = {
         **NegativeSamplingNeighborEmbedding._bounds,
