@@ -1,5 +1,7 @@
 """From rows to weighted graphs: published numbers, definitions, degenerate data, graphs of the user's own."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from torchdr_cne.affinity import (
     UMAPAffinity,
     UnionAffinity,
     graph_from_user,
+    kernels,
 )
 from torchdr_cne.affinity.entropic import conditional_probabilities
 from torchdr_cne.neighbors import kneighbors
@@ -144,6 +147,24 @@ class TestUMAPAffinity:
         np.put_along_axis(expected, directed.numpy().astype(int), True, axis=1)
         np.testing.assert_array_equal(weights, expected | expected.T)
 
+    def test_memberships_of_every_row_sum_to_log2_of_the_neighborhood(self):
+        neighbors = kneighbors(gaussian(500) * np.geomspace(1e-6, 1e6, 500, dtype=np.float32)[:, None], 14)
+        distances = neighbors.distances.double()
+        weights = torch.empty(500, 14)
+        kernels.memberships(0, 500, distances.numpy(), 1.0, np.log2(15), 1.0, weights.numpy())
+        assert (weights[:, 0] == 1).all()
+        np.testing.assert_allclose(weights.double().sum(dim=1), np.log2(15), atol=1e-5)
+
+    def test_without_numba_the_graph_is_the_same(self, tmp_path):
+        script = (
+            "import sys; sys.modules['numba'] = None\n"
+            "import numpy as np; from torchdr_cne.affinity import UMAPAffinity\n"
+            "X = np.random.default_rng(0).normal(size=(80, 4)).astype(np.float32)\n"
+            "np.save(sys.argv[1], UMAPAffinity()(X).to_scipy().toarray())\n"
+        )
+        subprocess.run([sys.executable, "-c", script, tmp_path / "graph.npy"], check=True)
+        np.testing.assert_array_equal(np.load(tmp_path / "graph.npy"), dense(UMAPAffinity()(gaussian())))
+
 
 class TestEntropicAffinity:
     def test_graph_equals_the_published_one(self):
@@ -244,6 +265,20 @@ class TestEveryAffinity:
         np.testing.assert_array_equal(X, before)
         assert torch.equal(neighbors.distances, distances)
         assert vars(affinity) == parameters
+
+    def test_any_number_of_threads_gives_the_same_bits(self, affinity):
+        neighbors = kneighbors(gaussian(1000), affinity._n_neighbors_needed(1000))
+        before = torch.get_num_threads()
+        graphs = []
+        try:
+            for n_threads in (1, 2, 3):
+                torch.set_num_threads(n_threads)
+                graphs.append(affinity.from_neighbors(neighbors))
+        finally:
+            torch.set_num_threads(before)
+        for graph in graphs[1:]:
+            assert torch.equal(graph.indices, graphs[0].indices)
+            assert torch.equal(graph.weights, graphs[0].weights)
 
     def test_clone_and_parameters_work_as_in_scikit_learn(self, affinity):
         copy = clone(affinity)

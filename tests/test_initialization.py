@@ -53,6 +53,24 @@ class TestPCA:
         found = pca_embedding(as_rows(X.astype(np.float32)).values, 2).numpy()
         assert_equal_up_to_signs(found, PCA(2, svd_solver="full").fit_transform(X), atol=1e-3)
 
+    def test_a_direction_of_little_spread_is_found_in_float32_too(self):
+        X = gaussian(500, 5) @ np.diag([1.0, 1e-5, 0, 0, 0])
+        found = pca_embedding(torch.from_numpy(X.astype(np.float32)), 2).numpy()
+        expected = PCA(2, svd_solver="full").fit_transform(X)
+        for c in range(2):
+            assert_equal_up_to_signs(found[:, c], expected[:, c], atol=1e-5 * np.abs(expected[:, c]).max())
+
+    def test_any_number_of_threads_gives_the_same_float32_bits(self):
+        X = torch.from_numpy(gaussian(30_000, 40).astype(np.float32))
+        before = torch.get_num_threads()
+        try:
+            torch.set_num_threads(1)
+            one = pca_embedding(X, 2).float()
+            torch.set_num_threads(3)
+            assert torch.equal(pca_embedding(X, 2).float(), one)
+        finally:
+            torch.set_num_threads(before)
+
     @pytest.mark.parametrize("shape", [(100, 5), (20, 50)], ids=str)
     def test_signs_make_the_largest_loading_positive(self, shape):
         X = gaussian(*shape)

@@ -273,6 +273,16 @@ class TestRows:
         assert values.max() < 200, "the rows are centred"
         np.testing.assert_array_equal(values[:, None] - values[None], X[:, None] - X[None])
 
+    @pytest.mark.parametrize("share", [0.0, 0.05, 0.085, 0.0925, 0.099, 0.101, 0.12, 1.0])
+    def test_whether_rows_are_centred_does_not_depend_on_dtype_or_layout(self, share):
+        X = np.random.default_rng(0).uniform(-1, 1, size=(10_000, 3))
+        X = (X - X.mean(axis=0) + share * np.array([1, 0, -0.5])).astype(np.float32)
+        expected = as_rows(X.astype(np.float64)).values
+        centred = abs(float(expected.mean())) < 0.4 * share / 6
+        assert centred == (share >= 0.12) or 0.085 < share < 0.12
+        for other in (X, np.asfortranarray(X), torch.from_numpy(X)):
+            assert torch.equal(as_rows(other).values, expected)
+
     def test_the_centre_is_kept_where_the_origin_matters(self):
         X = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32) + 10
         np.testing.assert_array_equal(as_rows(X, center=False).values, X)

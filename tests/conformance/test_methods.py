@@ -1,5 +1,8 @@
 """One suite for all sampled methods: the declared forces are the gradient of the loss hooks, on the same pairs."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -251,27 +254,43 @@ def test_long_row_gradients_are_shortened_alike_by_both_engines(d):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * longest)
 
 
-def test_processes_that_compile_at_once_do_not_read_each_others_kernels(tmp_path):
-    """Each method's kernels are cached in files of their own, whoever writes first."""
+def test_kernels_cached_by_several_processes_do_not_stand_in_for_each_other(tmp_path):
+    """Compiled in different processes, loaded in one: every kernel stays its method's."""
     script = """
 import sys, numpy as np, torchdr_cne
 X = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
-z = getattr(torchdr_cne, sys.argv[1])(random_state=0, max_iter=5, init=X[:, :2]).fit_transform(X)
-print(z.tobytes().hex())
+for name in sys.argv[1:]:
+    method, d = name.split("-")
+    start = X[:, : int(d)]
+    z = getattr(torchdr_cne, method)(n_components=int(d), random_state=0, max_iter=5, init=start).fit_transform(X)
+    print(z.tobytes().hex())
 """
-    import os
-    import subprocess
-    import sys
 
-    def start(name):
+    def start(*names):
         environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-        return subprocess.Popen(
-            [sys.executable, "-c", script, name], stdout=subprocess.PIPE, env=environment, text=True
-        )
+        command = [sys.executable, "-c", script, *names]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True)
 
-    names = ("NegTSNE", "UMAP")
-    compiling = [start(name) for name in names]
-    first = [process.communicate()[0] for process in compiling]
-    again = [start(name).communicate()[0] for name in names]
-    assert first == again
-    assert first[0] != first[1]
+    # What all methods share is compiled first, so that each process then compiles its own kernels at the same count.
+    start("NegTSNE-3").communicate()
+    names = ("NegTSNE-2", "NegTSNE-1")
+    apart = [process.communicate()[0] for process in [start(name) for name in names]]
+    together = start(*names).communicate()[0]
+    assert apart[0] != apart[1]
+    assert "".join(apart) == together
+
+
+@pytest.mark.parametrize("name", ["UMAP", "InfoTSNE"])
+def test_the_order_in_which_points_are_gathered_changes_no_bit(name, monkeypatch):
+    from torchdr_cne.forces import compiled
+
+    estimator, state, z = random_problem(METHODS[name], n=700, d=2, dtype=torch.float32, discard_neighbors=True)
+    problem, n_shifts = estimator._force_problem(state, z)
+    z_ds = problem.layout.scatter(z).t().contiguous()
+    step = StepCoefficients(list(range(n_shifts)), estimator._force_parameters(state.parameters), longest=0.5)
+    plain = CompiledForces(problem).gradient(z_ds, step)[0].clone()
+    monkeypatch.setattr(compiled, "_SLOTS_OUT_OF_CACHE", 1)
+    monkeypatch.setattr(compiled, "_ORDERED_AT", (0,))
+    ordered = CompiledForces(problem)
+    assert torch.equal(ordered.gradient(z_ds, step)[0], plain)
+    assert not np.array_equal(ordered._edges.slot_at, np.arange(problem.layout.n_slots))

@@ -1,6 +1,8 @@
 """One specification for all neighbour backends, held against all differences in float64."""
 
+import sys
 import warnings
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -62,6 +64,16 @@ def assert_nearest(graph, X, metric, k, rtol=1e-5, atol=0.0, rows=None):
 
 def gaussian(n=300, dim=DIM, seed=0):
     return np.random.default_rng(seed).normal(size=(n, dim))
+
+
+@contextmanager
+def torch_threads(n_threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @each_backend
@@ -311,11 +323,84 @@ class TestFaiss:
         graph = kneighbors(X, K, backend=FaissConfig(n_lists=8))
         assert (graph.distances == 0).all()
 
-    def test_the_same_seed_gives_the_same_graph(self):
-        X = gaussian(2000, 8)
-        config = FaissConfig(n_lists=32, n_probes=2)
-        first, second = (kneighbors(X, 15, backend=config, random_state=3) for _ in range(2))
-        assert torch.equal(first.indices, second.indices)
+    @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+    def test_the_same_seed_gives_the_same_bits_for_any_number_of_threads(self, metric):
+        X = np.round(gaussian(5000, 8), 1)  # with ties
+        graphs = []
+        for n_threads in (1, 2, 3, 2):
+            with torch_threads(n_threads):
+                graphs.append(kneighbors(X, 20, metric=metric, backend=FaissConfig(n_lists=200), random_state=3))
+        for graph in graphs[1:]:
+            assert torch.equal(graph.indices, graphs[0].indices)
+            assert torch.equal(graph.distances, graphs[0].distances)
+
+    def test_passes_over_the_graph_instead_of_more_lists_meet_the_target_with_the_same_bits(self, monkeypatch):
+        monkeypatch.setattr("torchdr_cne.neighbors.probing._JOIN_COST", 0)
+        X = gaussian(6000, 10).astype(np.float32)
+        exact = kneighbors(X, 10, backend="torch")
+        graphs = []
+        for n_threads in (1, 2, 3):
+            with torch_threads(n_threads):
+                graphs.append(kneighbors(X, 10, backend=FaissConfig(n_lists=128)))
+        assert torch.equal(graphs[0].indices, graphs[1].indices)
+        assert torch.equal(graphs[0].indices, graphs[2].indices)
+        assert torch.equal(graphs[0].distances, graphs[2].distances)
+        indices, distances = graphs[0].indices, graphs[0].distances
+        assert (distances <= exact.distances[:, -1:] * (1 + 1e-5)).double().mean() >= 0.98
+        assert (np.diff(np.sort(indices), axis=1) > 0).all()
+        assert (indices != torch.arange(6000).unsqueeze(1)).all()
+        ends = torch.from_numpy(X)[indices.long()]
+        np.testing.assert_allclose(distances, (ends - torch.from_numpy(X).unsqueeze(1)).norm(dim=2), rtol=1e-5)
+
+    @pytest.mark.parametrize("k", [1, 15, 16, 17, 40])
+    @pytest.mark.parametrize("dim", [1, 3, 16, 50])
+    def test_all_lists_give_the_exact_answer_for_any_number_of_columns_and_neighbors(self, k, dim):
+        X = gaussian(700, dim).astype(np.float32)
+        exact = kneighbors(X, k, backend="torch")
+        graph = kneighbors(X, k, backend=FaissConfig(n_lists=150, n_probes=150))
+        np.testing.assert_allclose(graph.distances, exact.distances, rtol=1e-5)
+        if dim > 1:  # on a line float32 distances tie
+            assert torch.equal(graph.indices, exact.indices)
+
+    def test_equal_neighbors_are_listed_by_id(self):
+        X = np.repeat(gaussian(40), 3, axis=0)
+        graph = kneighbors(X, 8, backend=FaissConfig(n_lists=4, n_probes=4))
+        same = graph.distances[:, 1:] == graph.distances[:, :-1]
+        assert same.any()
+        assert (graph.indices[:, 1:] > graph.indices[:, :-1])[same].all()
+
+    def test_equal_rows_do_not_share_one_long_list(self):
+        from torchdr_cne.neighbors.lists import clustered
+        from torchdr_cne.workers import Workers
+
+        X = np.concatenate([np.ones((5000, DIM)), gaussian(3000)]).astype(np.float32)
+        with Workers() as workers:
+            tree, home = clustered(X, 100, np.random.default_rng(0), workers)
+        assert np.bincount(home).max() <= 16 * 80
+        assert len(tree.centroids) > home.max()
+        graph = kneighbors(X, K, backend=FaissConfig(n_lists=100))
+        assert (graph.distances[:5000] == 0).all()
+        assert (np.diff(np.sort(graph.indices), axis=1) > 0).all()
+        assert (graph.indices != torch.arange(8000).unsqueeze(1)).all()
+
+
+@pytest.mark.usefixtures("without_numba")
+class TestFaissWithoutNumba:
+    @pytest.fixture
+    def without_numba(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "torchdr_cne.neighbors.probing", None)
+
+    @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+    def test_all_lists_give_the_exact_answer(self, metric):
+        X = gaussian()
+        graph = kneighbors(X, K, metric=metric, backend=FaissConfig(n_lists=4, n_probes=4))
+        assert_nearest(graph, X, metric, K, rtol=1e-4)
+
+    def test_the_recall_target_is_met(self):
+        X = gaussian(5000, 8)
+        exact = kneighbors(X, 15, backend="torch").distances
+        found = kneighbors(X, 15, backend=FaissConfig(n_lists=64, recall=0.95)).distances
+        assert (found <= exact[:, -1:] * (1 + 1e-5)).double().mean() >= 0.94
 
     @pytest.mark.parametrize(
         ("options", "message"),

@@ -8,6 +8,8 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
+from torchdr_cne.workers import Workers
+
 
 @dataclass(frozen=True)
 class AffinityGraph:
@@ -86,3 +88,40 @@ def directed_matrix(indices_nk: Tensor, weights_nk: Tensor) -> scipy.sparse.csr_
     matrix = scipy.sparse.csr_array((values, columns, indptr), shape=(n, n))
     matrix.sort_indices()
     return matrix
+
+
+def symmetrized(indices_nk: Tensor, weights_nk: Tensor, set_op_mix_ratio: float = 1.0) -> "AffinityGraph":
+    """Return the fuzzy union A + Aᵀ − A∘Aᵀ of each row's weighted neighbours with those that list it.
+
+    Parameters
+    ----------
+    indices_nk : Tensor of shape (n, k), int32
+        Distinct neighbours of each row.
+    weights_nk : Tensor of shape (n, k), float32
+        Their weights in [0, 1].
+    set_op_mix_ratio : float, default=1.0
+        1 is the union, 0 the intersection A∘Aᵀ; between lies their mixture.
+    """
+    from torchdr_cne.affinity import kernels  # imports Numba
+
+    ids = np.ascontiguousarray(indices_nk.cpu().numpy(), dtype=np.int32)
+    weights = np.ascontiguousarray(weights_nk.cpu().numpy(), dtype=np.float32)
+    n, k = ids.shape
+    starts, indptr = np.zeros(n + 1, dtype=np.int64), np.zeros(n + 1, dtype=np.int64)
+    kernels.count_listings(ids, starts)
+    np.cumsum(starts, out=starts)
+    # A row and its weight lie beside each other: they are written in one go, in random order.
+    listings = np.empty((n * k, 2), dtype=np.int32)
+    rows, row_weights = listings[:, 0], listings.view(np.float32)[:, 1]
+    columns, values = np.empty(2 * n * k, dtype=np.int32), np.empty(2 * n * k, dtype=np.float32)
+    counts, mix = np.empty(n, dtype=np.int64), np.float32(set_op_mix_ratio)
+    with Workers() as workers:
+        # Every range reads all rows: one a thread.
+        one_each = -(-n // workers.n_threads)
+        parts = (ids, weights, starts, rows, row_weights)
+        workers.share(kernels.listings, n, *parts, multiple_of=one_each)
+        workers.share(kernels.fuzzy_union, n, *parts, mix, counts, columns, values)
+    kernels.close_gaps(starts, k, counts, indptr, columns, values)
+    for part in (columns, values):
+        part.resize(indptr[-1], refcheck=False)  # gives the memory back
+    return AffinityGraph(*map(torch.from_numpy, (indptr, columns, values)))

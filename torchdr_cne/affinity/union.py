@@ -1,10 +1,9 @@
 """The union of the kNN relation with its transpose."""
 
-import numpy as np
 import torch
 
 from torchdr_cne.affinity.base import Affinity
-from torchdr_cne.affinity.graph import AffinityGraph, directed_matrix
+from torchdr_cne.affinity.graph import AffinityGraph, symmetrized
 from torchdr_cne.neighbors import NeighborGraph
 
 
@@ -26,7 +25,4 @@ class UnionAffinity(Affinity):
 
     def from_neighbors(self, neighbors: NeighborGraph) -> AffinityGraph:
         """Join every row with its neighbours, weight 1, in both directions."""
-        directed = directed_matrix(neighbors.indices, torch.ones_like(neighbors.distances))
-        union = directed + directed.T.tocsr()
-        union.data = np.ones_like(union.data)
-        return AffinityGraph.from_scipy(union)
+        return symmetrized(neighbors.indices, torch.ones(neighbors.indices.shape))

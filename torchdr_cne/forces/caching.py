@@ -2,13 +2,18 @@
 
 import contextlib
 import hashlib
+import itertools
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 from torchdr_cne.forces.declaration import PairForces
+from torchdr_cne.forces.numerics import jit
+
+_UNNAMED = itertools.count()
 
 
 class _ContentCache(FunctionCache):
@@ -46,15 +51,31 @@ class _ContentCache(FunctionCache):
         return signature, codegen.magic_tuple(), self._content
 
 
-def cache_by_content(dispatcher: Any, content: tuple[PairForces, int]) -> None:
-    """Cache ``dispatcher`` on disk where its declaration can be told by content, else leave it as it is."""
-    key = _content_key(*content)
-    if key is None:
+def content_name(forces: PairForces, n_components: int) -> str:
+    """Return a name for what is compiled from a declaration; it begins with "own" where content cannot tell it."""
+    return _content_key(forces, n_components) or f"own{next(_UNNAMED)}"
+
+
+def named_jit(name: str) -> Callable[[Callable[..., Any]], Any]:
+    """Return a decorator that compiles closures under symbols that carry ``name``.
+
+    Numba tells closures of one origin apart by a counter that begins anew in every process: code cached by two
+    processes could meet in a third under the same symbol, and one would run in the other's place.
+    """
+
+    def compile_named(function: Callable[..., Any]) -> Any:
+        function.__qualname__ += f".{name}"
+        return jit(function)
+
+    return compile_named
+
+
+def cache_by_content(dispatcher: Any, name: str) -> None:
+    """Cache ``dispatcher`` on disk unless its ``name`` does not tell its content, or there is no place to write."""
+    if name.startswith("own"):
         return
-    try:
-        dispatcher._cache = _ContentCache(dispatcher.py_func, key)
-    except (RuntimeError, OSError):  # no writable place: compile in every process
-        return
+    with contextlib.suppress(RuntimeError, OSError):
+        dispatcher._cache = _ContentCache(dispatcher.py_func, name)
 
 
 _SOURCES = hashlib.sha256(
@@ -74,4 +95,4 @@ def _content_key(forces: PairForces, n_components: int) -> str | None:
         if code.co_freevars or not all(isinstance(value, (int, float)) for value in values):
             return None
         parts += [name, code.co_code.hex(), repr(code.co_consts), repr(values)]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

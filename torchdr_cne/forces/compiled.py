@@ -1,20 +1,22 @@
-"""The compiled engine: kernels over blocks, shared out among threads."""
+"""The compiled engine: kernels over blocks and slices, their work shared out among threads."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from torchdr_cne.forces.kernels import compiled_kernels
+from torchdr_cne.forces.kernels import N_COUNTERS, Blocks, Room, Weights, compiled_kernels
 from torchdr_cne.forces.problem import ForceProblem, StepCoefficients
-from torchdr_cne.forces.slices import WINDOW_BLOCKS, EdgeSlices
+from torchdr_cne.forces.slices import EdgeSlices, nearby_order
 from torchdr_cne.forces.team import COUNTER_STRIDE
 from torchdr_cne.sampling import BLOCK_SIZE
 from torchdr_cne.workers import Workers
 
 _RANGES_PER_THREAD = 16
-_N_COUNTERS = 7
 _BLOCKS_WORTH_A_THREAD = 64
 """For fewer blocks, waking another thread costs more than it saves."""
+_SLOTS_OUT_OF_CACHE = 1 << 17
+_ORDERED_AT = (20, 60)
+"""Steps after which so many points are put in an order in which neighbours are near, which changes no bit."""
 
 
 class CompiledForces:
@@ -26,70 +28,65 @@ class CompiledForces:
     own_threads = True
 
     def __init__(self, problem: ForceProblem) -> None:
-        layout = problem.layout
-        self._forces = problem.forces
-        self._normalised = problem.forces.normaliser is not None
+        self._problem = problem
         self._learns = problem.forces.attractive_scalar is not None
-        self._n_blocks, self._n_slots = layout.n_blocks, layout.n_slots
-        self._n_windows = -(-layout.n_blocks // WINDOW_BLOCKS)
-        sizes = layout.occupied.view(-1, BLOCK_SIZE).sum(dim=1).numpy()
-        self._slots = layout.occupied.float().numpy(), sizes, problem.draw_weights.numpy()
-        edges = EdgeSlices.of(problem.graph, layout)
-        self._edges = edges.rows, edges.starts, edges.columns, edges.weights
-        self._scale = edges.row_weights * problem.draw_weights.numpy()
-        self._met = np.zeros(layout.n_blocks if problem.exclude_edges else 0, dtype=np.bool_)
-        self._tile_scalars, self._edge_scalars = np.zeros(self._n_blocks), np.zeros(self._n_windows)
-        self._room: tuple[np.ndarray, ...] = ()
-        self._counters = np.zeros(_N_COUNTERS * COUNTER_STRIDE, dtype=np.int64)
-        self._workers = Workers(min(torch.get_num_threads(), 1 + layout.n_blocks // _BLOCKS_WORTH_A_THREAD))
+        n_blocks, n_slots = problem.layout.n_blocks, problem.layout.n_slots
+        self._workers = Workers(min(torch.get_num_threads(), 1 + n_blocks // _BLOCKS_WORTH_A_THREAD))
+        self._mask = problem.layout.occupied.float().numpy()
+        self._sizes = problem.layout.occupied.view(-1, BLOCK_SIZE).sum(dim=1).numpy()
+        self._draw_weights = problem.draw_weights.numpy()
+        row_weights = problem.layout.scatter(problem.graph.row_weights).numpy()
+        self._scale = row_weights * self._draw_weights
+        self._met = np.zeros(n_blocks if problem.exclude_edges else 0, dtype=np.bool_)
+        self._edges = EdgeSlices.of(problem.graph, problem.layout, np.arange(n_slots, dtype=np.int32), self._workers)
+        self._counters = np.zeros(N_COUNTERS * COUNTER_STRIDE, dtype=np.int64)
+        self._room: Room | None = None
+        self._gradient = torch.empty(0)
+        self._n_steps = 0
 
     def gradient(self, z_ds: Tensor, step: StepCoefficients) -> tuple[Tensor, Tensor | None]:
         """Return the gradient (d, slots) and the learned scalar's derivative (), if there is one."""
-        kernels = compiled_kernels(self._forces, len(z_ds))
-        shifts = np.array(step.shifts, dtype=np.int64)
-        self._make_room(len(z_ds), len(shifts), kernels.point_width)
+        kernels = compiled_kernels(self._problem.forces, len(z_ds))
+        z, shifts = z_ds.numpy(), np.array(step.shifts, dtype=np.int64)
+        if z.shape[1] >= _SLOTS_OUT_OF_CACHE and self._n_steps in _ORDERED_AT:
+            order = nearby_order(z)
+            self._edges = EdgeSlices.of(self._problem.graph, self._problem.layout, order, self._workers)
+        self._n_steps += 1
         if len(self._met):
             self._met[:] = False
             self._met[shifts] = True
+        blocks = Blocks(z, self._mask, self._sizes, self._draw_weights, shifts, self._met)
+        p = tuple(np.float32(value) for value in step.parameters)
+        longest = np.float32(np.inf if step.longest is None else step.longest)
+        weights = Weights(p, np.float32(step.attraction), np.float32(step.repulsion), longest)
+        room = self._make_room(len(z), len(shifts), kernels.point_width)
         self._counters[:] = 0
+        n_threads = self._workers.n_threads
+        some_blocks, some_slices = (
+            max(1, n // (_RANGES_PER_THREAD * n_threads)) for n in (len(self._sizes), len(self._edges.starts) - 1)
+        )
         self._workers.together(
-            kernels.step,
-            self._workers.n_threads,
-            self._counters,
-            self._range_of(self._n_blocks),
-            self._range_of(self._n_windows),
-            z_ds.numpy(),
-            shifts,
-            *self._slots,
-            *self._edges,
-            tuple(np.float32(value) for value in step.parameters),
-            self._met,
-            np.float32(step.attraction),
-            np.float32(step.repulsion),
-            np.float32(np.inf if step.longest is None else step.longest),
-            *self._room,
+            kernels.step, n_threads, self._counters, some_blocks, some_slices, blocks, self._edges, weights, room
         )
         if not self._learns:
             return self._gradient, None
-        scalar = self._edge_scalars.sum() + step.repulsion / len(shifts) * self._tile_scalars.sum()
-        return self._gradient, torch.tensor(scalar, dtype=z_ds.dtype)
+        return self._gradient, torch.tensor(room.block_scalars.sum() + room.slice_scalars.sum(), dtype=z_ds.dtype)
 
-    def _range_of(self, n_items: int) -> int:
-        """Items a thread takes at a time: few enough that all end together."""
-        return max(1, n_items // (_RANGES_PER_THREAD * self._workers.n_threads))
-
-    def _make_room(self, d: int, n_shifts: int, point_width: int) -> None:
-        """Allocate what steps of ``n_shifts`` meetings fill again and again."""
-        if self._room and self._room[-4].shape[1:3] == (n_shifts, d):
-            return
-        self._gradient = torch.zeros((d, self._n_slots))
-        self._room = (
-            np.zeros((self._n_slots, point_width), dtype=np.float32),
-            np.empty((self._n_blocks if self._normalised else 0, n_shifts, BLOCK_SIZE), dtype=np.float32),
-            np.zeros(self._n_slots if self._normalised else 0, dtype=np.float32),
-            self._scale,
-            np.empty((self._n_blocks, n_shifts, d, BLOCK_SIZE), dtype=np.float32),
-            self._gradient.numpy(),
-            self._tile_scalars,
-            self._edge_scalars,
-        )
+    def _make_room(self, d: int, n_shifts: int, point_width: int) -> Room:
+        """Return what steps of ``n_shifts`` meetings fill again and again."""
+        n_blocks, n_slots = len(self._sizes), len(self._mask)
+        n_slices = len(self._edges.starts) - 1
+        if self._room is None or self._room.met_forces.shape[1:3] != (n_shifts, d):
+            normalised = self._problem.forces.normaliser is not None
+            self._gradient = torch.zeros((d, n_slots))
+            self._room = Room(
+                points=np.zeros((n_slots, point_width), dtype=np.float32),
+                met_totals=np.empty((n_blocks if normalised else 0, n_shifts, BLOCK_SIZE), dtype=np.float32),
+                totals=np.zeros(n_slots if normalised else 0, dtype=np.float32),
+                scale=self._scale,
+                met_forces=np.empty((n_blocks, n_shifts, d, BLOCK_SIZE), dtype=np.float32),
+                gradient=self._gradient.numpy(),
+                block_scalars=np.zeros(n_blocks),
+                slice_scalars=np.zeros(n_slices),
+            )
+        return self._room

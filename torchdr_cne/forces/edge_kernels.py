@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from torchdr_cne.forces.numerics import jit, power, prefer_wide_vectors
+from torchdr_cne.forces.numerics import power, prefer_wide_vectors
 from torchdr_cne.forces.vectors import lane_sum, load, make_gather, splat, store
 
 _F = np.float32
@@ -29,24 +29,22 @@ def make(f: SimpleNamespace, n_components: int) -> SimpleNamespace:
 
 def _edge_share(f: SimpleNamespace, d: int, width: int):
     normaliser, gather = f.normaliser, make_gather(width)
-    OWN, OTHER = 0, width * 16
+    SHARE, OWN, OTHER = 0, 16, (1 + width) * 16
 
-    @jit
-    def edge_share(slice_rows, first, last, columns, weights, points, p, scratch, shares):
-        """Σ_j w_ij / (q_ij + S_i) of 16 rows with the edges [first, last)."""
+    @f.jit
+    def edge_share(s, edges, p, points, scratch):
+        """Σ_j w_ij / (q_ij + S_i) of a slice's rows, into the buffer's beginning."""
         prefer_wide_vectors()
-        gather(points, slice_rows, 0, scratch, OWN)
+        gather(points, edges.rows, 16 * s, scratch, OWN)
         share = splat(_F(0))
-        for e in range(first, last, 16):
-            gather(points, columns, e, scratch, OTHER)
+        for e in range(edges.starts[s], edges.starts[s + 1], 16):
+            gather(points, edges.columns, e, scratch, OTHER)
             d2 = splat(_F(0))
             for c in range(d):
                 difference = load(scratch, OWN + 16 * c) - load(scratch, OTHER + 16 * c)
                 d2 += difference * difference
-            share += load(weights, e) / (normaliser(d2, p, power) + load(scratch, OWN + 16 * d))
-        store(scratch, OTHER, share)
-        for v in range(16):
-            shares[slice_rows[v]] = scratch[OTHER + v]
+            share += load(edges.weights, e) / (normaliser(d2, p, power) + load(scratch, OWN + 16 * d))
+        store(scratch, SHARE, share)
 
     return edge_share
 
@@ -54,34 +52,31 @@ def _edge_share(f: SimpleNamespace, d: int, width: int):
 def _edge_force(f: SimpleNamespace, d: int, width: int):
     edge_coefficient, attractive_scalar = f.edge_coefficient, f.attractive_scalar
     normalised, learns, gather = f.normalised, f.learns, make_gather(width)
-    OWN, OTHER, SUM = 0, width * 16, 2 * width * 16
+    SUM, OWN, OTHER = 0, d * 16, (d + width) * 16
 
-    @jit
-    def edge_force(slice_rows, first, last, columns, weights, points, p, attraction, repulsion, scratch, gradient):
-        """Add the forces of the edges [first, last) to 16 rows; return the learned scalar's part."""
+    @f.jit
+    def edge_force(s, edges, weights, points, scratch):
+        """Sum half the forces on a slice's rows into the buffer's beginning; return the learned scalar's part."""
         prefer_wide_vectors()
-        gather(points, slice_rows, 0, scratch, OWN)
+        gather(points, edges.rows, 16 * s, scratch, OWN)
         scalar = splat(_F(0))
         for c in range(d):
             store(scratch, SUM + 16 * c, splat(_F(0)))
-        for e in range(first, last, 16):
-            gather(points, columns, e, scratch, OTHER)
+        for e in range(edges.starts[s], edges.starts[s + 1], 16):
+            gather(points, edges.columns, e, scratch, OTHER)
             d2 = splat(_F(0))
             for c in range(d):
                 difference = load(scratch, OWN + 16 * c) - load(scratch, OTHER + 16 * c)
                 d2 += difference * difference
-            weight = load(weights, e)
+            weight = load(edges.weights, e)
             if learns:
-                scalar += weight * attractive_scalar(d2, p, power)
+                scalar += weight * attractive_scalar(d2, weights.p, power)
             total_i = load(scratch, OWN + 16 * d) if normalised else d2
             total_j = load(scratch, OTHER + 16 * d) if normalised else d2
-            coefficient = edge_coefficient(d2, weight, total_i, total_j, p, attraction, repulsion)
+            coefficient = edge_coefficient(d2, weight, total_i, total_j, weights)
             for c in range(d):
                 difference = load(scratch, OWN + 16 * c) - load(scratch, OTHER + 16 * c)
                 store(scratch, SUM + 16 * c, load(scratch, SUM + 16 * c) + coefficient * difference)
-        for v in range(16):
-            for c in range(d):
-                gradient[c, slice_rows[v]] += _F(2) * scratch[SUM + 16 * c + v]
-        return attraction * lane_sum(scalar)
+        return weights.attraction * lane_sum(scalar)
 
     return edge_force

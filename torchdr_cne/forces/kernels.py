@@ -1,28 +1,65 @@
-"""Compiled row-owned forces (Numba): a few passes over blocks a method and dimension.
+"""Compiled row-owned forces (Numba): a few passes over blocks and slices a method and dimension.
 
-A pass works on any range of blocks or windows and writes what no other range writes, so any split over threads gives
+A pass works on any range of blocks or slices and writes what no other range writes, so any split over threads gives
 the same bits; a block's tiles are summed in the order of the shifts, a row's edges in the order of the graph. `step`
 runs the passes of a gradient one after the other, the threads taking ranges as they go.
 """
 
 from functools import lru_cache
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from torchdr_cne.forces import edge_kernels, tile_kernels
-from torchdr_cne.forces.caching import cache_by_content
+from torchdr_cne.forces.caching import cache_by_content, content_name, named_jit
 from torchdr_cne.forces.declaration import PairForces
 from torchdr_cne.forces.numerics import jit, power, prefer_wide_vectors, single_precision
-from torchdr_cne.forces.slices import WINDOW_BLOCKS
 from torchdr_cne.forces.team import take, wait_for_all
-from torchdr_cne.forces.vectors import LANES
-from torchdr_cne.sampling import BLOCK_SIZE
 
 _F = np.float32
-_WINDOW_ROWS = WINDOW_BLOCKS * BLOCK_SIZE
-_WINDOW_SLICES = _WINDOW_ROWS // LANES
+
+
+class Blocks(NamedTuple):
+    """Where the points stand, and which blocks meet in this step; d components, B blocks of 64 slots, S meetings.
+
+    ``z`` (d, slots), ``mask`` (slots,) 1 for points and 0 for padding, ``sizes`` (B,) points of each block,
+    ``draw_weights`` (slots,), ``shifts`` (S,), and ``met`` (B,) whether a shift is drawn, empty if no pair is excluded.
+    """
+
+    z: np.ndarray
+    mask: np.ndarray
+    sizes: np.ndarray
+    draw_weights: np.ndarray
+    shifts: np.ndarray
+    met: np.ndarray
+
+
+class Weights(NamedTuple):
+    """The step's numbers: the method's ``p``, the weights of both parts, and the longest gradient of a row."""
+
+    p: tuple[np.float32, ...]
+    attraction: np.float32
+    repulsion: np.float32
+    longest: np.float32
+
+
+class Room(NamedTuple):
+    """What the passes leave for each other.
+
+    ``points`` (slots, width) by place; ``met_totals`` (B, S, 64) and ``met_forces`` (B, S, d, 64) of each meeting;
+    ``totals``, the normalisers, and ``scale``, the row's weight in the forces of its negatives (slots,); ``gradient``
+    (d, slots); the learned scalar's parts by block and by slice.
+    """
+
+    points: np.ndarray
+    met_totals: np.ndarray
+    totals: np.ndarray
+    scale: np.ndarray
+    met_forces: np.ndarray
+    gradient: np.ndarray
+    block_scalars: np.ndarray
+    slice_scalars: np.ndarray
 
 
 @jit
@@ -30,99 +67,106 @@ def _nothing(d2, p, power):
     return _F(0)
 
 
-@lru_cache(maxsize=64)
-def compiled_kernels(forces: PairForces, n_components: int) -> SimpleNamespace:
-    """Return a declaration's kernel ``step``, and ``point_width``, the numbers that stand for a point in it."""
-    f = SimpleNamespace(
-        **{
-            name: _nothing if function is None else jit(single_precision(function))
-            for name, function in vars(forces).items()
-        },
-        normalised=forces.normaliser is not None,
-        learns=forces.attractive_scalar is not None,
-    )
-    f.edge_coefficient = _edge_coefficient(f)
-    tiles, edges = tile_kernels.make(f, n_components), edge_kernels.make(f, n_components)
-    f.squared_distance = _squared_distance(n_components)
-    passes = SimpleNamespace(
-        meet_totals=_meet_totals(tiles, n_components) if f.normalised else _no_pass,
-        shares=_shares(f, edges, n_components) if f.normalised else _no_pass,
-        meet_forces=_meet_forces(f, tiles, n_components),
-        gradient=_gradient(f, edges, n_components),
-    )
-    step = _step(passes, f.normalised)
-    cache_by_content(step, (forces, n_components))
-    return SimpleNamespace(step=step, point_width=edges.width)
-
-
 @jit
 def _no_pass(*arguments):
     """Stand in for a pass that a method does not need."""
 
 
-def _step(passes: SimpleNamespace, normalised: bool) -> Any:
-    meet_totals, shares, meet_forces, gradient_pass = vars(passes).values()
+@lru_cache(maxsize=64)
+def compiled_kernels(forces: PairForces, n_components: int) -> SimpleNamespace:
+    """Return a declaration's kernel ``step``, and ``point_width``, the numbers that stand for a point in it."""
+    name = content_name(forces, n_components)
+    named = named_jit(name)
+    f = SimpleNamespace(
+        **{
+            part: _nothing if function is None else named(single_precision(function))
+            for part, function in vars(forces).items()
+        },
+        jit=named,
+        normalised=forces.normaliser is not None,
+        learns=forces.attractive_scalar is not None,
+    )
+    f.edge_coefficient = _edge_coefficient(f)
+    f.squared_distance = _squared_distance(f, n_components)
+    tiles, edges = tile_kernels.make(f, n_components), edge_kernels.make(f, n_components)
+    passes = SimpleNamespace(
+        meet_totals=_meet_totals(f, tiles) if f.normalised else _no_pass,
+        add_totals=_add_totals if f.normalised else _no_pass,
+        shares=_shares(f, edges, n_components) if f.normalised else _no_pass,
+        meet_forces=_meet_forces(f, tiles),
+        add_forces=_add_forces,
+        edges=_edges(f, edges, n_components),
+    )
+    step = _step(f, passes)
+    cache_by_content(step, name)
+    return SimpleNamespace(step=step, point_width=edges.width)
 
-    @jit
-    def step(
-        n_threads, counters, range_blocks, range_windows, z, shifts, mask, sizes, draw_weights, rows, starts, columns,
-        weights, p, met, attraction, repulsion, longest, points, met_totals, totals, scale, met_forces, gradient,
-        tile_scalars, edge_scalars,
-    ):  # fmt: skip
-        """Take part in one step, with the other threads; the passes wait for each other."""
-        n_blocks, n_windows = len(sizes), len(edge_scalars)
+
+def _step(f: SimpleNamespace, passes: SimpleNamespace) -> Any:
+    normalised = f.normalised
+    meet_totals, add_totals, shares, meet_forces, add_forces, edges_pass = vars(passes).values()
+
+    @f.jit
+    def step(n_threads, counters, some_blocks, some_slices, blocks, edges, weights, room):
+        """Take part in one step with the other threads, ranges of so many blocks or slices at a time."""
+        prefer_wide_vectors()
+        n_blocks, n_slices = len(blocks.sizes), len(edges.starts) - 1
         if normalised:
-            first = take(counters, 0, range_blocks)
+            first = take(counters, 0, some_blocks)
             while first < n_blocks:
-                last = min(first + range_blocks, n_blocks)
-                meet_totals(first, last, z, shifts, mask, sizes, p, points, met_totals)
-                first = take(counters, 0, range_blocks)
+                meet_totals(first, min(first + some_blocks, n_blocks), blocks, edges, weights, room)
+                first = take(counters, 0, some_blocks)
             wait_for_all(counters, 1, n_threads)
-            first = take(counters, 2, range_windows)
-            while first < n_windows:
-                last = min(first + range_windows, n_windows)
-                shares(
-                    first, last, met_totals, draw_weights, rows, starts, columns, weights, points, p, met,
-                    totals, scale,
-                )  # fmt: skip
-                first = take(counters, 2, range_windows)
+            first = take(counters, 2, some_blocks)
+            while first < n_blocks:
+                add_totals(first, min(first + some_blocks, n_blocks), blocks, room)
+                first = take(counters, 2, some_blocks)
             wait_for_all(counters, 3, n_threads)
-        first = take(counters, 4, range_blocks)
+            first = take(counters, 4, some_slices)
+            while first < n_slices:
+                shares(first, min(first + some_slices, n_slices), blocks, edges, weights, room)
+                first = take(counters, 4, some_slices)
+            wait_for_all(counters, 5, n_threads)
+        first = take(counters, 6, some_blocks)
         while first < n_blocks:
-            last = min(first + range_blocks, n_blocks)
-            meet_forces(first, last, z, shifts, mask, sizes, scale, p, points, met_forces, tile_scalars)
-            first = take(counters, 4, range_blocks)
-        wait_for_all(counters, 5, n_threads)
-        first = take(counters, 6, range_windows)
-        while first < n_windows:
-            last = min(first + range_windows, n_windows)
-            gradient_pass(
-                first, last, met_forces, rows, starts, columns, weights, scale, points, p, met,
-                attraction, repulsion, longest, gradient, edge_scalars,
-            )  # fmt: skip
-            first = take(counters, 6, range_windows)
+            meet_forces(first, min(first + some_blocks, n_blocks), blocks, edges, weights, room)
+            first = take(counters, 6, some_blocks)
+        wait_for_all(counters, 7, n_threads)
+        first = take(counters, 8, some_blocks)
+        while first < n_blocks:
+            add_forces(first, min(first + some_blocks, n_blocks), blocks, weights, room)
+            first = take(counters, 8, some_blocks)
+        wait_for_all(counters, 9, n_threads)
+        first = take(counters, 10, some_slices)
+        while first < n_slices:
+            edges_pass(first, min(first + some_slices, n_slices), blocks, edges, weights, room)
+            first = take(counters, 10, some_slices)
 
     return step
+
+
+N_COUNTERS = 11
+"""Counters of `step`."""
 
 
 def _edge_coefficient(f: SimpleNamespace) -> Any:
     """Derivative with respect to d² of all that one undirected edge adds to the loss."""
     attractive, repulsive, normaliser, normalised = f.attractive, f.repulsive, f.normaliser, f.normalised
 
-    @jit
-    def edge_coefficient(d2, weight, total_i, total_j, p, attraction, repulsion):
-        coefficient = _F(2) * attraction * attractive(d2, p, power)
+    @f.jit
+    def edge_coefficient(d2, weight, total_i, total_j, weights):
+        coefficient = _F(2) * weights.attraction * attractive(d2, weights.p, power)
         if normalised:
-            q = normaliser(d2, p, power)
+            q = normaliser(d2, weights.p, power)
             both = _F(1) / (q + total_i) + _F(1) / (q + total_j)
-            coefficient += repulsion * both * repulsive(d2, p, power)
+            coefficient += weights.repulsion * both * repulsive(d2, weights.p, power)
         return weight * coefficient
 
     return edge_coefficient
 
 
-def _squared_distance(d: int) -> Any:
-    @jit
+def _squared_distance(f: SimpleNamespace, d: int) -> Any:
+    @f.jit
     def squared_distance(points, i, j):
         d2 = _F(0)
         for c in range(d):
@@ -133,139 +177,156 @@ def _squared_distance(d: int) -> Any:
 
 
 @jit
-def _store_points(z, a, points):
-    for c in range(z.shape[0]):
-        for k in range(a * 64, a * 64 + 64):
-            points[k, c] = z[c, k]
+def _store_points(z, a, place_of, points):
+    for k in range(a * 64, a * 64 + 64):
+        for c in range(z.shape[0]):
+            points[place_of[k], c] = z[c, k]
 
 
-def _meet_totals(tiles: SimpleNamespace, d: int) -> Any:
+def _meet_totals(f: SimpleNamespace, tiles: SimpleNamespace) -> Any:
     tile_total, scratch_size = tiles.total, tiles.scratch_size
 
-    @jit
-    def meet_totals(first, last, z, shifts, mask, sizes, p, points, met_totals):
-        """Σ q of each row over each of its block's meetings, (blocks, shifts, 64)."""
+    @f.jit
+    def meet_totals(first, last, blocks, edges, weights, room):
+        """Σ q of each row over each of its block's meetings."""
         prefer_wide_vectors()
         scratch = np.empty(scratch_size, _F)
         for a in range(first, last):
-            _store_points(z, a, points)
-            for t in range(len(shifts)):
-                b = (shifts[t] - a) % len(sizes)
+            _store_points(blocks.z, a, edges.place_of, room.points)
+            for t in range(len(blocks.shifts)):
+                b = (blocks.shifts[t] - a) % len(blocks.sizes)
                 if a <= b:
-                    tile_total(z, a, b, sizes[a], mask, p, scratch, met_totals[a, t], met_totals[b, t])
+                    tile_total(blocks, a, b, weights.p, scratch, room.met_totals[a, t], room.met_totals[b, t])
 
     return meet_totals
+
+
+@jit
+def _add_totals(first, last, blocks, room):
+    """S_i of each row: its meetings' sums, each negative weighted by the draws it stands for."""
+    prefer_wide_vectors()
+    n_shifts = len(blocks.shifts)
+    for a in range(first, last):
+        for k in range(64):
+            total = _F(0)
+            for t in range(n_shifts):
+                total += room.met_totals[a, t, k]
+            room.totals[a * 64 + k] = total * blocks.draw_weights[a * 64 + k] / _F(n_shifts)
 
 
 def _shares(f: SimpleNamespace, edges: SimpleNamespace, d: int) -> Any:
     normaliser, squared_distance = f.normaliser, f.squared_distance
     edge_share, scratch_size = edges.share, edges.scratch_size
 
-    @jit
-    def shares(first, last, met_totals, draw_weights, rows, starts, columns, weights, points, p, met, totals, scale):
-        """S_i of each row, and its weight in the forces of its negatives: Σ_j w_ij / (q_ij + S_i), draws weighted."""
+    @f.jit
+    def shares(first, last, blocks, edges, weights, room):
+        """Weight of each row in the forces of its negatives: Σ_j w_ij / (q_ij + S_i)."""
         prefer_wide_vectors()
-        n_blocks, n_shifts = met_totals.shape[0], met_totals.shape[1]
-        share_of_draws = _F(1) / _F(n_shifts)
         scratch = np.empty(scratch_size, _F)
-        for window in range(first, last):
-            for a in range(window * WINDOW_BLOCKS, min((window + 1) * WINDOW_BLOCKS, n_blocks)):
-                for k in range(64):
-                    total = _F(0)
-                    for t in range(n_shifts):
-                        total += met_totals[a, t, k]
-                    totals[a * 64 + k] = total
-            for s in range(window * _WINDOW_SLICES, min((window + 1) * _WINDOW_SLICES, len(starts) - 1)):
-                slice_rows = rows[s * 16 : s * 16 + 16]
-                if len(met):
-                    for e in range(starts[s], starts[s + 1]):
-                        i, j = slice_rows[(e - starts[s]) % 16], columns[e]
-                        if weights[e] > 0 and met[(i // 64 + j // 64) % n_blocks]:
-                            totals[i] -= normaliser(squared_distance(points, i, j), p, power)
-                for v in range(16):
-                    totals[slice_rows[v]] *= draw_weights[slice_rows[v]] * share_of_draws
-                    points[slice_rows[v], d] = totals[slice_rows[v]]
-                edge_share(slice_rows, starts[s], starts[s + 1], columns, weights, points, p, scratch, scale)
-                for v in range(16):
-                    scale[slice_rows[v]] *= draw_weights[slice_rows[v]]
+        for s in range(first, last):
+            for e in range(edges.starts[s], edges.starts[s + 1] if len(blocks.met) else edges.starts[s]):
+                i, j = edges.rows[s * 16 + (e - edges.starts[s]) % 16], edges.columns[e]
+                if _excluded(i, j, e, blocks, edges):
+                    q = normaliser(squared_distance(room.points, i, j), weights.p, power)
+                    slot = edges.slot_at[i]
+                    room.totals[slot] -= q * blocks.draw_weights[slot] / _F(len(blocks.shifts))
+            # Other threads look up points at the same time, but not the normalisers beside them.
+            for place in edges.rows[s * 16 : s * 16 + 16]:
+                room.points[place, d] = room.totals[edges.slot_at[place]]
+            edge_share(s, edges, weights.p, room.points, scratch)
+            for v in range(16):
+                slot = edges.slot_at[edges.rows[s * 16 + v]]
+                room.scale[slot] = scratch[v] * blocks.draw_weights[slot]
 
     return shares
 
 
-def _meet_forces(f: SimpleNamespace, tiles: SimpleNamespace, d: int) -> Any:
+@jit
+def _excluded(i, j, e, blocks, edges):
+    """Tell whether the ends of an edge, which are no negatives of each other, stand in blocks that met."""
+    n_blocks = len(blocks.sizes)
+    return edges.weights[e] > 0 and blocks.met[(edges.slot_at[i] // 64 + edges.slot_at[j] // 64) % n_blocks]
+
+
+def _meet_forces(f: SimpleNamespace, tiles: SimpleNamespace) -> Any:
     normalised = f.normalised
     tile_force, scratch_size = tiles.force, tiles.scratch_size
 
-    @jit
-    def meet_forces(first, last, z, shifts, mask, sizes, scale, p, points, met_forces, scalars):
-        """Repulsion of each row in each of its block's meetings, (blocks, shifts, d, 64), without its factor."""
+    @f.jit
+    def meet_forces(first, last, blocks, edges, weights, room):
+        """Repulsion of each row in each of its block's meetings, without its factor."""
         prefer_wide_vectors()
         scratch = np.empty(scratch_size, _F)
         for a in range(first, last):
             if not normalised:
-                _store_points(z, a, points)
+                _store_points(blocks.z, a, edges.place_of, room.points)
             scalar = 0.0
-            for t in range(len(shifts)):
-                b = (shifts[t] - a) % len(sizes)
+            for t in range(len(blocks.shifts)):
+                b = (blocks.shifts[t] - a) % len(blocks.sizes)
                 if a <= b:
-                    scalar += tile_force(z, a, b, sizes[a], mask, scale, p, scratch, met_forces[a, t], met_forces[b, t])
-            scalars[a] = scalar
+                    forces_a, forces_b = room.met_forces[a, t], room.met_forces[b, t]
+                    scalar += tile_force(blocks, a, b, room.scale, weights.p, scratch, forces_a, forces_b)
+            room.block_scalars[a] = scalar * weights.repulsion / len(blocks.shifts)
 
     return meet_forces
 
 
-def _gradient(f: SimpleNamespace, edges: SimpleNamespace, d: int) -> Any:
+@jit
+def _add_forces(first, last, blocks, weights, room):
+    """Add up the meetings of each block."""
+    prefer_wide_vectors()
+    n_shifts, d = len(blocks.shifts), len(blocks.z)
+    factor = _F(2) * weights.repulsion / _F(n_shifts)
+    for a in range(first, last):
+        for c in range(d):
+            for k in range(64):
+                total = _F(0)
+                for t in range(n_shifts):
+                    total += room.met_forces[a, t, c, k]
+                room.gradient[c, a * 64 + k] = factor * total
+
+
+def _edges(f: SimpleNamespace, edges: SimpleNamespace, d: int) -> Any:
     learns, repulsive, repulsive_scalar = f.learns, f.repulsive, f.repulsive_scalar
     edge_force, scratch_size, squared_distance = edges.force, edges.scratch_size, f.squared_distance
 
-    @jit
-    def take_back(i, j, n_blocks, scale, points, p, factor, gradient):
+    @f.jit
+    def take_back(i, j, blocks, edges, weights, room):
         """Take back what an excluded pair has added to row i, because their blocks met; return its scalar's part."""
-        d2 = squared_distance(points, i, j)
-        coefficient = factor * (scale[i] + scale[j]) * repulsive(d2, p, power)
+        repulsion = weights.repulsion / _F(len(blocks.shifts))
+        own, other = room.scale[edges.slot_at[i]], room.scale[edges.slot_at[j]]
+        d2 = squared_distance(room.points, i, j)
+        coefficient = _F(2) * repulsion * (own + other) * repulsive(d2, weights.p, power)
         for c in range(d):
-            gradient[c, i] -= coefficient * (points[i, c] - points[j, c])
-        return scale[i] * repulsive_scalar(d2, p, power) if learns else _F(0)
+            room.gradient[c, edges.slot_at[i]] -= coefficient * (room.points[i, c] - room.points[j, c])
+        return repulsion * own * repulsive_scalar(d2, weights.p, power) if learns else _F(0)
 
-    @jit
-    def gradient(
-        first, last, met_forces, rows, starts, columns, weights, scale, points, p, met,
-        attraction, repulsion, longest, gradient, scalars,
-    ):  # fmt: skip
-        """Add up meetings and edges of the rows of each window."""
+    @f.jit
+    def shorten(i, longest, gradient):
+        square = _F(0)
+        for c in range(d):
+            square += gradient[c, i] * gradient[c, i]
+        if square > longest * longest:
+            for c in range(d):
+                gradient[c, i] *= longest / np.sqrt(square)
+
+    @f.jit
+    def edges_pass(first, last, blocks, edges, weights, room):
+        """Add the forces of the edges, and shorten rows that are too long."""
         prefer_wide_vectors()
-        n_blocks, n_shifts = met_forces.shape[0], met_forces.shape[1]
-        met_repulsion = repulsion / _F(n_shifts)
-        factor = _F(2) * met_repulsion
         scratch = np.empty(scratch_size, _F)
-        for window in range(first, last):
-            for a in range(window * WINDOW_BLOCKS, min((window + 1) * WINDOW_BLOCKS, n_blocks)):
+        for s in range(first, last):
+            scalar = edge_force(s, edges, weights, room.points, scratch)
+            for e in range(edges.starts[s], edges.starts[s + 1] if len(blocks.met) else edges.starts[s]):
+                i, j = edges.rows[s * 16 + (e - edges.starts[s]) % 16], edges.columns[e]
+                if _excluded(i, j, e, blocks, edges):
+                    scalar -= take_back(i, j, blocks, edges, weights, room)
+            room.slice_scalars[s] = scalar
+            for v in range(16):
+                slot = edges.slot_at[edges.rows[s * 16 + v]]
                 for c in range(d):
-                    for k in range(64):
-                        total = _F(0)
-                        for t in range(n_shifts):
-                            total += met_forces[a, t, c, k]
-                        gradient[c, a * 64 + k] = factor * total
-            scalar = 0.0
-            for s in range(window * _WINDOW_SLICES, min((window + 1) * _WINDOW_SLICES, len(starts) - 1)):
-                slice_rows = rows[s * 16 : s * 16 + 16]
-                scalar += edge_force(
-                    slice_rows, starts[s], starts[s + 1], columns, weights, points, p, attraction, repulsion,
-                    scratch, gradient,
-                )  # fmt: skip
-                if len(met):
-                    for e in range(starts[s], starts[s + 1]):
-                        i, j = slice_rows[(e - starts[s]) % 16], columns[e]
-                        if weights[e] > 0 and met[(i // 64 + j // 64) % n_blocks]:
-                            scalar -= met_repulsion * take_back(i, j, n_blocks, scale, points, p, factor, gradient)
-            scalars[window] = scalar
-            if longest < np.inf:
-                for i in range(window * _WINDOW_ROWS, min((window + 1) * _WINDOW_ROWS, n_blocks * 64)):
-                    square = _F(0)
-                    for c in range(d):
-                        square += gradient[c, i] * gradient[c, i]
-                    if square > longest * longest:
-                        for c in range(d):
-                            gradient[c, i] *= longest / np.sqrt(square)
+                    room.gradient[c, slot] += _F(2) * scratch[16 * c + v]
+                if weights.longest < np.inf:
+                    shorten(slot, weights.longest, room.gradient)
 
-    return gradient
+    return edges_pass

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from torchdr_cne.forces.numerics import jit, power, prefer_wide_vectors
+from torchdr_cne.forces.numerics import power, prefer_wide_vectors
 from torchdr_cne.forces.vectors import lane_sum, load, splat, store
 
 _F = np.float32
@@ -28,10 +28,11 @@ def _tile_total(f: SimpleNamespace, d: int):
     normaliser = f.normaliser
     PRESENT, FAR, SUM = d * 64, (d + 1) * 64, (d + 2) * 64
 
-    @jit
-    def tile_total(z, a, b, n_a, mask, p, scratch, out_a, out_b):
+    @f.jit
+    def tile_total(blocks, a, b, p, scratch, out_a, out_b):
         """Sum q over the other block's points, for the rows of ``a`` into ``out_a``, of ``b`` into ``out_b``."""
         prefer_wide_vectors()
+        z, mask = blocks.z, blocks.mask
         for k in range(64):
             for c in range(d):
                 scratch[c * 64 + k] = z[c, b * 64 + k]
@@ -39,7 +40,7 @@ def _tile_total(f: SimpleNamespace, d: int):
             scratch[FAR + k] = _F(1) - mask[b * 64 + k]
             scratch[SUM + k] = _F(0)
             out_a[k] = _F(0)
-        for t in range(n_a):
+        for t in range(blocks.sizes[a]):
             if a == b:
                 scratch[PRESENT + t], scratch[FAR + t] = _F(0), _F(1)
             total = splat(_F(0))
@@ -63,10 +64,11 @@ def _tile_force(f: SimpleNamespace, d: int):
     SCALE, PRESENT, FAR = d * 64, (d + 1) * 64, (d + 2) * 64
     SUM, TOTAL = (d + 3) * 64, (2 * d + 3) * 64
 
-    @jit
-    def tile_force(z, a, b, n_a, mask, scale, p, scratch, out_a, out_b):
+    @f.jit
+    def tile_force(blocks, a, b, scale, p, scratch, out_a, out_b):
         """Sum (scale_i + scale_k) f(d²_ik) (z_i − z_k) for both blocks' rows; return the learned scalar's part."""
         prefer_wide_vectors()
+        z, mask = blocks.z, blocks.mask
         for k in range(64):
             for c in range(d):
                 scratch[c * 64 + k] = z[c, b * 64 + k]
@@ -76,7 +78,7 @@ def _tile_force(f: SimpleNamespace, d: int):
             scratch[PRESENT + k] = mask[b * 64 + k]
             scratch[FAR + k] = _F(1) - mask[b * 64 + k]
         tile_scalar = 0.0
-        for t in range(n_a):
+        for t in range(blocks.sizes[a]):
             if a == b:
                 scratch[SCALE + t], scratch[PRESENT + t], scratch[FAR + t] = _F(0), _F(0), _F(1)
             own = scale[a * 64 + t]

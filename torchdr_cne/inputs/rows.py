@@ -3,15 +3,21 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-_BLOCK_ELEMENTS = 1 << 22
+_BLOCK_ELEMENTS = 1 << 17
+"""Elements that stay in a core's cache in float64 while they are looked at several times."""
 _SAFE_RANGE = (1e-6, 1e6)
 """Largest absolute values between which squares and their sums keep float32's full precision."""
 _CENTRE_BITS = 7
+_NEGLIGIBLE = 0.1
+"""Column means below this share of the largest absolute value are left alone."""
+_ROUGH_ROWS, _ROUGHNESS = 1 << 12, 1e-3
+"""A float32 sum of so many values, whatever their order, is exact to this share of the sum of their sizes."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,9 @@ def check_finite(X: np.ndarray | Tensor, name: str = "X") -> None:
     """Raise a ValueError with the count and the first row if ``X`` holds NaN or infinity."""
     if isinstance(X, np.ndarray) and X.dtype.kind in "iub":
         return
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(float(X.sum(dtype=_sum_type(X)))):  # one pass, and a copy of nothing
+            return
     n_bad, first_bad = 0, None
     for rows, block in row_blocks(X):
         bad_row = ~torch.isfinite(block.sum(dim=1))
@@ -63,6 +72,13 @@ def check_finite(X: np.ndarray | Tensor, name: str = "X") -> None:
             f"{name} contains NaN or infinity: {n_bad} value(s), first in row {first_bad}; "
             "drop or impute these rows (for instance with sklearn.impute.SimpleImputer)."
         )
+
+
+def _sum_type(X: np.ndarray | Tensor) -> Any:
+    """Return a dtype in which the sum of ordinary values is finite."""
+    if isinstance(X, Tensor):
+        return torch.promote_types(X.dtype, torch.float32)
+    return np.promote_types(X.dtype, np.float32)
 
 
 def as_rows(X: np.ndarray | Tensor, *, center: bool = True, dtype: torch.dtype = torch.float32) -> Rows:
@@ -100,23 +116,41 @@ def _centre_and_size(X: np.ndarray | Tensor, center: bool) -> tuple[Tensor, floa
     Column means are rounded to the largest value's leading bits: subtracting them then is exact for data of
     few digits (pixels, counts), whose equal distances stay equal. Means near 0 are left alone.
     """
-    device = X.device if isinstance(X, Tensor) else torch.device("cpu")
-    total = torch.zeros(X.shape[1], dtype=torch.float64, device=device)
-    low = torch.full_like(total, torch.inf)
-    high = torch.full_like(total, -torch.inf)
+    zero = torch.zeros(X.shape[1], dtype=torch.float64, device=X.device if isinstance(X, Tensor) else "cpu")
+    total, low, high = zero.clone(), torch.full_like(zero, torch.inf), torch.full_like(zero, -torch.inf)
+    if isinstance(X, np.ndarray) and X.dtype == np.float32 and X.flags.c_contiguous:
+        total, low, high = map(torch.from_numpy, _rough_statistics(X))
+        largest = _largest_from(zero, low, high)
+        # Negligible beside what is left of the largest value after subtraction, however the mean was rounded.
+        if not center or float(total.abs().max()) <= (_NEGLIGIBLE / (1 + _NEGLIGIBLE) - _ROUGHNESS) * largest:
+            return zero, largest
+        total.zero_()
     for _, block in row_blocks(X):
         total += block.mean(dim=0) * (block.shape[0] / X.shape[0])
         low = torch.minimum(low, block.amin(dim=0))
         high = torch.maximum(high, block.amax(dim=0))
     # A mean's rounding error must not pass for a spread: a constant column is centred by its value.
-    mean = torch.where(low == high, low, total) if center else torch.zeros_like(total)
+    mean = torch.where(low == high, low, total) if center else zero
     largest = _largest_from(mean, low, high)
-    if float(mean.abs().max()) <= 0.1 * largest:
-        mean = torch.zeros_like(mean)
+    if float(mean.abs().max()) <= _NEGLIGIBLE * largest:
+        mean = zero
     elif largest > 0:
         grid = 2.0 ** (math.floor(math.log2(largest)) - _CENTRE_BITS)
         mean = torch.where(low == high, mean, (mean / grid).round() * grid)
     return mean, _largest_from(mean, low, high)
+
+
+def _rough_statistics(X: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return float32 columns' means, to `_ROUGHNESS` of the largest value, and their exact minima and maxima."""
+    total, low, high = np.zeros(X.shape[1]), np.full(X.shape[1], np.inf), np.full(X.shape[1], -np.inf)
+    step = max(1, min(_BLOCK_ELEMENTS // max(1, X.shape[1]), _ROUGH_ROWS))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, len(X), step):
+            block = X[start : start + step]
+            total += block.sum(axis=0)
+            low = np.minimum(low, block.min(axis=0))
+            high = np.maximum(high, block.max(axis=0))
+    return total / len(X), low, high
 
 
 def _largest_from(centre: Tensor, low: Tensor, high: Tensor) -> float:

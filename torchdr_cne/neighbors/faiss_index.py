@@ -1,4 +1,4 @@
-"""Neighbours by FAISS: flat for small data, inverted lists and joins until a recall target is met."""
+"""Neighbours by FAISS, flat for small data, or by inverted lists, as many as a recall target needs."""
 
 import math
 from collections.abc import Iterator
@@ -17,7 +17,6 @@ from torchdr_cne.neighbors.distances import drop_self, nearest_first, ordered_fo
 _FLAT_BELOW = 16_384
 _CALIBRATION_ROWS = 256
 _FIRST_PROBES = 4
-_JOIN_PASSES = 3
 _SEARCH_BLOCK = 1 << 17
 _SLACK = 4
 """Extra candidates of the flat index, so that rounding in its matrix products cannot lose a neighbour."""
@@ -32,10 +31,10 @@ class FaissConfig:
     Attributes
     ----------
     recall : float, default=0.99
-        Share of the true neighbours to find, measured on a sample of rows against the exact answer;
-        a few lists are probed, then neighbours of neighbours compared, and more lists are probed until it is met.
+        Share of the true neighbours to find; as many lists are probed as find it in a sample of rows whose
+        exact answer is known.
     n_lists : int, default=None
-        Inverted lists; None is √n rounded to a power of two. 0 asks for the exact flat index.
+        Inverted lists; None is 4√n rounded to a power of two. 0 asks for the exact flat index.
     n_probes : int, default=None
         Lists searched a query; None measures what ``recall`` needs.
     """
@@ -57,49 +56,47 @@ def search(
     prepared: Tensor, queries: Tensor, n_neighbors: int, metric: str, config: FaissConfig, seed: int
 ) -> tuple[Tensor, Tensor]:
     """Return ids (q, k) and distances (q, k) of the nearest other rows."""
-    faiss = import_optional("faiss", "backend='faiss'")
     host = prepared.detach().cpu()
     columns = ordered_form(host, metric).float().contiguous()
     n = host.shape[0]
     n_lists = _default_lists(n) if config.n_lists is None else min(config.n_lists, n)
     where = queries.cpu()
-    with _threads(faiss):
-        # FAISS offers no trained lists for the city-block distance that pay at these sizes.
-        if n_lists == 0 or metric == "manhattan" or config.recall == 1.0:
-            ids, distances = _search_flat(faiss, host, columns, where, n_neighbors, metric)
-        else:
-            ids, keys = _search_lists(faiss, columns, where, n_neighbors, n_lists, config, seed)
-            distances = keys / 2 if metric == "cosine" else keys.sqrt_()
-            if metric == "cosine":  # also from each other, all-zero rows are at distance 1
-                distances[(host[where] == 0).all(dim=1)] = 1.0
-            again = torch.nonzero(torch.isinf(distances[:, -1])).squeeze(1)
-            if len(again):
-                found = exact.search(host, where[again], n_neighbors, metric)
-                ids[again], distances[again] = found[0].to(ids.dtype), found[1].to(distances.dtype)
+    # Lists of the city-block distance would need medians for centroids.
+    if n_lists == 0 or metric == "manhattan" or config.recall == 1.0:
+        ids, distances = _search_flat(host, columns, where, n_neighbors, metric)
+    else:
+        ids, keys = _search_lists(columns, where, n_neighbors, n_lists, config, seed)
+        distances = keys.div_(2) if metric == "cosine" else keys.sqrt_()
+        if metric == "cosine":  # also from each other, all-zero rows are at distance 1
+            distances[(host[where] == 0).all(dim=1)] = 1.0
+        again = torch.nonzero(torch.isinf(distances[:, -1])).squeeze(1)
+        if len(again):
+            found = exact.search(host, where[again], n_neighbors, metric)
+            ids[again], distances[again] = found[0].to(ids.dtype), found[1].to(distances.dtype)
     return ids.to(prepared.device), distances.to(prepared.device)
 
 
 @contextmanager
-def _threads(faiss: Any) -> Iterator[None]:
-    """Let FAISS use as many threads as torch does."""
+def _faiss_with_threads() -> Iterator[Any]:
+    """Import FAISS and let it use as many threads as torch does."""
+    faiss = import_optional("faiss", "backend='faiss'")
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(torch.get_num_threads())
     try:
-        yield
+        yield faiss
     finally:
         faiss.omp_set_num_threads(before)
 
 
-def _search_flat(
-    faiss: Any, host: Tensor, columns: Tensor, where: Tensor, n_neighbors: int, metric: str
-) -> tuple[Tensor, Tensor]:
+def _search_flat(host: Tensor, columns: Tensor, where: Tensor, n_neighbors: int, metric: str) -> tuple[Tensor, Tensor]:
     """Search all rows; rows that float32 matrix products cannot resolve are searched exactly."""
     n = len(columns)
-    index = faiss.IndexFlat(columns.shape[1], faiss.METRIC_L1 if metric == "manhattan" else faiss.METRIC_L2)
-    index.add(columns.numpy())
     query_rows = columns[where]
     n_candidates = min(n - 1, n_neighbors + _SLACK)
-    found = torch.from_numpy(index.search(query_rows.numpy(), n_candidates + 1)[1])
+    with _faiss_with_threads() as faiss:
+        index = faiss.IndexFlat(columns.shape[1], faiss.METRIC_L1 if metric == "manhattan" else faiss.METRIC_L2)
+        index.add(columns.numpy())
+        found = torch.from_numpy(index.search(query_rows.numpy(), n_candidates + 1)[1])
     ids, distances = _ranked(host, where, drop_self(found, where, n_candidates), metric)
     ids, distances = ids[:, :n_neighbors].contiguous(), distances[:, :n_neighbors].contiguous()
     doubtful = torch.isinf(distances[:, -1])
@@ -112,47 +109,38 @@ def _search_flat(
 
 
 def _search_lists(
-    faiss: Any, columns: Tensor, where: Tensor, n_neighbors: int, n_lists: int, config: FaissConfig, seed: int
+    columns: Tensor, where: Tensor, n_neighbors: int, n_lists: int, config: FaissConfig, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Search the nearest inverted lists, join neighbours of neighbours, and probe more until the recall is met.
+    """Search the nearest inverted lists, as many as the recall needs.
 
     Returns ids (q, k) int32 and squared distances (q, k) float32; −1 and infinity where too few were found.
     """
-    n = len(columns)
-    index = _list_index(faiss, columns, n_lists, seed)
-    everything = torch.equal(where, torch.arange(n))
-    generator = torch.Generator().manual_seed(seed)
-    sample = where[torch.randperm(len(where), generator=generator)[:_CALIBRATION_ROWS]]
-    place = sample if everything else torch.searchsorted(where.sort().values, sample)
-    index.nprobe = index.nlist
-    farthest = _nearest_in_lists(index, columns, sample, n_neighbors)[1][:, -1:]
+    try:
+        from torchdr_cne.neighbors.probing import search as search_compiled
+    except ImportError:  # without Numba FAISS scans the lists itself
+        return _search_faiss_lists(columns, where, n_neighbors, n_lists, config, seed)
+    rows, queries = columns.numpy(), where.numpy().astype(np.int32)
+    ids, keys = search_compiled(rows, queries, n_neighbors, n_lists, config.n_probes, config.recall, seed)
+    return torch.from_numpy(ids), torch.from_numpy(keys)
 
-    def recall(keys: Tensor) -> float:
-        # A neighbour as near as the true last one counts: duplicates have no order.
-        return float((keys <= farthest * (1 + 1e-6)).double().mean())
 
-    probes = _FIRST_PROBES if config.n_probes is None else config.n_probes
-    while True:
-        index.nprobe = min(probes, index.nlist)
-        if config.n_probes is None and not everything:
-            reached = recall(_nearest_in_lists(index, columns, sample, n_neighbors)[1]) >= config.recall
-            if not reached and index.nprobe < index.nlist:
-                probes *= 2
-                continue
-        ids, keys = _nearest_in_lists(index, columns, where, n_neighbors)
-        if config.n_probes is not None or not everything:
-            return ids, keys
-        for _ in range(_JOIN_PASSES):
-            if recall(keys[place]) >= config.recall:
+def _search_faiss_lists(
+    columns: Tensor, where: Tensor, n_neighbors: int, n_lists: int, config: FaissConfig, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Do `_search_lists`' work in FAISS."""
+    sample = where[torch.randperm(len(where), generator=torch.Generator().manual_seed(seed))[:_CALIBRATION_ROWS]]
+    with _faiss_with_threads() as faiss:
+        index = _list_index(faiss, columns, n_lists, seed)
+        index.nprobe = index.nlist
+        farthest = _nearest_in_lists(index, columns, sample, n_neighbors)[1][:, -1:]
+        index.nprobe = min(_FIRST_PROBES if config.n_probes is None else config.n_probes, index.nlist)
+        while config.n_probes is None and index.nprobe < index.nlist:
+            keys = _nearest_in_lists(index, columns, sample, n_neighbors)[1]
+            # A neighbour as near as the true last one counts: duplicates have no order.
+            if float((keys <= farthest * (1 + 1e-6)).double().mean()) >= config.recall:
                 break
-            try:
-                from torchdr_cne.neighbors.join import join_pass
-            except ImportError:  # without Numba more lists are probed instead
-                break
-            ids, keys = join_pass(columns, ids, keys)
-        if recall(keys[place]) >= config.recall or index.nprobe == index.nlist:
-            return ids, keys
-        probes *= 2
+            index.nprobe = min(2 * index.nprobe, index.nlist)
+        return _nearest_in_lists(index, columns, where, n_neighbors)
 
 
 def _nearest_in_lists(index: Any, columns: Tensor, where: Tensor, n_neighbors: int) -> tuple[Tensor, Tensor]:
@@ -184,7 +172,7 @@ def _drowned(query_rows: Tensor, farthest: Tensor, metric: str) -> Tensor:
 
 
 def _default_lists(n: int) -> int:
-    return 0 if n < _FLAT_BELOW else 2 ** round(math.log2(n) / 2)
+    return 0 if n < _FLAT_BELOW else 2 ** round(math.log2(n) / 2 + 2)
 
 
 def _list_index(faiss: Any, columns: Tensor, n_lists: int, seed: int) -> Any:

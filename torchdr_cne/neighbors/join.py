@@ -1,109 +1,54 @@
-"""Improve a neighbour graph by looking at neighbours of neighbours, compiled (Dong, Moses & Li, 2011).
-
-A pass compares each point with the neighbours of its neighbours and of its reverse neighbours. Points are
-independent of each other within a pass, so its result does not depend on the number of threads.
-"""
-
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+"""Improve a neighbour graph by looking at neighbours of neighbours (Dong, Moses & Li, 2011)."""
 
 import numpy as np
-import torch
-from numba import njit
-from torch import Tensor
 
-_F = np.float32
-_CHUNKS_PER_THREAD = 8
-
-
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
-def _squared_distance(x, i, j):  # type: ignore[no-untyped-def]
-    a, b = x[i], x[j]
-    total = _F(0)
-    for c in range(len(a)):
-        total += (a[c] - b[c]) * (a[c] - b[c])
-    return total
+from torchdr_cne.neighbors import join_kernels
+from torchdr_cne.neighbors.lists import whole_lines
+from torchdr_cne.neighbors.vectors import LANES
+from torchdr_cne.workers import Workers
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
-def _insert(ids, keys, new_id, new_key):  # type: ignore[no-untyped-def]
-    """Put a candidate into a list sorted by key, dropping the last."""
-    place = len(keys) - 1
-    while place > 0 and keys[place - 1] > new_key:
-        keys[place] = keys[place - 1]
-        ids[place] = ids[place - 1]
-        place -= 1
-    keys[place] = new_key
-    ids[place] = new_id
+class JoinedGraph:
+    """A neighbour graph with its points in list order, where a pass meets neighbours close together in memory.
 
-
-@njit(nogil=True, error_model="numpy", cache=True)
-def _reverse(ids, n_reverse):  # type: ignore[no-untyped-def]
-    """For each point up to ``n_reverse`` points that have it among their first neighbours; −1 where fewer."""
-    n, k = ids.shape
-    reverse = np.full((n, n_reverse), -1, dtype=np.int32)
-    filled = np.zeros(n, dtype=np.int32)
-    for column in range(k):
-        for i in range(n):
-            j = ids[i, column]
-            if j >= 0 and filled[j] < n_reverse:
-                reverse[j, filled[j]] = i
-                filled[j] += 1
-    return reverse
-
-
-@njit(nogil=True, error_model="numpy", cache=True)
-def _join(first, last, x, ids, reverse, new_ids, new_keys):  # type: ignore[no-untyped-def]
-    """Rewrite rows [first, last) of the lists; ``new_ids`` and ``new_keys`` hold the old lists on entry."""
-    n, k = ids.shape
-    seen = np.full(n, -1, dtype=np.int32)
-    for i in range(first, last):
-        seen[i] = i
-        for j in ids[i]:
-            if j >= 0:
-                seen[j] = i
-        row_ids, row_keys = new_ids[i], new_keys[i]
-        for source in range(k + reverse.shape[1]):
-            j = ids[i, source] if source < k else reverse[i, source - k]
-            if j < 0:
-                continue
-            if seen[j] != i:
-                seen[j] = i
-                key = _squared_distance(x, i, j)
-                if key < row_keys[k - 1]:
-                    _insert(row_ids, row_keys, j, key)
-            for candidate in ids[j]:
-                if candidate >= 0 and seen[candidate] != i:
-                    seen[candidate] = i
-                    key = _squared_distance(x, i, candidate)
-                    if key < row_keys[k - 1]:
-                        _insert(row_ids, row_keys, candidate, key)
-
-
-def join_pass(values: Tensor, ids: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Return improved lists of neighbours.
+    Within a pass points are independent of each other: its result does not depend on the number of threads.
 
     Parameters
     ----------
-    values : Tensor of shape (n, f), float32, on the CPU
-        The rows; for cosine scaled to unit length.
-    ids : Tensor of shape (n, k), int32
-        Other points, nearest first; −1 (last) where a list is short.
-    keys : Tensor of shape (n, k), float32
-        Their squared distances; infinite where a list is short.
-
-    Returns
-    -------
-    ids, keys : Tensor of shape (n, k)
-        No list gets worse.
+    X : ndarray of shape (n, f), float32
+        The rows.
+    order : ndarray of shape (n,), int32
+        All row numbers, near rows beside each other.
+    ids, keys : ndarray of shape (n, k), int32 and float32
+        Neighbours by row number, nearest first, and their squared distances; −1 and infinity where too few.
+    workers : Workers
+        Share the work.
     """
-    n, k = ids.shape
-    old = ids.numpy()
-    new_ids, new_keys = old.copy(), keys.numpy().copy()
-    arguments = (values.numpy(), old, _reverse(old, k), new_ids, new_keys)
-    n_threads = torch.get_num_threads()
-    bounds = np.linspace(0, n, (1 if n_threads == 1 else _CHUNKS_PER_THREAD * n_threads) + 1).astype(int).tolist()
-    with ThreadPoolExecutor(n_threads) as pool:
-        for done in [pool.submit(_join, first, last, *arguments) for first, last in pairwise(bounds)]:
-            done.result()
-    return torch.from_numpy(new_ids), torch.from_numpy(new_keys)
+
+    def __init__(self, X: np.ndarray, order: np.ndarray, ids: np.ndarray, keys: np.ndarray, workers: Workers) -> None:
+        n, f = X.shape
+        self._order, self._workers = order, workers
+        self._position = np.empty(n, dtype=np.int32)
+        self._position[order] = np.arange(n, dtype=np.int32)
+        self._rows = whole_lines((n, -(-f // LANES) * LANES))
+        self._ids, self._keys = np.empty_like(ids), np.empty_like(keys)
+        copies = (self._rows, self._ids, self._keys)
+        workers.share(join_kernels.in_order, n, X, order, self._position, ids, keys, *copies)
+
+    def improve(self) -> None:
+        """Do one pass; no list gets worse."""
+        n = len(self._ids)
+        listed_by = np.empty_like(self._ids)
+        # Every range reads all points: one a thread.
+        self._workers.share(join_kernels.reverse, n, self._ids, listed_by, multiple_of=-(-n // self._workers.n_threads))
+        new_ids = self._ids.copy()
+        self._workers.share(join_kernels.join, n, self._rows, self._ids, listed_by, new_ids, self._keys)
+        self._ids = new_ids
+
+    def keys_of(self, rows: np.ndarray) -> np.ndarray:
+        """Return the squared distances of the neighbours of some rows."""
+        return self._keys[self._position[rows]]
+
+    def write_to(self, ids: np.ndarray, keys: np.ndarray) -> None:
+        """Write the graph by row numbers, equal neighbours by number."""
+        self._workers.share(join_kernels.back, len(ids), self._order, self._ids, self._keys, ids, keys)

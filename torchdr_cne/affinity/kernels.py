@@ -1,0 +1,147 @@
+"""Work on ranges of rows of a neighbour graph, compiled where Numba can be imported."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+try:
+    from numba import njit
+
+    jit: Callable[..., Any] = njit(nogil=True, error_model="numpy", cache=True)
+except ImportError:  # the same code, slowly
+
+    def jit(function: Callable[..., Any]) -> Callable[..., Any]:
+        """Leave ``function`` as it is."""
+        return function
+
+
+_MIN_RELATIVE_SCALE = 1e-3
+_TOLERANCE = 1e-6
+_MAX_STEPS = 100
+
+
+@jit
+def _nearest_distance(distances, local_connectivity):
+    """Distance to the ``local_connectivity``-th non-zero neighbour, interpolated; ``distances`` ascend."""
+    n_zero = 0
+    while n_zero < len(distances) and distances[n_zero] <= 0:
+        n_zero += 1
+    if len(distances) - n_zero < local_connectivity:
+        return np.float64(distances[-1])
+    whole = math.floor(local_connectivity)
+    fraction = local_connectivity - whole
+    rho = np.float64(distances[n_zero + whole - 1]) if whole > 0 else 0.0
+    if fraction > 1e-5:
+        rho += fraction * (np.float64(distances[n_zero + whole]) - rho)
+    return rho
+
+
+@jit
+def _inverse_scale(excess, target):
+    """Return 1/σ at which Σ exp(−excess/σ) is ``target``; infinite if too many neighbours are in excess of nothing.
+
+    The sum is convex and falls in 1/σ: Newton's steps from 0 approach the solution from one side.
+    """
+    beta = 0.0
+    for _ in range(_MAX_STEPS):
+        total, slope = 0.0, 0.0
+        for x in excess:
+            weight = math.exp(-beta * x)
+            total += weight
+            slope += x * weight
+        if total - target < _TOLERANCE:
+            return beta
+        if slope == 0:
+            return np.inf
+        beta += (total - target) / slope
+    return beta
+
+
+@jit
+def memberships(first, last, distances, local_connectivity, target, mean_distance, weights):
+    """Write the fuzzy memberships of the neighbours of rows [first, last)."""
+    k = distances.shape[1]
+    excess = np.empty(k)
+    for i in range(first, last):
+        rho = _nearest_distance(distances[i], local_connectivity)
+        row_mean = 0.0
+        for c in range(k):
+            excess[c] = max(np.float64(distances[i, c]) - rho, 0.0)
+            row_mean += np.float64(distances[i, c]) / (k + 1)  # the point itself counts, at distance 0
+        smallest = _MIN_RELATIVE_SCALE * (row_mean if rho > 0 else mean_distance)
+        beta = _inverse_scale(excess, target)
+        if smallest > 0:
+            beta = min(beta, 1 / smallest)
+        for c in range(k):
+            weights[i, c] = math.exp(-beta * excess[c]) if excess[c] > 0 else 1.0
+
+
+@jit
+def count_listings(ids, starts):
+    """Add to ``starts[j + 1]`` how many rows list j."""
+    for i in range(ids.shape[0]):
+        for j in ids[i]:
+            starts[j + 1] += 1
+
+
+@jit
+def listings(first, last, ids, weights, starts, rows, row_weights):
+    """Write which rows list each point of [first, last), ascending, and with which weight."""
+    place = starts[first:last].copy()
+    for i in range(ids.shape[0]):
+        for c in range(ids.shape[1]):
+            j = ids[i, c] - first
+            if j >= 0 and j < last - first:
+                rows[place[j]] = i
+                row_weights[place[j]] = weights[i, c]
+                place[j] += 1
+
+
+@jit
+def _sort(ids, weights):
+    for c in range(1, len(ids)):
+        new_id, new_weight, place = ids[c], weights[c], c
+        while place > 0 and ids[place - 1] > new_id:
+            ids[place], weights[place] = ids[place - 1], weights[place - 1]
+            place -= 1
+        ids[place], weights[place] = new_id, new_weight
+
+
+@jit
+def fuzzy_union(first, last, ids, weights, starts, rows, row_weights, mix, counts, columns, values):
+    """Merge what rows [first, last) list with who lists them; row i's edges begin at ``starts[i] + i * k``."""
+    k = ids.shape[1]
+    own_ids, own_weights = np.empty(k, dtype=ids.dtype), np.empty(k, dtype=weights.dtype)
+    zero, one = weights.dtype.type(0), weights.dtype.type(1)
+    for i in range(first, last):
+        for c in range(k):
+            own_ids[c], own_weights[c] = ids[i, c], weights[i, c]
+        _sort(own_ids, own_weights)
+        own, other, other_end = 0, starts[i], starts[i + 1]
+        place = starts[i] + i * k
+        while own < k or other < other_end:
+            mine = own < k and (other == other_end or own_ids[own] <= rows[other])
+            theirs = other < other_end and (own == k or rows[other] <= own_ids[own])
+            columns[place] = own_ids[own] if mine else rows[other]
+            a = own_weights[own] if mine else zero
+            b = row_weights[other] if theirs else zero
+            own += mine
+            other += theirs
+            both = a * b
+            values[place] = mix * (a + b - both) + (one - mix) * both
+            place += values[place] > 0
+        counts[i] = place - starts[i] - i * k
+
+
+@jit
+def close_gaps(starts, k, counts, indptr, columns, values):
+    """Move each row's edges up to those of the row before; ``indptr`` receives where they begin."""
+    place = 0
+    for i in range(len(counts)):
+        indptr[i] = place
+        for e in range(starts[i] + i * k, starts[i] + i * k + counts[i]):
+            columns[place], values[place] = columns[e], values[e]
+            place += 1
+    indptr[len(counts)] = place
