@@ -11,7 +11,7 @@ import scipy.sparse
 import torch
 
 from torchdr_cne import UMAP, InfoTSNE, NCVis, NegTSNE
-from torchdr_cne.affinity import graph_from_user
+from torchdr_cne.affinity import AffinityGraph, graph_from_user
 from torchdr_cne.forces import StepCoefficients, TileForces
 from torchdr_cne.forces.compiled import CompiledForces
 from torchdr_cne.matching import Pairs
@@ -280,17 +280,17 @@ for name in sys.argv[1:]:
     assert "".join(apart) == together
 
 
-@pytest.mark.parametrize("name", ["UMAP", "InfoTSNE"])
-def test_the_order_in_which_points_are_gathered_changes_no_bit(name, monkeypatch):
-    from torchdr_cne.forces import compiled
-
-    estimator, state, z = random_problem(METHODS[name], n=700, d=2, dtype=torch.float32, discard_neighbors=True)
+@pytest.mark.parametrize("exclude", [False, True], ids=["all pairs", "neighbours excluded"])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_graph_of_equal_weights_gives_the_same_forces(name, exclude):
+    """Its kernels know the weight without reading it an edge."""
+    estimator, state, z = random_problem(METHODS[name], n=300, d=2, dtype=torch.float32, discard_neighbors=exclude)
+    weights = state.graph.weights
+    state.graph = AffinityGraph(
+        state.graph.indptr, state.graph.indices, torch.full_like(weights, float(weights.mean()))
+    )
     problem, n_shifts = estimator._force_problem(state, z)
     z_ds = problem.layout.scatter(z).t().contiguous()
-    step = StepCoefficients(list(range(n_shifts)), estimator._force_parameters(state.parameters), longest=0.5)
-    plain = CompiledForces(problem).gradient(z_ds, step)[0].clone()
-    monkeypatch.setattr(compiled, "_SLOTS_OUT_OF_CACHE", 1)
-    monkeypatch.setattr(compiled, "_ORDERED_AT", (0,))
-    ordered = CompiledForces(problem)
-    assert torch.equal(ordered.gradient(z_ds, step)[0], plain)
-    assert not np.array_equal(ordered._edges.slot_at, np.arange(problem.layout.n_slots))
+    step = StepCoefficients(list(range(n_shifts)), estimator._force_parameters(state.parameters), EXAGGERATION)
+    expected = TileForces(problem).gradient(z_ds, step)
+    assert_close(CompiledForces(problem).gradient(z_ds, step), expected, 1e-5)

@@ -51,9 +51,9 @@ class _ContentCache(FunctionCache):
         return signature, codegen.magic_tuple(), self._content
 
 
-def content_name(forces: PairForces, n_components: int) -> str:
+def content_name(forces: PairForces, *options: int) -> str:
     """Return a name for what is compiled from a declaration; it begins with "own" where content cannot tell it."""
-    return _content_key(forces, n_components) or f"own{next(_UNNAMED)}"
+    return _content_key(forces, *options) or f"own{next(_UNNAMED)}"
 
 
 def named_jit(name: str) -> Callable[[Callable[..., Any]], Any]:
@@ -84,9 +84,9 @@ _SOURCES = hashlib.sha256(
 """What the kernels are written in; Numba itself looks at one file only."""
 
 
-def _content_key(forces: PairForces, n_components: int) -> str | None:
+def _content_key(forces: PairForces, *options: int) -> str | None:
     """Hash the declared functions' code and numeric globals; None if they use anything else."""
-    parts: list[str] = [str(n_components), _SOURCES]
+    parts: list[str] = [repr(options), _SOURCES]
     for name, function in vars(forces).items():
         if function is None:
             continue

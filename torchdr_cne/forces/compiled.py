@@ -6,7 +6,7 @@ from torch import Tensor
 
 from torchdr_cne.forces.kernels import N_COUNTERS, Blocks, Room, Weights, compiled_kernels
 from torchdr_cne.forces.problem import ForceProblem, StepCoefficients
-from torchdr_cne.forces.slices import EdgeSlices, nearby_order
+from torchdr_cne.forces.slices import EdgeSlices, is_uniform
 from torchdr_cne.forces.team import COUNTER_STRIDE
 from torchdr_cne.sampling import BLOCK_SIZE
 from torchdr_cne.workers import Workers
@@ -14,9 +14,6 @@ from torchdr_cne.workers import Workers
 _RANGES_PER_THREAD = 16
 _BLOCKS_WORTH_A_THREAD = 64
 """For fewer blocks, waking another thread costs more than it saves."""
-_SLOTS_OUT_OF_CACHE = 1 << 17
-_ORDERED_AT = (20, 60)
-"""Steps after which so many points are put in an order in which neighbours are near, which changes no bit."""
 
 
 class CompiledForces:
@@ -29,8 +26,9 @@ class CompiledForces:
 
     def __init__(self, problem: ForceProblem) -> None:
         self._problem = problem
+        self._weighted = not is_uniform(problem.graph)
         self._learns = problem.forces.attractive_scalar is not None
-        n_blocks, n_slots = problem.layout.n_blocks, problem.layout.n_slots
+        n_blocks = problem.layout.n_blocks
         self._workers = Workers(min(torch.get_num_threads(), 1 + n_blocks // _BLOCKS_WORTH_A_THREAD))
         self._mask = problem.layout.occupied.float().numpy()
         self._sizes = problem.layout.occupied.view(-1, BLOCK_SIZE).sum(dim=1).numpy()
@@ -38,20 +36,15 @@ class CompiledForces:
         row_weights = problem.layout.scatter(problem.graph.row_weights).numpy()
         self._scale = row_weights * self._draw_weights
         self._met = np.zeros(n_blocks if problem.exclude_edges else 0, dtype=np.bool_)
-        self._edges = EdgeSlices.of(problem.graph, problem.layout, np.arange(n_slots, dtype=np.int32), self._workers)
+        self._edges = EdgeSlices.of(problem.graph, problem.layout, self._workers)
         self._counters = np.zeros(N_COUNTERS * COUNTER_STRIDE, dtype=np.int64)
         self._room: Room | None = None
         self._gradient = torch.empty(0)
-        self._n_steps = 0
 
     def gradient(self, z_ds: Tensor, step: StepCoefficients) -> tuple[Tensor, Tensor | None]:
         """Return the gradient (d, slots) and the learned scalar's derivative (), if there is one."""
-        kernels = compiled_kernels(self._problem.forces, len(z_ds))
+        kernels = compiled_kernels(self._problem.forces, len(z_ds), self._weighted)
         z, shifts = z_ds.numpy(), np.array(step.shifts, dtype=np.int64)
-        if z.shape[1] >= _SLOTS_OUT_OF_CACHE and self._n_steps in _ORDERED_AT:
-            order = nearby_order(z)
-            self._edges = EdgeSlices.of(self._problem.graph, self._problem.layout, order, self._workers)
-        self._n_steps += 1
         if len(self._met):
             self._met[:] = False
             self._met[shifts] = True

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from torchdr_cne.forces.numerics import power, prefer_wide_vectors
-from torchdr_cne.forces.vectors import lane_sum, load, make_gather, splat, store
+from torchdr_cne.forces.vectors import is_above, lane_sum, load, make_gather, splat, store
 
 _F = np.float32
 
@@ -27,8 +27,21 @@ def make(f: SimpleNamespace, n_components: int) -> SimpleNamespace:
     )
 
 
+def _edge_weight(f: SimpleNamespace):
+    weighted = f.weighted
+
+    @f.jit
+    def edge_weight(s, e, edges):
+        """Weights of 16 rows' edges at ``e``; 0 for those past a row's end."""
+        if weighted:
+            return load(edges.weights, e)
+        return edges.weights[0] * is_above(load(edges.degrees, 16 * s), _F((e - edges.starts[s]) // 16))
+
+    return edge_weight
+
+
 def _edge_share(f: SimpleNamespace, d: int, width: int):
-    normaliser, gather = f.normaliser, make_gather(width)
+    normaliser, edge_weight, gather = f.normaliser, _edge_weight(f), make_gather(width)
     SHARE, OWN, OTHER = 0, 16, (1 + width) * 16
 
     @f.jit
@@ -43,14 +56,14 @@ def _edge_share(f: SimpleNamespace, d: int, width: int):
             for c in range(d):
                 difference = load(scratch, OWN + 16 * c) - load(scratch, OTHER + 16 * c)
                 d2 += difference * difference
-            share += load(edges.weights, e) / (normaliser(d2, p, power) + load(scratch, OWN + 16 * d))
+            share += edge_weight(s, e, edges) / (normaliser(d2, p, power) + load(scratch, OWN + 16 * d))
         store(scratch, SHARE, share)
 
     return edge_share
 
 
 def _edge_force(f: SimpleNamespace, d: int, width: int):
-    edge_coefficient, attractive_scalar = f.edge_coefficient, f.attractive_scalar
+    edge_coefficient, edge_weight, attractive_scalar = f.edge_coefficient, _edge_weight(f), f.attractive_scalar
     normalised, learns, gather = f.normalised, f.learns, make_gather(width)
     SUM, OWN, OTHER = 0, d * 16, (d + width) * 16
 
@@ -68,7 +81,7 @@ def _edge_force(f: SimpleNamespace, d: int, width: int):
             for c in range(d):
                 difference = load(scratch, OWN + 16 * c) - load(scratch, OTHER + 16 * c)
                 d2 += difference * difference
-            weight = load(edges.weights, e)
+            weight = edge_weight(s, e, edges)
             if learns:
                 scalar += weight * attractive_scalar(d2, weights.p, power)
             total_i = load(scratch, OWN + 16 * d) if normalised else d2

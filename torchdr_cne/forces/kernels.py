@@ -47,7 +47,7 @@ class Weights(NamedTuple):
 class Room(NamedTuple):
     """What the passes leave for each other.
 
-    ``points`` (slots, width) by place; ``met_totals`` (B, S, 64) and ``met_forces`` (B, S, d, 64) of each meeting;
+    ``points`` (slots, width), for looking up; of each meeting ``met_totals`` (B, S, 64) and ``met_forces`` (B, S, d, 64);
     ``totals``, the normalisers, and ``scale``, the row's weight in the forces of its negatives (slots,); ``gradient``
     (d, slots); the learned scalar's parts by block and by slice.
     """
@@ -73,9 +73,12 @@ def _no_pass(*arguments):
 
 
 @lru_cache(maxsize=64)
-def compiled_kernels(forces: PairForces, n_components: int) -> SimpleNamespace:
-    """Return a declaration's kernel ``step``, and ``point_width``, the numbers that stand for a point in it."""
-    name = content_name(forces, n_components)
+def compiled_kernels(forces: PairForces, n_components: int, weighted: bool = True) -> SimpleNamespace:
+    """Return a declaration's kernel ``step``, and ``point_width``, the numbers that stand for a point in it.
+
+    ``weighted`` tells whether the edges' weights differ.
+    """
+    name = content_name(forces, n_components, weighted)
     named = named_jit(name)
     f = SimpleNamespace(
         **{
@@ -83,6 +86,7 @@ def compiled_kernels(forces: PairForces, n_components: int) -> SimpleNamespace:
             for part, function in vars(forces).items()
         },
         jit=named,
+        weighted=weighted,
         normalised=forces.normaliser is not None,
         learns=forces.attractive_scalar is not None,
     )
@@ -177,10 +181,10 @@ def _squared_distance(f: SimpleNamespace, d: int) -> Any:
 
 
 @jit
-def _store_points(z, a, place_of, points):
+def _store_points(z, a, points):
     for k in range(a * 64, a * 64 + 64):
         for c in range(z.shape[0]):
-            points[place_of[k], c] = z[c, k]
+            points[k, c] = z[c, k]
 
 
 def _meet_totals(f: SimpleNamespace, tiles: SimpleNamespace) -> Any:
@@ -192,7 +196,7 @@ def _meet_totals(f: SimpleNamespace, tiles: SimpleNamespace) -> Any:
         prefer_wide_vectors()
         scratch = np.empty(scratch_size, _F)
         for a in range(first, last):
-            _store_points(blocks.z, a, edges.place_of, room.points)
+            _store_points(blocks.z, a, room.points)
             for t in range(len(blocks.shifts)):
                 b = (blocks.shifts[t] - a) % len(blocks.sizes)
                 if a <= b:
@@ -226,26 +230,25 @@ def _shares(f: SimpleNamespace, edges: SimpleNamespace, d: int) -> Any:
         for s in range(first, last):
             for e in range(edges.starts[s], edges.starts[s + 1] if len(blocks.met) else edges.starts[s]):
                 i, j = edges.rows[s * 16 + (e - edges.starts[s]) % 16], edges.columns[e]
-                if _excluded(i, j, e, blocks, edges):
+                if _excluded(i, j, blocks):
                     q = normaliser(squared_distance(room.points, i, j), weights.p, power)
-                    slot = edges.slot_at[i]
-                    room.totals[slot] -= q * blocks.draw_weights[slot] / _F(len(blocks.shifts))
+                    room.totals[i] -= q * blocks.draw_weights[i] / _F(len(blocks.shifts))
             # Other threads look up points at the same time, but not the normalisers beside them.
-            for place in edges.rows[s * 16 : s * 16 + 16]:
-                room.points[place, d] = room.totals[edges.slot_at[place]]
+            for i in edges.rows[s * 16 : s * 16 + 16]:
+                room.points[i, d] = room.totals[i]
             edge_share(s, edges, weights.p, room.points, scratch)
             for v in range(16):
-                slot = edges.slot_at[edges.rows[s * 16 + v]]
+                slot = edges.rows[s * 16 + v]
                 room.scale[slot] = scratch[v] * blocks.draw_weights[slot]
 
     return shares
 
 
 @jit
-def _excluded(i, j, e, blocks, edges):
+def _excluded(i, j, blocks):
     """Tell whether the ends of an edge, which are no negatives of each other, stand in blocks that met."""
     n_blocks = len(blocks.sizes)
-    return edges.weights[e] > 0 and blocks.met[(edges.slot_at[i] // 64 + edges.slot_at[j] // 64) % n_blocks]
+    return i != j and blocks.met[(i // 64 + j // 64) % n_blocks]
 
 
 def _meet_forces(f: SimpleNamespace, tiles: SimpleNamespace) -> Any:
@@ -259,7 +262,7 @@ def _meet_forces(f: SimpleNamespace, tiles: SimpleNamespace) -> Any:
         scratch = np.empty(scratch_size, _F)
         for a in range(first, last):
             if not normalised:
-                _store_points(blocks.z, a, edges.place_of, room.points)
+                _store_points(blocks.z, a, room.points)
             scalar = 0.0
             for t in range(len(blocks.shifts)):
                 b = (blocks.shifts[t] - a) % len(blocks.sizes)
@@ -291,14 +294,14 @@ def _edges(f: SimpleNamespace, edges: SimpleNamespace, d: int) -> Any:
     edge_force, scratch_size, squared_distance = edges.force, edges.scratch_size, f.squared_distance
 
     @f.jit
-    def take_back(i, j, blocks, edges, weights, room):
+    def take_back(i, j, blocks, weights, room):
         """Take back what an excluded pair has added to row i, because their blocks met; return its scalar's part."""
         repulsion = weights.repulsion / _F(len(blocks.shifts))
-        own, other = room.scale[edges.slot_at[i]], room.scale[edges.slot_at[j]]
+        own, other = room.scale[i], room.scale[j]
         d2 = squared_distance(room.points, i, j)
         coefficient = _F(2) * repulsion * (own + other) * repulsive(d2, weights.p, power)
         for c in range(d):
-            room.gradient[c, edges.slot_at[i]] -= coefficient * (room.points[i, c] - room.points[j, c])
+            room.gradient[c, i] -= coefficient * (room.points[i, c] - room.points[j, c])
         return repulsion * own * repulsive_scalar(d2, weights.p, power) if learns else _F(0)
 
     @f.jit
@@ -319,11 +322,11 @@ def _edges(f: SimpleNamespace, edges: SimpleNamespace, d: int) -> Any:
             scalar = edge_force(s, edges, weights, room.points, scratch)
             for e in range(edges.starts[s], edges.starts[s + 1] if len(blocks.met) else edges.starts[s]):
                 i, j = edges.rows[s * 16 + (e - edges.starts[s]) % 16], edges.columns[e]
-                if _excluded(i, j, e, blocks, edges):
-                    scalar -= take_back(i, j, blocks, edges, weights, room)
+                if _excluded(i, j, blocks):
+                    scalar -= take_back(i, j, blocks, weights, room)
             room.slice_scalars[s] = scalar
             for v in range(16):
-                slot = edges.slot_at[edges.rows[s * 16 + v]]
+                slot = edges.rows[s * 16 + v]
                 for c in range(d):
                     room.gradient[c, slot] += _F(2) * scratch[16 * c + v]
                 if weights.longest < np.inf:

@@ -121,6 +121,17 @@ def splat(typing_context, value):
 
 
 @intrinsic
+def is_above(typing_context, value, bound):
+    """Return 1 in the lanes of a vector that are above a float32, and 0 in the others."""
+
+    def generate(context, builder, sig, arguments):
+        above = builder.fcmp_ordered(">", arguments[0], splat_ir(builder, arguments[1]))
+        return builder.uitofp(above, _VECTOR)
+
+    return vector(vector, types.float32), generate
+
+
+@intrinsic
 def lane_sum(typing_context, value):
     """Return the sum of a vector's lanes, halved again and again."""
 
