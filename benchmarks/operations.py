@@ -7,10 +7,12 @@ from torchdr_cne.forces import PairForces
 
 _POWER_FLOPS = 2 * 12 + 5
 """Of `torchdr_cne.forces.numerics.power`: two polynomials and the additions around them."""
-_TILE_FLOPS = 2 + 3 + 3 + 4
-"""Of a pair of a tile: the difference, d², the pair's weight, and the force on one of its ends."""
+_TILE_FLOPS = 2 + 3 + 3 + 6
+"""Of a pair of a tile: the difference, d², the pair's weight, and the force on both of its ends."""
+NEGATIVES_PER_PAIR = 2
+"""A pair of a tile is computed once and is a negative of both of its ends."""
 _EDGE_FLOPS = 2 + 3 + 2 + 4
-_TOTALS_FLOPS = 2 + 3 + 2
+_TOTALS_FLOPS = 2 + 3 + 3
 
 
 @dataclass
@@ -73,8 +75,8 @@ class Counted:
         return self.enter("/", other, self)
 
 
-def per_negative(forces: PairForces) -> tuple[int, int]:
-    """Return flops and divisions that one negative costs in two dimensions, over all passes."""
+def per_pair(forces: PairForces) -> tuple[int, int]:
+    """Return flops and divisions that a pair of a tile, two negatives, costs in two dimensions over all passes."""
     ledger = Ledger()
     _call(forces.repulsive, ledger)
     flops = _TILE_FLOPS

@@ -51,16 +51,35 @@ def test_a_missing_dependency_names_its_install_line_when_used(module, code, ins
     assert f"pip install {install}" in result.stdout
 
 
-def test_without_numba_torch_sums_the_forces_with_one_warning():
+@pytest.mark.parametrize("broken", [False, True], ids=["missing", "broken"])
+def test_without_numba_all_is_computed_by_torch_and_faiss_with_one_warning(broken, tmp_path):
+    (tmp_path / "numba.py").write_text("raise SystemError('initialisation failed')")
+    hide = f"sys.path.insert(0, {str(tmp_path)!r})" if broken else "sys.modules['numba'] = None"
     script = (
-        "import sys, warnings; sys.modules['numba'] = None\n"
-        "import numpy as np; X = np.random.default_rng(0).normal(size=(100, 5))\n"
-        "from torchdr_cne import NegTSNE\n"
+        f"import sys, warnings; {hide}\n"
+        "import numpy as np; X = np.random.default_rng(0).normal(size=(5000, 5))\n"
+        "from torchdr_cne import NegTSNE, UMAP\n"
+        "from torchdr_cne.neighbors import FaissConfig\n"
         "with warnings.catch_warnings(record=True) as seen:\n"
         "    warnings.simplefilter('always')\n"
-        "    z = NegTSNE(max_iter=20, random_state=0).fit_transform(X)\n"
-        "print(len(seen), seen[0].message, np.isfinite(z).all(), z.std() > 1)\n"
+        "    NegTSNE(max_iter=3, random_state=0, backend=FaissConfig(n_lists=32)).fit(X)\n"
+        "    z = UMAP(max_iter=20, random_state=0).fit_transform(X[:300])\n"
+        "print(len(seen), seen[0].message, np.isfinite(z).all(), z.std() > 0.5)\n"
     )
     output = run(script)
     assert output.startswith("1 numba cannot be imported")
     assert output.strip().endswith("True True")
+
+
+def test_a_long_compilation_is_explained_on_stderr():
+    script = (
+        "import time; from torchdr_cne import _compiler\n"
+        "_compiler._PATIENCE = 0.05\n"
+        "with _compiler.explained('kernels'): time.sleep(0.3)\n"
+        "with _compiler.explained('nothing'): pass\n"
+        "time.sleep(0.2)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stderr.splitlines() == [
+        "compiling kernels for this machine; this happens once and takes some seconds"
+    ]

@@ -101,7 +101,7 @@ def test_early_exaggeration_runs_for_the_given_iterations_only():
 
 def test_infotsne_and_negtsne_start_at_the_attractive_end_of_the_spectrum():
     phases = InfoTSNE(max_iter=300)._phases(70_000)
-    assert [(p.start, p.stop, p.exaggeration) for p in phases] == [(0, 100, 4.0), (100, 300, 1.0)]
+    assert [(p.start, p.stop, p.exaggeration) for p in phases] == [(0, 60, 4.0), (60, 300, 1.0)]
     phases = NegTSNE(nu=0.01, max_iter=300)._phases(70_000)
     assert [(p.start, p.stop) for p in phases] == [(0, 100), (100, 300)]
     assert [p.parameters["log_nu"] for p in phases] == pytest.approx([0.0, np.log(0.01)])
@@ -481,3 +481,36 @@ def test_more_negatives_than_points_are_cut_to_all_others_with_a_warning(gradien
     with pytest.warns(UserWarning, match="negatives_per_row=900 is more than the 59 other points"):
         many = NegTSNE(negatives_per_row=900, **options).fit(X[:60]).embedding_
     np.testing.assert_array_equal(many, NegTSNE(negatives_per_row=59, **options).fit(X[:60]).embedding_)
+
+
+def test_fits_in_threads_of_joblib_use_one_thread_each_and_leave_torchs_number_alone():
+    from joblib import Parallel, delayed
+
+    before = torch.get_num_threads()
+    seen = []
+
+    def watch(estimator, step):
+        seen.append(torch.get_num_threads())
+
+    def embed(seed):
+        return NegTSNE(random_state=seed, max_iter=3, callbacks=watch, gradient="autograd").fit_transform(X[:200])
+
+    maps = Parallel(2, backend="threading")(delayed(embed)(seed) for seed in (0, 0, 1))
+    assert set(seen) == {1}
+    assert torch.get_num_threads() == before
+    assert np.array_equal(maps[0], maps[1])
+    assert not np.array_equal(maps[0], maps[2])
+
+
+def test_limits_of_threads_that_end_in_any_order_leave_the_first_number():
+    from torchdr_cne.matching.resources import torch_threads
+
+    before = torch.get_num_threads()
+    first, second = torch_threads(1), torch_threads(3)
+    first.__enter__()
+    second.__enter__()
+    assert torch.get_num_threads() == 3
+    first.__exit__(None, None, None)
+    assert torch.get_num_threads() == 3
+    second.__exit__(None, None, None)
+    assert torch.get_num_threads() == before

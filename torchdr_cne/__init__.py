@@ -14,6 +14,7 @@ _HOME_OF = {
     "AffinityMatcher": "torchdr_cne.matching",
     "NeighborEmbedding": "torchdr_cne.matching",
     "NegativeSamplingNeighborEmbedding": "torchdr_cne.matching",
+    "estimate_memory": "torchdr_cne.matching",
     "UMAP": "torchdr_cne.methods",
     "NegTSNE": "torchdr_cne.methods",
     "NCVis": "torchdr_cne.methods",

@@ -1,6 +1,5 @@
 """One specification for all neighbour backends, held against all differences in float64."""
 
-import sys
 import warnings
 from contextlib import contextmanager
 
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from torchdr_cne.neighbors import FaissConfig, kneighbors
+from torchdr_cne.neighbors import FaissConfig, faiss_index, kneighbors
 
 K, DIM = 7, 5
 # KeOps compiles each (metric, dimension, k) on first use: its tests keep to K neighbours in DIM dimensions.
@@ -388,7 +387,7 @@ class TestFaiss:
 class TestFaissWithoutNumba:
     @pytest.fixture
     def without_numba(self, monkeypatch):
-        monkeypatch.setitem(sys.modules, "torchdr_cne.neighbors.probing", None)
+        monkeypatch.setattr(faiss_index, "numba_works", lambda: False)
 
     @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
     def test_all_lists_give_the_exact_answer(self, metric):

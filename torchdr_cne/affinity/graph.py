@@ -48,8 +48,7 @@ class AffinityGraph:
     @cached_property
     def row_weights(self) -> Tensor:
         """Sum of each row's weights, (n,), in the dtype of the weights."""
-        totals = torch.zeros(self.n_points, dtype=torch.float64, device=self.weights.device)
-        return totals.index_add_(0, self.rows, self.weights.double()).to(self.weights.dtype)
+        return torch.segment_reduce(self.weights, "sum", offsets=self.indptr, initial=0, unsafe=True)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "AffinityGraph":
         """Return the graph on ``device`` with weights of ``dtype``."""

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
-try:
+from torchdr_cne._compiler import numba_works
+
+if numba_works():
     from numba import njit
 
     jit: Callable[..., Any] = njit(nogil=True, error_model="numpy", cache=True)
-except ImportError:  # the same code, slowly
+else:  # the same code, slowly
 
     def jit(function: Callable[..., Any]) -> Callable[..., Any]:
         """Leave ``function`` as it is."""

@@ -1,9 +1,12 @@
 """The compiled engine: kernels over blocks and slices, their work shared out among threads."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from torchdr_cne._compiler import explained
 from torchdr_cne.forces.kernels import N_COUNTERS, Blocks, Room, Weights, compiled_kernels
 from torchdr_cne.forces.problem import ForceProblem, StepCoefficients
 from torchdr_cne.forces.slices import EdgeSlices, is_uniform
@@ -52,15 +55,17 @@ class CompiledForces:
         p = tuple(np.float32(value) for value in step.parameters)
         longest = np.float32(np.inf if step.longest is None else step.longest)
         weights = Weights(p, np.float32(step.attraction), np.float32(step.repulsion), longest)
+        compiling = explained("the forces") if self._room is None else nullcontext()
         room = self._make_room(len(z), len(shifts), kernels.point_width)
         self._counters[:] = 0
         n_threads = self._workers.n_threads
         some_blocks, some_slices = (
             max(1, n // (_RANGES_PER_THREAD * n_threads)) for n in (len(self._sizes), len(self._edges.starts) - 1)
         )
-        self._workers.together(
-            kernels.step, n_threads, self._counters, some_blocks, some_slices, blocks, self._edges, weights, room
-        )
+        with compiling:
+            self._workers.together(
+                kernels.step, n_threads, self._counters, some_blocks, some_slices, blocks, self._edges, weights, room
+            )
         if not self._learns:
             return self._gradient, None
         return self._gradient, torch.tensor(room.block_scalars.sum() + room.slice_scalars.sum(), dtype=z_ds.dtype)

@@ -47,7 +47,7 @@ class Weights(NamedTuple):
 class Room(NamedTuple):
     """What the passes leave for each other.
 
-    ``points`` (slots, width), for looking up; of each meeting ``met_totals`` (B, S, 64) and ``met_forces`` (B, S, d, 64);
+    ``points`` (slots, width), for looking up; of each meeting ``met_totals`` (B, S, 64), ``met_forces`` (B, S, d, 64);
     ``totals``, the normalisers, and ``scale``, the row's weight in the forces of its negatives (slots,); ``gradient``
     (d, slots); the learned scalar's parts by block and by slice.
     """

@@ -4,6 +4,7 @@ import inspect
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ from torchdr_cne.initialization import initial_embedding
 from torchdr_cne.inputs import OutputKind, Rows, as_rows, read_features
 from torchdr_cne.matching.checks import COUNT, NOT_NEGATIVE, POSITIVE, Bound, check_bounds, check_choice
 from torchdr_cne.matching.loop import LoopSettings, Outcome, run
+from torchdr_cne.matching.memory import check_memory
 from torchdr_cne.matching.objective import AutogradObjective, Objective
 from torchdr_cne.matching.optimization import (
     make_optimizer,
@@ -29,7 +31,7 @@ from torchdr_cne.matching.optimization import (
     scheduler_class,
 )
 from torchdr_cne.matching.progress import Progress
-from torchdr_cne.matching.resources import limited_threads, resolve_device, seed_from
+from torchdr_cne.matching.resources import limited_threads, resolve_device, seed_from, torch_threads
 from torchdr_cne.matching.state import FitState, Phase
 
 _LARGE_COMPONENT = 0.05
@@ -186,6 +188,10 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """Return the learning rate of ``phase`` under ``learning_rate="auto"``."""
         return self._base_learning_rate
 
+    def _bytes_by_stage(self, n: int, d: int) -> dict[str, int]:
+        """Return what the stages of a fit on the CPU hold beside the data; empty if that is not known."""
+        return {}
+
     def _make_objective(self, state: FitState, start_nd: Tensor) -> Objective:
         """Return what the loop asks for gradients."""
         loss = torch.compile(self._compute_loss) if self.compile else self._compute_loss
@@ -224,6 +230,7 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             rows, given, kind = self._read_input(X, graph)
             device = resolve_device(self.device, X)
             phases = self._phases(self._n_points(rows, given))
+            self._check_memory(rows, device)
             affinities = self._input_graph(rows, given, seed)
             start = initial_embedding(self.init, rows, affinities, self.n_components, self.init_scaling, seed)
             self._match(affinities, start.to(device=device, dtype=self._torch_dtype), phases, seed, kind)
@@ -293,6 +300,14 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         assert given is not None
         return given.n_points
 
+    def _check_memory(self, rows: Rows | None, device: torch.device) -> None:
+        """Raise a MemoryError before the work if it cannot fit."""
+        if rows is None or device.type != "cpu":
+            return
+        stages = self._bytes_by_stage(*rows.values.shape)
+        if stages:
+            check_memory(max(stages.values()), *rows.values.shape)
+
     def _input_affinity(self) -> Affinity:
         return self.affinity_in if isinstance(self.affinity_in, Affinity) else self._default_affinity()
 
@@ -347,7 +362,7 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                 after_step=lambda: self._after_step(objective, kind),
                 progress=progress,
             )
-            with limited_threads(1 if objective.own_threads else None):
+            with torch_threads(1) if objective.own_threads else nullcontext():
                 outcome = run(
                     objective, state, phases, lambda phase: self._optimizer(objective, state, phase), settings
                 )
@@ -356,7 +371,7 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def _make_state(self, graph: AffinityGraph, start_nd: Tensor, seed: int, phase: Phase) -> FitState:
         """Return the fit's state; the graph's weights are scaled to mean row weight 1."""
         graph = graph.to(start_nd.device, start_nd.dtype)
-        mean_row_weight = float(graph.weights.double().sum()) / graph.n_points
+        mean_row_weight = float(graph.weights.sum(dtype=torch.float64)) / graph.n_points
         graph = AffinityGraph(graph.indptr, graph.indices, graph.weights / mean_row_weight)
         learned = {
             name: torch.full((), value, dtype=start_nd.dtype, device=start_nd.device, requires_grad=True)

@@ -7,16 +7,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from torchdr_cne.affinity import UnionAffinity
 from torchdr_cne.forces import ForceProblem, PairForces, StepCoefficients, make_engine
 from torchdr_cne.matching.checks import COUNT, Bound, check_choice
+from torchdr_cne.matching.memory import bytes_by_stage
 from torchdr_cne.matching.neighbor_embedding import NeighborEmbedding
 from torchdr_cne.matching.objective import Objective, PairwiseObjective
 from torchdr_cne.matching.pairs import Pairs
 from torchdr_cne.matching.state import FitState, Phase
 from torchdr_cne.sampling import BlockLayout, NegativeSampler
-from torchdr_cne.sampling.blocks import n_shifts_for
+from torchdr_cne.sampling.blocks import BLOCK_SIZE, n_shifts_for
 from torchdr_cne.similarities import Cauchy, Similarity
-
 
 _FEW_DRAWS_UNTIL = 0.7
 """Share of the iterations after which all negatives are drawn, where a method begins with fewer."""
@@ -145,6 +146,20 @@ class NegativeSamplingNeighborEmbedding(NeighborEmbedding):
         depth = {name: _defined_at(type(self), name) for name in _DEFINING_HOOKS}
         newer = [name for name in _DEFINING_HOOKS[1:] if depth[name] < depth["_pair_forces"]]
         return f"{', '.join(newer)} is overridden below the class that declares _pair_forces" if newer else ""
+
+    def _bytes_by_stage(self, n: int, d: int) -> dict[str, int]:
+        if self.gradient == "autograd" or self._why_not_pairwise() or self.dtype != "float32":
+            return {}
+        affinity = self._input_affinity()
+        most = self._default_negatives_per_row if self.negatives_per_row is None else self.negatives_per_row
+        return bytes_by_stage(
+            n,
+            d,
+            n_neighbors=min(affinity._n_neighbors_needed(n), n - 1),
+            n_components=self.n_components,
+            n_meetings=n_shifts_for(most, -(-n // BLOCK_SIZE)),
+            weighted=not isinstance(affinity, UnionAffinity),
+        )
 
     def _autograd_objective(self, state: FitState, start_nd: Tensor) -> Objective:
         assert isinstance(state, SampledState)

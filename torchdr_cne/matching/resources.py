@@ -1,13 +1,16 @@
 """Seeds, devices and threads, chosen for one fit and never for the process."""
 
 import numbers
-import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
+from joblib.parallel import get_active_backend
+from threadpoolctl import threadpool_limits
 
 
 def seed_from(random_state: Any) -> int:
@@ -39,15 +42,48 @@ def resolve_device(device: str | torch.device, X: Any) -> torch.device:
 
 @contextmanager
 def limited_threads(n_jobs: int | None) -> Iterator[None]:
-    """Use ``n_jobs`` threads within the block (None: as many as torch uses already; −1: all cores)."""
-    if n_jobs is None:
+    """Use ``n_jobs`` threads within the block, in torch and all that follows it: FAISS, BLAS and our own.
+
+    None takes as many as torch uses already, but one within a thread of joblib; −1 is all cores the process may use.
+    """
+    if n_jobs is None and not _in_joblib_thread():
         yield
         return
-    if not isinstance(n_jobs, numbers.Integral) or isinstance(n_jobs, bool) or n_jobs == 0:
+    if n_jobs is not None and (not isinstance(n_jobs, numbers.Integral) or isinstance(n_jobs, bool) or n_jobs == 0):
         raise ValueError(f"n_jobs={n_jobs!r} has no meaning; use None, a positive integer or -1 for all cores.")
-    before = torch.get_num_threads()
-    torch.set_num_threads(int(n_jobs) if n_jobs > 0 else (os.cpu_count() or 1))
+    wanted = 1 if n_jobs is None else int(n_jobs) if n_jobs > 0 else joblib.cpu_count()
+    with threadpool_limits(wanted, user_api="blas"), torch_threads(wanted):
+        yield
+
+
+@contextmanager
+def torch_threads(wanted: int) -> Iterator[None]:
+    """Set torch's number of threads within the block.
+
+    It is the process's, so that fits in several threads have to agree: the block begun last has its way, and the last
+    to end leaves the number found by the first.
+    """
+    limit = [wanted]
+    with _lock:
+        if not _limits:
+            _limits.append([torch.get_num_threads()])
+        _limits.append(limit)
+        torch.set_num_threads(wanted)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        with _lock:
+            _limits[:] = [other for other in _limits if other is not limit]
+            torch.set_num_threads(_limits[-1][0])
+            if len(_limits) == 1:
+                _limits.clear()
+
+
+_lock = threading.Lock()
+_limits: list[list[int]] = []
+"""The number of threads before any block, and those of the blocks under way."""
+
+
+def _in_joblib_thread() -> bool:
+    """Tell whether joblib runs this beside others in one process; its worker processes limit torch by themselves."""
+    return threading.current_thread() is not threading.main_thread() and get_active_backend()[0].nesting_level > 0

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchdr_cne._compiler import explained, numba_works
 from torchdr_cne._optional import import_optional
 from torchdr_cne.neighbors import exact
 from torchdr_cne.neighbors.distances import drop_self, nearest_first, ordered_form, pair_distances
@@ -115,12 +116,13 @@ def _search_lists(
 
     Returns ids (q, k) int32 and squared distances (q, k) float32; −1 and infinity where too few were found.
     """
-    try:
-        from torchdr_cne.neighbors.probing import search as search_compiled
-    except ImportError:  # without Numba FAISS scans the lists itself
+    if not numba_works():
         return _search_faiss_lists(columns, where, n_neighbors, n_lists, config, seed)
+    from torchdr_cne.neighbors.probing import search as search_compiled
+
     rows, queries = columns.numpy(), where.numpy().astype(np.int32)
-    ids, keys = search_compiled(rows, queries, n_neighbors, n_lists, config.n_probes, config.recall, seed)
+    with explained("the neighbour search"):
+        ids, keys = search_compiled(rows, queries, n_neighbors, n_lists, config.n_probes, config.recall, seed)
     return torch.from_numpy(ids), torch.from_numpy(keys)
 
 

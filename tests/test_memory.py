@@ -1,0 +1,76 @@
+"""Memory: told before it is needed, and close to what is measured."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from torchdr_cne import UMAP, InfoTSNE, NegTSNE, estimate_memory
+from torchdr_cne.matching import memory
+
+PEAK = """
+import ctypes, gc, sys, warnings
+import numpy as np, torch, torchdr_cne
+def status(key):
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+torch.set_num_threads(2)
+warnings.simplefilter("ignore")
+rng = np.random.default_rng(0)
+X = (rng.normal(size=(200, 50))[rng.integers(0, 200, 60_000)] * 2 + rng.normal(size=(60_000, 50))).astype(np.float32)
+make = lambda: getattr(torchdr_cne, sys.argv[1])(random_state=0, max_iter=20)
+make().fit(X[:20_000])
+gc.collect()
+ctypes.CDLL("libc.so.6").malloc_trim(0)
+open("/proc/self/clear_refs", "w").write("5")
+before = status("VmRSS")
+make().fit(X)
+print((status("VmHWM") - before) / torchdr_cne.estimate_memory(60_000, 50, make()))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from Linux's /proc")
+@pytest.mark.parametrize("method", ["NegTSNE", "UMAP"])
+def test_the_estimate_is_within_a_quarter_of_the_measured_peak(method):
+    command = [sys.executable, "-c", PEAK, method]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert 1 / 1.25 <= float(result.stdout) <= 1 / 0.75
+
+
+def test_a_fit_that_cannot_fit_says_so_before_it_begins(monkeypatch):
+    X = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32)
+    monkeypatch.setattr(memory, "available_memory", lambda: 1_000_000)
+    with pytest.raises(MemoryError, match=r"200 rows of 5 columns needs about 0\.\d\d GB .* and 0\.00 GB of memory"):
+        NegTSNE().fit(X)
+    monkeypatch.setattr(memory, "available_memory", lambda: None)  # unknown: go on
+    NegTSNE(max_iter=2).fit(X)
+
+
+def test_estimates_grow_with_all_that_takes_memory():
+    base = estimate_memory(100_000, 50)
+    assert estimate_memory(200_000, 50) > 1.8 * base
+    assert estimate_memory(100_000, 500) > 2 * base
+    assert estimate_memory(100_000, 50, NegTSNE(n_neighbors=60)) > 2 * base
+    assert estimate_memory(100_000, 50, InfoTSNE(n_negatives=8192)) > 2 * base
+    assert estimate_memory(100_000, 50, UMAP(n_components=2)) > 0.5 * base
+
+
+def test_the_control_groups_limit_counts(monkeypatch):
+    monkeypatch.setattr(memory, "_system_memory", lambda: 8 * 2**30)
+    monkeypatch.setattr(memory, "_group_memory", lambda: 2**30)
+    assert memory.available_memory() == 2**30
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, 5), "n=0 must be an integer >= 1"),
+        ((5, 2.5), r"d=2\.5 must be an integer >= 1"),
+        ((5, 5, NegTSNE(gradient="autograd")), "gradient='autograd' .* depends on its loss hooks"),
+        ((5, 5, NegTSNE(dtype="float64")), "dtype='float64' depends on its loss hooks"),
+    ],
+)
+def test_what_cannot_be_estimated_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        estimate_memory(*arguments)
