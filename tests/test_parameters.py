@@ -103,7 +103,7 @@ def test_infotsne_and_negtsne_start_at_the_attractive_end_of_the_spectrum():
     phases = InfoTSNE(max_iter=300)._phases(70_000)
     assert [(p.start, p.stop, p.exaggeration) for p in phases] == [(0, 60, 4.0), (60, 300, 1.0)]
     phases = NegTSNE(nu=0.01, max_iter=300)._phases(70_000)
-    assert [(p.start, p.stop) for p in phases] == [(0, 100), (100, 300)]
+    assert [(p.start, p.stop) for p in phases] == [(0, 60), (60, 300)]
     assert [p.parameters["log_nu"] for p in phases] == pytest.approx([0.0, np.log(0.01)])
     assert len(NegTSNE()._phases(70_000)) == 1
     assert len(UMAP()._phases(70_000)) == 1
