@@ -36,7 +36,7 @@ class NegTSNE(NegativeSamplingNeighborEmbedding):
     s: float | None = None
     Z_bar: float | None = None
     nu: float | None = None
-    max_iter: int = 200
+    max_iter: int = 300
 
     _bounds: ClassVar[dict[str, Bound]] = {
         **NegativeSamplingNeighborEmbedding._bounds,
