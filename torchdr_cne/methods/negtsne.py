@@ -46,6 +46,7 @@ class NegTSNE(NegativeSamplingNeighborEmbedding):
     }
     _base_learning_rate: ClassVar[float] = 2.0
     _default_negatives_per_row: ClassVar[int] = 128
+    _early_share_of_draws: ClassVar[float] = 0.5
 
     def _compute_attractive_loss(self, pairs: Pairs) -> Tensor:
         return classified_as_data(pairs.log_q_edges, pairs.parameters["log_nu"])
