@@ -514,3 +514,28 @@ def test_limits_of_threads_that_end_in_any_order_leave_the_first_number():
     assert torch.get_num_threads() == 3
     second.__exit__(None, None, None)
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("n_jobs", [1, 3])
+def test_n_jobs_is_the_number_of_threads_of_every_stage(n_jobs, monkeypatch):
+    import faiss
+
+    from torchdr_cne import workers
+    from torchdr_cne.forces import compiled
+    from torchdr_cne.neighbors import FaissConfig
+
+    monkeypatch.setattr(compiled, "_BLOCKS_WORTH_A_THREAD", 1)
+    teams, begin, faiss_threads = [], workers.Workers.__init__, []
+
+    def watch(self, *arguments):
+        begin(self, *arguments)
+        teams.append(self.n_threads)
+
+    monkeypatch.setattr(workers.Workers, "__init__", watch)
+    monkeypatch.setattr(faiss, "omp_set_num_threads", faiss_threads.append)
+    data = np.random.default_rng(0).normal(size=(5000, 8)).astype(np.float32)
+    for n_lists in (0, 64):  # FAISS's flat index, and our own scan of lists
+        UMAP(n_jobs=n_jobs, max_iter=2, random_state=0, backend=FaissConfig(n_lists=n_lists)).fit(data)
+    assert len(teams) >= 5
+    assert set(teams) == {n_jobs}
+    assert faiss_threads[0] == n_jobs

@@ -294,3 +294,21 @@ def test_a_graph_of_equal_weights_gives_the_same_forces(name, exclude):
     step = StepCoefficients(list(range(n_shifts)), estimator._force_parameters(state.parameters), EXAGGERATION)
     expected = TileForces(problem).gradient(z_ds, step)
     assert_close(CompiledForces(problem).gradient(z_ds, step), expected, 1e-5)
+
+
+@pytest.mark.parametrize("name", ["NegTSNE", "InfoTSNE"])
+def test_compiled_forces_serve_any_number_of_components(name):
+    found, expected = both_gradients(METHODS[name], CompiledForces, n=200, d=5, dtype=torch.float32)
+    assert_close(found, expected, 1e-5)
+
+
+def test_infotsne_meets_few_negatives_first_and_all_of_them_in_the_end():
+    estimator, state, z = random_problem(InfoTSNE, n=700, d=2, dtype=torch.float32)
+    objective = estimator._make_objective(state, z)
+    met = []
+    for step in range(state.phase.total):
+        state.step = step
+        met.append(objective._n_shifts(state))
+    assert sorted(set(met)) == [1, 4]
+    assert met == sorted(met)
+    assert met.count(4) == round(0.3 * state.phase.total)

@@ -29,7 +29,7 @@ class InfoTSNE(NegativeSamplingNeighborEmbedding):
 
     s: float | None = None
     n_negatives: int = 256
-    max_iter: int = 250
+    max_iter: int = 200
 
     _bounds: ClassVar[dict[str, Bound]] = {**NegativeSamplingNeighborEmbedding._bounds, "s": FINITE}
     _base_learning_rate: ClassVar[float] = 1.7
