@@ -84,7 +84,8 @@ def caption(results: dict[str, Any]) -> str:
     shape = next((f" ({run['n']:,} × {run['d']})".replace(",", " ") for run in results["runs"] if "n" in run), "")
     packages = {METHODS[name].package for name in settings["methods"] if name in METHODS}
     named = ", ".join(f"{package} {versions[package]}" for package in sorted(packages) if versions.get(package))
-    rounds = max((row["rounds"] for row in summarise(results)), default=0)
+    counts = [row["rounds"] for row in summarise(results)] or [0]
+    rounds = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else f"{max(counts)}"
     return (
         f"{settings['data']}{shape}, {settings['threads']} threads of {machine['cpu']}, {results['created'][:10]}: "
         f"medians of {rounds} interleaved rounds in processes of their own, warm, from the feature matrix to the "
