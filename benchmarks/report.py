@@ -86,9 +86,10 @@ def caption(results: dict[str, Any]) -> str:
     named = ", ".join(f"{package} {versions[package]}" for package in sorted(packages) if versions.get(package))
     counts = [row["rounds"] for row in summarise(results)] or [0]
     rounds = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else f"{max(counts)}"
+    rounds += " interleaved round" + "s" * (max(counts) != 1)
     return (
         f"{settings['data']}{shape}, {settings['threads']} threads of {machine['cpu']}, {results['created'][:10]}: "
-        f"medians of {rounds} interleaved rounds in processes of their own, warm, from the feature matrix to the "
+        f"medians of {rounds} in processes of their own, warm, from the feature matrix to the "
         f"embedding. Peak resident memory, in parentheses what the fit added. Quality on a sample of {N_SAMPLES} rows, "
         f"exact neighbours among all. {named}."
     )
