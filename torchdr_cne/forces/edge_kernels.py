@@ -40,9 +40,24 @@ def _edge_weight(f: SimpleNamespace):
     return edge_weight
 
 
+def _gather_distances(f: SimpleNamespace, d: int, gather, own: int, other: int):
+    @f.jit
+    def gather_distances(points, columns, e, scratch):
+        """Put 16 rows' neighbours at ``e`` beside the rows in the buffer, and return their squared distances."""
+        gather(points, columns, e, scratch, other)
+        d2 = splat(_F(0))
+        for c in range(d):
+            difference = load(scratch, own + 16 * c) - load(scratch, other + 16 * c)
+            d2 += difference * difference
+        return d2
+
+    return gather_distances
+
+
 def _edge_share(f: SimpleNamespace, d: int, width: int):
     normaliser, edge_weight, gather = f.normaliser, _edge_weight(f), make_gather(width)
     SHARE, OWN, OTHER = 0, 16, (1 + width) * 16
+    gather_distances = _gather_distances(f, d, gather, OWN, OTHER)
 
     @f.jit
     def edge_share(s, edges, p, points, scratch):
@@ -51,11 +66,7 @@ def _edge_share(f: SimpleNamespace, d: int, width: int):
         gather(points, edges.rows, 16 * s, scratch, OWN)
         share = splat(_F(0))
         for e in range(edges.starts[s], edges.starts[s + 1], 16):
-            gather(points, edges.columns, e, scratch, OTHER)
-            d2 = splat(_F(0))
-            for c in range(d):
-                difference = load(scratch, OWN + 16 * c) - load(scratch, OTHER + 16 * c)
-                d2 += difference * difference
+            d2 = gather_distances(points, edges.columns, e, scratch)
             share += edge_weight(s, e, edges) / (normaliser(d2, p, power) + load(scratch, OWN + 16 * d))
         store(scratch, SHARE, share)
 
@@ -66,6 +77,7 @@ def _edge_force(f: SimpleNamespace, d: int, width: int):
     edge_coefficient, edge_weight, attractive_scalar = f.edge_coefficient, _edge_weight(f), f.attractive_scalar
     normalised, learns, gather = f.normalised, f.learns, make_gather(width)
     SUM, OWN, OTHER = 0, d * 16, (d + width) * 16
+    gather_distances = _gather_distances(f, d, gather, OWN, OTHER)
 
     @f.jit
     def edge_force(s, edges, weights, points, scratch):
@@ -76,11 +88,7 @@ def _edge_force(f: SimpleNamespace, d: int, width: int):
         for c in range(d):
             store(scratch, SUM + 16 * c, splat(_F(0)))
         for e in range(edges.starts[s], edges.starts[s + 1], 16):
-            gather(points, edges.columns, e, scratch, OTHER)
-            d2 = splat(_F(0))
-            for c in range(d):
-                difference = load(scratch, OWN + 16 * c) - load(scratch, OTHER + 16 * c)
-                d2 += difference * difference
+            d2 = gather_distances(points, edges.columns, e, scratch)
             weight = edge_weight(s, e, edges)
             if learns:
                 scalar += weight * attractive_scalar(d2, weights.p, power)
