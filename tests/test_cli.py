@@ -1,18 +1,24 @@
+import argparse
 import dataclasses
 import json
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
+import zarr
 from sklearn.datasets import load_digits
 
 import torchdr_cne
 from torchdr_cne.cli import main
 from torchdr_cne.cli.fields import METHODS, estimator_class, fields_of
 from torchdr_cne.evaluation import evaluate
+from torchdr_cne.inputs import RowSource
 
 QUICK = ["--max_iter", "20", "--random_state", "0", "--n_jobs", "2"]
 
@@ -168,6 +174,67 @@ class TestTables:
         for header in (True, False):
             pd.Series(["b", "a", "c"], name="x").to_csv("words.csv", index=False, header=header)
             assert read_labels("words.csv", 3).tolist() == ["b", "a", "c"]
+
+
+class TestSources:
+    """Data that are read by rows, as a `RowSource`."""
+
+    @pytest.fixture
+    def shards(self, folder, digits):
+        """The digits in three pieces, of which the third sorts first as text."""
+        for ending in ("npy", "parquet"):
+            Path(ending).mkdir()
+            for i, rows in zip((8, 9, 10), np.split(digits[0], [100, 250]), strict=True):
+                if ending == "npy":
+                    np.save(f"npy/shard-{i}", rows)
+                else:
+                    pd.DataFrame(rows).add_prefix("p").to_parquet(f"parquet/shard-{i}.parquet")
+        zarr.create_array("array.zarr", data=digits[0], chunks=(77, 30))
+        group = zarr.open_group("group.zarr", mode="w")
+        for name in ("X", "raw"):
+            group.create_array(name, data=digits[0], chunks=(77, 30))
+        return folder
+
+    @pytest.fixture
+    def given(self, monkeypatch):
+        """What the estimator was given; its embedding is the first two columns."""
+        given = []
+
+        def fit(estimator, X, graph=None):
+            given.append(X)
+            estimator.embedding_, estimator.n_iter_ = X.read(0, len(X))[:, :2], 1
+            return estimator
+
+        monkeypatch.setattr(torchdr_cne.NegTSNE, "fit", fit)
+        return given
+
+    @pytest.mark.parametrize(
+        "data", [["npy"], ["parquet"], ["npy/shard-*.npy"], ["array.zarr"], ["group.zarr", "--key", "X"]]
+    )
+    def test_folders_and_patterns_reach_the_estimator_unread(self, shards, given, digits, capsys, data):
+        assert main(["fit", *data, "--output", "out.npy"]) == 0
+        assert isinstance(given[0], RowSource)
+        np.testing.assert_array_equal(given[0].read(0, 300), digits[0])
+        np.testing.assert_array_equal(np.load("out.npy"), digits[0][:, :2])
+        assert only_line(capsys).startswith("negtsne: embedded 300 rows of 64 columns in ")
+
+    def test_labels_of_a_folder_are_in_a_file(self, shards, given):
+        assert main(["fit", "npy", "--labels", "labels.npy", "--plot", "out.png"]) == 0
+
+    @pytest.mark.parametrize(
+        ("arguments", "sentence"),
+        [
+            (["no-*.npy"], "no file matches no-*.npy"),
+            (["."], "holds .npy and .parquet files; choose with"),
+            (["group.zarr"], "group.zarr is a group with X, raw; name one"),
+            (["npy", "--key", "X"], "names an array of a zarr group, and npy/shard-8.npy is none"),
+            (["parquet", "--labels-column", "digit"], "parquet is no single file to take labels from"),
+            (["npy/*.npy", "--output", "npy/shard-9.npy"], "would overwrite a file that is read"),
+        ],
+    )
+    def test_what_cannot_be_read_is_one_sentence(self, shards, capsys, arguments, sentence):
+        assert main(["fit", "--output", "out.npy", *arguments]) == 2
+        assert sentence in only_line(capsys)
 
 
 class TestOptions:
@@ -411,6 +478,133 @@ def test_demo_draws_and_judges_every_method(folder, capsys):
     ]
     assert (folder / "pictures" / "table.txt").read_text().endswith(f", 200 rows\n{table}")
     assert (folder / "pictures" / "embeddings.png").read_bytes().startswith(b"\x89PNG")
+
+
+class TestWorker:
+    """A process that torchrun has started."""
+
+    @pytest.fixture
+    def as_rank(self, monkeypatch):
+        def become(rank):
+            monkeypatch.setenv("RANK", str(rank))
+            monkeypatch.setenv("WORLD_SIZE", "2")
+
+        return become
+
+    def test_rank_0_writes_and_reports(self, fit, as_rank, capsys):
+        as_rank(0)
+        assert fit("data.npy", "--output", "out.npy") == 0
+        assert only_line(capsys).endswith("wrote out.npy")
+
+    def test_other_ranks_write_and_say_nothing(self, fit, folder, as_rank, capsys):
+        as_rank(1)
+        before = sorted(folder.iterdir())
+        arguments = ["--output", "out.npy", "--plot", "out.png", "--save-graph", "graph.npz"]
+        assert fit("data.npy", "--s", "0.5", *arguments) == 0  # of which rank 0 warns
+        assert capsys.readouterr() == ("", "")
+        assert sorted(folder.iterdir()) == before
+
+    def test_errors_of_other_ranks_say_whose_they_are(self, fit, as_rank, capsys):
+        as_rank(1)
+        assert fit("none.npy", "--output", "out.npy") == 2
+        assert only_line(capsys) == "error (rank 1): none.npy does not exist; give a file"
+
+    def test_the_failure_of_another_rank_is_exit_code_1_and_one_sentence(self, fit, capsys, monkeypatch):
+        from torchdr_cne.distributed import RankError
+
+        def fail(*_):
+            raise RankError("rank 1 failed in the search")
+
+        monkeypatch.setattr(torchdr_cne.NegTSNE, "on_affinity_computation_start", fail)
+        assert fit("data.npy", "--output", "out.npy") == 1
+        assert only_line(capsys) == "error: rank 1 failed in the search"
+
+
+class TestLaunch:
+    """``fit --nproc-per-node``: the same command in several processes."""
+
+    @pytest.fixture
+    def launched(self, folder, monkeypatch):
+        """What torchrun is asked to do; nothing is started."""
+        asked = []
+        monkeypatch.setattr("torch.distributed.run.run", asked.append)
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        return asked
+
+    @pytest.mark.parametrize("option", [["--nproc-per-node", "3"], ["--nproc_per_node=3"]])
+    def test_runs_the_same_command_in_each_process(self, launched, option):
+        arguments = ["fit", "data.npy", "--s", "1", *option, "--output", "out.npy"]
+        assert main([*arguments, "--max-restarts", "2"]) == 0
+        (asked,) = launched
+        assert isinstance(asked, argparse.Namespace)
+        assert (asked.nproc_per_node, asked.max_restarts, asked.standalone, asked.nnodes) == ("3", 2, True, "1")
+        assert (asked.module, asked.training_script) == (True, "torchdr_cne.cli")
+        assert asked.training_script_args == [*arguments, "--max-restarts", "2", "--nproc-per-node=null"]
+
+    def test_the_workers_launch_no_others_though_the_configuration_says_so(self, launched, monkeypatch):
+        Path("run.yaml").write_text("data: data.npy\nnproc_per_node: 2\noutput: out.npy\n")
+        assert main(["fit", "--config", "run.yaml"]) == 0
+        monkeypatch.setenv("RANK", "0")
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        assert main([*launched[0].training_script_args, *QUICK]) == 0
+        assert Path("out.npy").exists()
+
+    @pytest.mark.parametrize(
+        ("arguments", "sentence"),
+        [
+            (["data.npy", "--output", "no/out.npy"], "the folder no does not exist"),
+            (["none.npy", "--output", "out.npy"], "none.npy does not exist"),
+            (["none-*.npy", "--output", "out.npy"], "no file matches none-*.npy"),
+            (["data.npy", "--labels", "none.npy", "--output", "out.npy"], "none.npy does not exist"),
+            (["data.npy", "--output", "out.npy", "--nproc-per-node", "0"], "--nproc-per-node 0 must be at least 1"),
+            (["data.npy", "--output", "out.npy", "--max-restarts=-1"], "--max-restarts -1 must be at least 0"),
+        ],
+    )
+    def test_what_can_be_checked_is_before_any_process_starts(self, launched, capsys, arguments, sentence):
+        assert main(["fit", "--nproc-per-node", "2", *arguments]) == 2
+        assert sentence in only_line(capsys)
+        assert launched == []
+
+    def test_is_refused_where_torchrun_has_started_the_process(self, launched, capsys, monkeypatch):
+        monkeypatch.setenv("RANK", "1")
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        assert main(["fit", "data.npy", "--output", "out.npy", "--nproc-per-node", "2"]) == 2
+        assert "torchrun has started this one; leave it out" in only_line(capsys)
+
+    def test_two_processes_write_and_report_once(self, folder):
+        command = [sys.executable, "-m", "torchdr_cne.cli", "fit", "data.npy", "--output", "out.npy", *QUICK]
+        done = subprocess.run([*command, "--nproc-per-node", "2"], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, ""), done.stderr
+        assert done.stderr.startswith("negtsne: embedded 300 rows")
+        assert done.stderr.count("\n") == 1
+        assert np.load("out.npy").shape == (300, 2)
+
+    def test_an_error_of_the_workers_is_the_exit_code_without_a_traceback(self, folder):
+        command = [sys.executable, "-m", "torchdr_cne.cli", "fit", "data.npy", "--output", "out.npy", *QUICK]
+        done = subprocess.run([*command, "--nproc-per-node", "2", "--metric", "l3"], capture_output=True, text=True)
+        assert done.returncode == 2
+        lines = done.stderr.splitlines()
+        assert lines
+        assert all(line.startswith("error") and "metric='l3' is unknown" in line for line in lines)
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="looks for the workers in /proc")
+    @pytest.mark.parametrize(("sent", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+    def test_signals_reach_the_workers_and_none_is_left(self, folder, sent, code):
+        command = [sys.executable, "-m", "torchdr_cne.cli", "fit", "data.npy", "--output", "out.npy", "--quiet"]
+        launcher = subprocess.Popen([*command, "--max_iter", "100000000", "--nproc-per-node", "2"])
+        deadline = time.monotonic() + 60
+        while len(workers := children(launcher.pid)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(1)
+        launcher.send_signal(signal.Signals[sent])
+        assert launcher.wait(timeout=60) == code
+        assert len(workers) == 2
+        assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+
+
+def children(pid):
+    """Return the processes that ``pid`` has started."""
+    return [int(n) for thread in Path(f"/proc/{pid}/task").iterdir() for n in (thread / "children").read_text().split()]
 
 
 class TestProcess:

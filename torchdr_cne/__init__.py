@@ -19,6 +19,7 @@ _HOME_OF = {
     "NegTSNE": "torchdr_cne.methods",
     "NCVis": "torchdr_cne.methods",
     "InfoTSNE": "torchdr_cne.methods",
+    "load": "torchdr_cne.persistence",
 }
 _SUBMODULES = (
     "affinity",
@@ -30,6 +31,7 @@ _SUBMODULES = (
     "matching",
     "methods",
     "neighbors",
+    "persistence",
     "plotting",
     "sampling",
     "similarities",

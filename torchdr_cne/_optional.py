@@ -9,6 +9,7 @@ _INSTALL_NAME = {
     "pandas": "'torchdr_cne[tables]'",
     "polars": "'torchdr_cne[tables]'",
     "pyarrow": "'torchdr_cne[tables]'",
+    "zarr": "'torchdr_cne[tables]'",
     "mlxtend": "'torchdr_cne[test]'",
 }
 

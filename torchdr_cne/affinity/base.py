@@ -43,7 +43,7 @@ class Affinity(BaseEstimator, ABC):
             X = as_rows(read_table(X), center=self.metric != "cosine")
         neighbors = neighbors_of_rows(
             X,
-            self._n_neighbors_available(len(X)),
+            self._n_neighbors_available(X.n_points),
             metric=self.metric,
             backend=self.backend,
             random_state=random_state,

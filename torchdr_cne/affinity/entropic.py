@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from torchdr_cne.affinity.base import Affinity
-from torchdr_cne.affinity.graph import AffinityGraph, directed_matrix
+from torchdr_cne.affinity.graph import AffinityGraph, directed_matrix, transposed
 from torchdr_cne.neighbors import NeighborGraph
 
 
@@ -36,8 +36,10 @@ class EntropicAffinity(Affinity):
     def from_neighbors(self, neighbors: NeighborGraph) -> AffinityGraph:
         """Solve each row's perplexity and symmetrise."""
         conditional = conditional_probabilities(neighbors.distances, self.perplexity)
-        directed = directed_matrix(neighbors.indices, conditional)
-        return AffinityGraph.from_scipy((directed + directed.T.tocsr()) / (2 * len(conditional)))
+        share = neighbors.share
+        directed = directed_matrix(neighbors.indices, conditional, share.n)
+        listed_by = directed.T.tocsr() if share.ranks.size == 1 else transposed(neighbors.indices, conditional, share)
+        return AffinityGraph.from_scipy((directed + listed_by) / (2 * share.n))
 
 
 def conditional_probabilities(distances_nk: Tensor, perplexity: float) -> Tensor:

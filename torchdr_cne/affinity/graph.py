@@ -8,6 +8,7 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
+from torchdr_cne.distributed import Share
 from torchdr_cne.workers import Workers
 
 
@@ -23,16 +24,24 @@ class AffinityGraph:
         Column ids, ascending within a row.
     weights : Tensor of shape (E,), float32 or float64
         Positive weights; every undirected edge is stored in both directions.
+    n_columns : int or None
+        Number of points, if these are the rows of some of them only: one rank's.
     """
 
     indptr: Tensor
     indices: Tensor
     weights: Tensor
+    n_columns: int | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows held here."""
+        return len(self.indptr) - 1
 
     @property
     def n_points(self) -> int:
         """Number of points."""
-        return len(self.indptr) - 1
+        return self.n_rows if self.n_columns is None else self.n_columns
 
     @property
     def n_edges(self) -> int:
@@ -41,8 +50,8 @@ class AffinityGraph:
 
     @cached_property
     def rows(self) -> Tensor:
-        """Row id of each directed edge, (E,) int64."""
-        ids = torch.arange(self.n_points, device=self.indptr.device)
+        """Row of each directed edge, (E,) int64, counted from the first one held here."""
+        ids = torch.arange(self.n_rows, device=self.indptr.device)
         return torch.repeat_interleave(ids, self.indptr.diff(), output_size=self.n_edges)
 
     @cached_property
@@ -53,17 +62,22 @@ class AffinityGraph:
     def to(self, device: torch.device, dtype: torch.dtype) -> "AffinityGraph":
         """Return the graph on ``device`` with weights of ``dtype``."""
         return AffinityGraph(
-            self.indptr.to(device), self.indices.to(device), self.weights.to(device=device, dtype=dtype)
+            self.indptr.to(device), self.indices.to(device), self.weights.to(device=device, dtype=dtype), self.n_columns
         )
 
+    def select(self, rows: slice) -> "AffinityGraph":
+        """Return consecutive rows of the graph."""
+        indptr = self.indptr[rows.start : rows.stop + 1]
+        edges = slice(int(indptr[0]), int(indptr[-1]))
+        return AffinityGraph(indptr - indptr[0], self.indices[edges], self.weights[edges], self.n_points)
+
     def to_scipy(self) -> scipy.sparse.csr_array:
-        """Return the graph as a SciPy CSR array (n, n)."""
-        n = self.n_points
+        """Return the graph as a SciPy CSR array (n, n), or (n_rows, n) of the rows held here."""
         # SciPy widens both index arrays to the wider one, and scikit-learn refuses 64-bit ones.
         pointers = self.indptr.cpu().numpy()
         pointers = pointers.astype(np.int32) if self.n_edges < 2**31 else pointers
         parts = (self.weights.cpu().numpy(), self.indices.cpu().numpy(), pointers)
-        return scipy.sparse.csr_array(parts, shape=(n, n))
+        return scipy.sparse.csr_array(parts, shape=(self.n_rows, self.n_points))
 
     @classmethod
     def from_scipy(cls, matrix: scipy.sparse.csr_array) -> "AffinityGraph":
@@ -75,21 +89,51 @@ class AffinityGraph:
             torch.from_numpy(matrix.indptr.astype(np.int64)),
             torch.from_numpy(matrix.indices.astype(np.int32)),
             torch.from_numpy(np.ascontiguousarray(matrix.data)),
+            None if matrix.shape[0] == matrix.shape[1] else matrix.shape[1],
         )
 
 
-def directed_matrix(indices_nk: Tensor, weights_nk: Tensor) -> scipy.sparse.csr_array:
-    """Return the (n, n) CSR matrix with ``weights_nk`` at the neighbours of each row."""
+def gathered(graph: AffinityGraph, share: Share) -> AffinityGraph | None:
+    """Return the whole graph on rank 0, of which each rank has its own rows, and None on the others."""
+    if share.ranks.size == 1:
+        return graph
+    parts = [
+        torch.cat(share.ranks.exchange([part] + [part[:0]] * (share.ranks.size - 1), "the gathering of the graph"))
+        for part in (graph.indptr.diff(), graph.indices, graph.weights)
+    ]
+    if not share.ranks.is_first:
+        return None
+    degrees, indices, weights = parts
+    return AffinityGraph(torch.cat([degrees.new_zeros(1), degrees.cumsum(0)]), indices, weights)
+
+
+def directed_matrix(indices_nk: Tensor, weights_nk: Tensor, n_columns: int) -> scipy.sparse.csr_array:
+    """Return the (n, n_columns) CSR matrix with ``weights_nk`` at the neighbours of each row."""
     n, k = indices_nk.shape
     indptr = np.arange(n + 1, dtype=np.int64) * k
     columns = indices_nk.cpu().numpy().ravel()
     values = weights_nk.cpu().numpy().ravel()
-    matrix = scipy.sparse.csr_array((values, columns, indptr), shape=(n, n))
+    matrix = scipy.sparse.csr_array((values, columns, indptr), shape=(n, n_columns))
     matrix.sort_indices()
     return matrix
 
 
-def symmetrized(indices_nk: Tensor, weights_nk: Tensor, set_op_mix_ratio: float = 1.0) -> "AffinityGraph":
+def transposed(indices_nk: Tensor, weights_nk: Tensor, share: Share) -> scipy.sparse.csr_array:
+    """Return this rank's rows of the transpose of all ranks' ``directed_matrix``: who lists each of its rows.
+
+    Every edge goes to the rank that has its end, as integers and the bits of its weight.
+    """
+    n_own, k = indices_nk.shape
+    lister = torch.arange(share.start, share.start + n_own).to(indices_nk.dtype).repeat_interleave(k)
+    listed, weights = indices_nk.cpu().reshape(-1), weights_nk.cpu().reshape(-1)
+    rows, columns, weights = share.to_owners(listed, [listed, lister, weights], "the exchange of edges")
+    places = (weights.numpy(), ((rows - share.start).numpy(), columns.numpy()))
+    return scipy.sparse.coo_array(places, shape=(n_own, share.n)).tocsr()
+
+
+def symmetrized(
+    indices_nk: Tensor, weights_nk: Tensor, set_op_mix_ratio: float = 1.0, share: Share | None = None
+) -> "AffinityGraph":
     """Return the fuzzy union A + Aᵀ − A∘Aᵀ of each row's weighted neighbours with those that list it.
 
     Parameters
@@ -100,27 +144,47 @@ def symmetrized(indices_nk: Tensor, weights_nk: Tensor, set_op_mix_ratio: float 
         Their weights in [0, 1].
     set_op_mix_ratio : float, default=1.0
         1 is the union, 0 the intersection A∘Aᵀ; between lies their mixture.
+    share : Share, default=None
+        The rows of each rank, of which these are this one's; None is one rank with all.
     """
     from torchdr_cne.affinity import kernels  # imports Numba
 
-    ids = np.ascontiguousarray(indices_nk.cpu().numpy(), dtype=np.int32)
+    ids = np.ascontiguousarray(indices_nk.cpu().numpy())
     weights = np.ascontiguousarray(weights_nk.cpu().numpy(), dtype=np.float32)
     n, k = ids.shape
-    starts, indptr = np.zeros(n + 1, dtype=np.int64), np.zeros(n + 1, dtype=np.int64)
+    counts, indptr, mix = np.empty(n, dtype=np.int64), np.zeros(n + 1, dtype=np.int64), np.float32(set_op_mix_ratio)
+    alone = share is None or share.ranks.size == 1
+    with Workers() as workers:
+        if alone:
+            starts, rows, row_weights = _listings(ids, weights, workers)
+        else:
+            assert share is not None
+            listed_by = transposed(indices_nk, torch.from_numpy(weights), share)
+            starts, rows = listed_by.indptr.astype(np.int64), listed_by.indices.astype(ids.dtype)
+            row_weights = listed_by.data
+        room = starts[-1] + n * k
+        columns, values = np.empty(room, dtype=ids.dtype), np.empty(room, dtype=np.float32)
+        workers.share(kernels.fuzzy_union, n, ids, weights, starts, rows, row_weights, mix, counts, columns, values)
+    kernels.close_gaps(starts, k, counts, indptr, columns, values)
+    for part in (columns, values):
+        part.resize(indptr[-1], refcheck=False)  # gives the memory back
+    n_columns = None if alone or share is None else share.n
+    parts = torch.from_numpy(indptr), torch.from_numpy(columns), torch.from_numpy(values)
+    return AffinityGraph(*parts, n_columns)
+
+
+def _listings(ids: np.ndarray, weights: np.ndarray, workers: Workers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return which rows list each point, and with which weight, and where each point's begin."""
+    from torchdr_cne.affinity import kernels
+
+    n, k = ids.shape
+    starts = np.zeros(n + 1, dtype=np.int64)
     kernels.count_listings(ids, starts)
     np.cumsum(starts, out=starts)
     # A row and its weight lie beside each other: they are written in one go, in random order.
     listings = np.empty((n * k, 2), dtype=np.int32)
     rows, row_weights = listings[:, 0], listings.view(np.float32)[:, 1]
-    columns, values = np.empty(2 * n * k, dtype=np.int32), np.empty(2 * n * k, dtype=np.float32)
-    counts, mix = np.empty(n, dtype=np.int64), np.float32(set_op_mix_ratio)
-    with Workers() as workers:
-        # Every range reads all rows: one a thread.
-        one_each = -(-n // workers.n_threads)
-        parts = (ids, weights, starts, rows, row_weights)
-        workers.share(kernels.listings, n, *parts, multiple_of=one_each)
-        workers.share(kernels.fuzzy_union, n, *parts, mix, counts, columns, values)
-    kernels.close_gaps(starts, k, counts, indptr, columns, values)
-    for part in (columns, values):
-        part.resize(indptr[-1], refcheck=False)  # gives the memory back
-    return AffinityGraph(*map(torch.from_numpy, (indptr, columns, values)))
+    # Every range reads all rows: one a thread.
+    one_each = -(-n // workers.n_threads)
+    workers.share(kernels.listings, n, ids, weights, starts, rows, row_weights, multiple_of=one_each)
+    return starts, rows, row_weights

@@ -50,9 +50,11 @@ class UMAPAffinity(Affinity):
 
         distances = np.ascontiguousarray(neighbors.distances.cpu().numpy())
         n, k = distances.shape
-        mean_distance = float(distances.mean(dtype=np.float64)) * k / (k + 1)  # each point itself is at distance 0
+        total = torch.tensor(distances.sum(dtype=np.float64))
+        total = neighbors.share.ranks.add_up(total, "the mean distance")
+        mean_distance = float(total) / (neighbors.share.n * (k + 1))  # each point itself is at distance 0
         weights = np.empty((n, k), dtype=np.float32)
         with Workers() as workers:
             arguments = (distances, float(self.local_connectivity), math.log2(k + 1), mean_distance, weights)
             workers.share(kernels.memberships, n, *arguments)
-        return symmetrized(neighbors.indices, torch.from_numpy(weights), self.set_op_mix_ratio)
+        return symmetrized(neighbors.indices, torch.from_numpy(weights), self.set_op_mix_ratio, neighbors.share)

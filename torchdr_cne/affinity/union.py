@@ -25,4 +25,4 @@ class UnionAffinity(Affinity):
 
     def from_neighbors(self, neighbors: NeighborGraph) -> AffinityGraph:
         """Join every row with its neighbours, weight 1, in both directions."""
-        return symmetrized(neighbors.indices, torch.ones(neighbors.indices.shape))
+        return symmetrized(neighbors.indices, torch.ones(neighbors.indices.shape), share=neighbors.share)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torchdr_cne import __version__
 from torchdr_cne.cli.fields import METHODS
-from torchdr_cne.cli.messages import UsageError, choose, tell, warnings_as_lines
+from torchdr_cne.cli.launching import rank
+from torchdr_cne.cli.messages import FitError, UsageError, choose, tell, warnings_as_lines
 
 SUBCOMMANDS = ("fit", "evaluate", "demo")
 
@@ -42,21 +43,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 done; 1 the optimisation diverged or memory ran out; 2 the arguments or files cannot be used;
-        130 interrupted before there was a result.
+        0 done; 1 the optimisation diverged, memory ran out or a worker process failed; 2 the arguments or files
+        cannot be used; 130 interrupted before there was a result; 143 workers were ended by SIGTERM.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    speaker = f"error (rank {rank()})" if rank() else "error"
     try:
-        with warnings_as_lines(silent="--quiet" in arguments):
+        with warnings_as_lines(silent="--quiet" in arguments or rank() > 0):
             return _dispatch(arguments)
     except UsageError as error:
-        tell(f"error: {error}")
+        tell(f"{speaker}: {error}")
         return 2
-    except FloatingPointError as error:
-        tell(f"error: {error}")
+    except (FitError, FloatingPointError) as error:
+        tell(f"{speaker}: {error}")
         return 1
     except MemoryError as error:
-        tell(f"error: out of memory ({error}); embed fewer rows or columns")
+        tell(f"{speaker}: out of memory ({error}); embed fewer rows or columns")
         return 1
     except KeyboardInterrupt:
         tell("interrupted")
@@ -72,7 +74,7 @@ def _dispatch(arguments: list[str]) -> int:
     elif name == "--version":
         print(f"torchdr-cne {__version__}")
     elif name in SUBCOMMANDS:
-        importlib.import_module(f"torchdr_cne.cli.{name}").run(rest)
+        return importlib.import_module(f"torchdr_cne.cli.{name}").run(rest) or 0
     else:
         known = [*SUBCOMMANDS, "--help", "--version"]
         raise UsageError(f"unknown subcommand {name!r}; {choose(name, known)}")

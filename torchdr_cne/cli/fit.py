@@ -1,12 +1,14 @@
 """``torchdr-cne fit``: embed a file."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torchdr_cne.cli.fields import METHODS, Field, estimator_class, fields_of
-from torchdr_cne.cli.messages import UsageError, choose, closest, library_errors, tell
+from torchdr_cne.cli.launching import is_worker, launch, rank
+from torchdr_cne.cli.messages import FitError, UsageError, choose, closest, library_errors, tell
 from torchdr_cne.cli.options import Command
 from torchdr_cne.cli.tokens import Option, read_config, scan
 
@@ -16,11 +18,15 @@ _FILE_OPTIONS = (
     Option("labels", str | None, help="One label a row, to colour the picture.", metavar="FILE"),
     Option("labels-column", str | None, help="Column of the labels, in LABELS or DATA.", metavar="NAME"),
     Option("labels-key", str | None, help="npz array of the labels, in LABELS or DATA.", metavar="NAME"),
-    Option("key", str | None, help="Array of an npz file; by default the only one, or X.", metavar="NAME"),
+    Option("key", str | None, help="Array of an npz file or zarr group; by default the only one.", metavar="NAME"),
     Option("graph", str | None, help="Affinity graph (sparse npz) that replaces the search.", metavar="FILE"),
     Option("save-graph", str | None, help="Where the affinity graph goes: npz.", metavar="FILE"),
     Option("config", str | None, help="YAML file of options; the command line overrides it.", metavar="FILE"),
     Option("quiet", None, help="No progress bar, no warnings, no summary."),
+)
+_PROCESS_OPTIONS = (
+    Option("nproc-per-node", int | None, None, "Processes of this machine that fit together, under torchrun."),
+    Option("max-restarts", int, 0, "How often they start again, from a checkpoint, after one has failed."),
 )
 _TYPES = {
     "int": int,
@@ -34,8 +40,8 @@ _TYPES = {
 _TYPES_OF_ANY = {"init": str, "random_state": int | None}
 
 
-def run(tokens: Sequence[str]) -> None:
-    """Embed a file as ``tokens`` say."""
+def run(tokens: Sequence[str]) -> int:
+    """Embed a file as ``tokens`` say, in this process or in several, and return the exit code."""
     config_file = scan(tokens, "config")
     config = {} if config_file is None else read_config(config_file)
     method = scan(tokens, "method") or config.get("method", "negtsne")
@@ -45,22 +51,30 @@ def run(tokens: Sequence[str]) -> None:
     command = _command(method, list(fields.values()))
     _check_method_has(method, command, [*config, *_names_in(tokens)])
     values = command.parse(tokens, config)
-    if values is not None:
-        _fit(method, values, {name: values[name] for name in fields})
+    if values is None:
+        return 0
+    parameters = {name: values[name] for name in fields}
+    if values.nproc_per_node is None:
+        _fit(method, values, parameters)
+        return 0
+    _check_launch(values, parameters)
+    # Said again at the end, the option is undone for the workers, wherever else it stands.
+    return launch(["fit", *tokens, "--nproc-per-node=null"], values.nproc_per_node, values.max_restarts)
 
 
 def _fit(method: str, values: Any, parameters: dict[str, Any]) -> None:
-    """Read, embed, write and report."""
-    targets = _targets(values, parameters["n_components"])
+    """Read, embed, write and report; of the ranks of a launcher the first one writes and reports."""
+    is_first = rank() == 0
+    targets = _targets(values, parameters["n_components"]) if is_first else {}
     X, labels, graph = _read_inputs(values, parameters)
     start = time.perf_counter()
-    with library_errors():
-        estimator: Any = estimator_class(method)(**parameters, verbose=not values.quiet)
+    with library_errors(), _rank_errors():
+        estimator: Any = estimator_class(method)(**parameters, verbose=is_first and not values.quiet)
         _check_device(parameters["device"])
         estimator.fit(X, graph=graph)
     seconds = time.perf_counter() - start
     _write(estimator, method, labels, targets)
-    if not values.quiet:
+    if is_first and not values.quiet:
         n, f = X.shape
         written = ", ".join(str(path) for path in targets.values())
         tell(
@@ -73,9 +87,13 @@ def _command(method: str, field_options: list[Option]) -> Command:
     choice = Option("method", str, "negtsne", f"One of {', '.join(METHODS)}; negtsne if not given.", "NAME")
     return Command(
         name="fit",
-        positionals={"data": "Rows to embed: npy, npz, csv or parquet."},
+        positionals={
+            "data": "Rows to embed: npy, npz, csv or parquet; a zarr folder; a folder of npy or parquet files, or a "
+            "pattern in quotes."
+        },
         groups={
             "files": (choice, *_FILE_OPTIONS),
+            "processes": _PROCESS_OPTIONS,
             f"parameters of {METHODS[method][1]} (--method {method})": field_options,
         },
         description="Embed the rows of a file. Options may be written with dashes or underscores.",
@@ -119,13 +137,45 @@ def _check_method_has(method: str, command: Command, names: Sequence[str]) -> No
             raise UsageError(f"unknown option --{name}; did you mean --{meant}, an option of {owners}?")
 
 
+def _check_launch(values: Any, parameters: dict[str, Any]) -> None:
+    """Raise a UsageError for what can be seen before any process is started."""
+    from torchdr_cne.cli.reading import existing, is_source, open_source
+
+    if is_worker():
+        raise UsageError("--nproc-per-node starts processes, and torchrun has started this one; leave it out")
+    for option, value, least in (
+        ("--nproc-per-node", values.nproc_per_node, 1),
+        ("--max-restarts", values.max_restarts, 0),
+    ):
+        if value < least:
+            raise UsageError(f"{option} {value} must be at least {least}")
+    _targets(values, parameters["n_components"])
+    if is_source(values.data):
+        open_source(values.data, key=values.key)
+    for name in (None if is_source(values.data) else values.data, values.labels, values.graph):
+        if name is not None:
+            existing(name)
+
+
+@contextmanager
+def _rank_errors() -> Iterator[None]:
+    """Say in one sentence that another rank has failed."""
+    from torchdr_cne.distributed import RankError
+
+    try:
+        yield
+    except RankError as error:
+        raise FitError(str(error)) from error
+
+
 def _targets(values: Any, n_components: int) -> dict[str, Path]:
     """Return the files to write by option, checked before any work."""
+    from torchdr_cne.cli.reading import files_read
     from torchdr_cne.cli.writing import EMBEDDING_ENDINGS, FIGURE_ENDINGS, check_target
 
     endings = {"output": EMBEDDING_ENDINGS, "plot": FIGURE_ENDINGS, "save-graph": (".npz",)}
     names = {option: values[option.replace("-", "_")] for option in endings}
-    inputs = [values.data, values.labels, values.graph, values.config]
+    inputs = [*files_read(values.data), values.labels, values.graph, values.config]
     targets = {
         option: check_target(f"--{option}", name, endings[option], inputs)
         for option, name in names.items()
@@ -144,10 +194,15 @@ def _read_inputs(values: Any, parameters: dict[str, Any]) -> tuple[Any, Any, Any
     """Return data, labels and graph; a start in a file is read into ``parameters``."""
     import scipy.sparse
 
-    from torchdr_cne.cli.reading import ENDINGS, read_labels, read_matrix
+    from torchdr_cne.cli.reading import ENDINGS, is_source, open_source, read_labels, read_matrix
 
     own_labels = None if values.labels else values.labels_column or values.labels_key
-    X = read_matrix(values.data, key=values.key, leave_out=own_labels)
+    if is_source(values.data):
+        if own_labels:
+            raise UsageError(f"{values.data} is no single file to take labels from; save them and give --labels")
+        X = open_source(values.data, key=values.key)
+    else:
+        X = read_matrix(values.data, key=values.key, leave_out=own_labels)
     if scipy.sparse.issparse(X) and parameters["affinity_in"] != "precomputed":
         raise UsageError(
             f"{values.data} holds a sparse matrix; add --affinity_in precomputed if it is a graph of "

@@ -12,6 +12,10 @@ class UsageError(Exception):
     """Something the user can mend; its text is the one sentence that is shown."""
 
 
+class FitError(Exception):
+    """A fit that failed for no fault of its arguments; its text is the one sentence that is shown."""
+
+
 def one_line(text: object) -> str:
     """Return ``text`` with every run of blanks and line ends as one blank."""
     return " ".join(str(text).split())

@@ -70,6 +70,33 @@ def read_labels(name: str, n: int, *, key: str | None = None, column: str | None
     return labels
 
 
+def is_source(name: str) -> bool:
+    """Tell a zarr folder, a folder of shards or a pattern, which are read by rows, from a single file."""
+    from torchdr_cne.inputs.opening import is_pattern
+
+    return Path(name).is_dir() or is_pattern(name)
+
+
+def open_source(name: str, *, key: str | None = None) -> Any:
+    """Return the rows of a zarr folder, a folder of npy or parquet files or a pattern, none of them read yet."""
+    from torchdr_cne.inputs import open_rows
+
+    try:
+        return open_rows(name, array=key)
+    except (OSError, ValueError, ImportError) as error:
+        raise UsageError(one_line(error)) from error
+
+
+def files_read(name: str) -> list[str]:
+    """Return the files behind a name; only itself where it stands for nothing that can be read."""
+    from torchdr_cne.inputs.opening import files_of
+
+    try:
+        return [str(file) for file in files_of(name)]
+    except (OSError, ValueError):
+        return [name]
+
+
 def existing(name: str) -> Path:
     """Return the path of a file that is there and whose ending is known."""
     path = Path(name)

@@ -25,6 +25,7 @@ class Blocks(NamedTuple):
 
     ``z`` (d, slots), ``mask`` (slots,) 1 for points and 0 for padding, ``sizes`` (B,) points of each block,
     ``draw_weights`` (slots,), ``shifts`` (S,), and ``met`` (B,) whether a shift is drawn, empty if no pair is excluded.
+    This process sums the forces of ``n_own`` blocks from ``first`` on.
     """
 
     z: np.ndarray
@@ -33,6 +34,8 @@ class Blocks(NamedTuple):
     draw_weights: np.ndarray
     shifts: np.ndarray
     met: np.ndarray
+    first: int
+    n_own: int
 
 
 class Weights(NamedTuple):
@@ -47,9 +50,9 @@ class Weights(NamedTuple):
 class Room(NamedTuple):
     """What the passes leave for each other.
 
-    ``points`` (slots, width), for looking up; of each meeting ``met_totals`` (B, S, 64), ``met_forces`` (B, S, d, 64);
-    ``totals``, the normalisers, and ``scale``, the row's weight in the forces of its negatives (slots,); ``gradient``
-    (d, slots); the learned scalar's parts by block and by slice.
+    ``points`` (slots, width), for looking up; ``totals``, the normalisers, and ``scale``, the row's weight in the
+    forces of its negatives (slots,). Of own blocks only, ``met_totals`` (own, S, 64) and ``met_forces``
+    (own, S, d, 64) of each meeting; ``gradient`` (d, 64 · own); the learned scalar's parts by block and by slice.
     """
 
     points: np.ndarray
@@ -94,6 +97,8 @@ def compiled_kernels(forces: PairForces, n_components: int, weighted: bool = Tru
     f.squared_distance = _squared_distance(f, n_components)
     tiles, edges = tile_kernels.make(f, n_components), edge_kernels.make(f, n_components)
     passes = SimpleNamespace(
+        fetch_points=_fetch_points,
+        fetch_totals=_fetch_totals if f.normalised else _no_pass,
         meet_totals=_meet_totals(f, tiles) if f.normalised else _no_pass,
         add_totals=_add_totals if f.normalised else _no_pass,
         shares=_shares(f, edges, n_components) if f.normalised else _no_pass,
@@ -108,29 +113,48 @@ def compiled_kernels(forces: PairForces, n_components: int, weighted: bool = Tru
 
 def _step(f: SimpleNamespace, passes: SimpleNamespace) -> Any:
     normalised = f.normalised
-    meet_totals, add_totals, shares, meet_forces, add_forces, edges_pass = vars(passes).values()
+    fetch_points, fetch_totals, meet_totals, add_totals, shares, meet_forces, add_forces, edges_pass = vars(
+        passes
+    ).values()
 
     @f.jit
-    def step(n_threads, counters, some_blocks, some_slices, blocks, edges, weights, room):
-        """Take part in one step with the other threads, ranges of so many blocks or slices at a time."""
-        prefer_wide_vectors()
-        n_blocks, n_slices = len(blocks.sizes), len(edges.starts) - 1
-        if normalised:
+    def normalisers(n_threads, counters, some_blocks, some_slices, blocks, edges, weights, room):
+        n_blocks, n_slices = blocks.n_own, len(edges.starts) - 1
+        first = take(counters, 0, some_blocks)
+        while first < n_blocks:
+            meet_totals(first, min(first + some_blocks, n_blocks), blocks, edges, weights, room)
             first = take(counters, 0, some_blocks)
-            while first < n_blocks:
-                meet_totals(first, min(first + some_blocks, n_blocks), blocks, edges, weights, room)
-                first = take(counters, 0, some_blocks)
-            wait_for_all(counters, 1, n_threads)
+        wait_for_all(counters, 1, n_threads)
+        first = take(counters, 2, some_blocks)
+        while first < n_blocks:
+            add_totals(first, min(first + some_blocks, n_blocks), blocks, room)
             first = take(counters, 2, some_blocks)
-            while first < n_blocks:
-                add_totals(first, min(first + some_blocks, n_blocks), blocks, room)
-                first = take(counters, 2, some_blocks)
-            wait_for_all(counters, 3, n_threads)
+        wait_for_all(counters, 3, n_threads)
+        first = take(counters, 4, some_slices)
+        while first < n_slices:
+            shares(first, min(first + some_slices, n_slices), blocks, edges, weights, room)
             first = take(counters, 4, some_slices)
-            while first < n_slices:
-                shares(first, min(first + some_slices, n_slices), blocks, edges, weights, room)
-                first = take(counters, 4, some_slices)
-            wait_for_all(counters, 5, n_threads)
+        wait_for_all(counters, 5, n_threads)
+
+    @f.jit
+    def step(part, n_threads, counters, some_blocks, some_slices, blocks, edges, weights, room):
+        """Take part in one step with the other threads, ranges of so many blocks or slices at a time.
+
+        Part 1 finds the row normalisers, part 2 the forces, 0 both.
+        """
+        prefer_wide_vectors()
+        n_blocks, n_slices, n_all = blocks.n_own, len(edges.starts) - 1, len(blocks.sizes)
+        first = take(counters, 11, some_blocks) if n_blocks < n_all else n_all
+        while first < n_all:
+            if part == 2 and normalised:
+                fetch_totals(first, min(first + some_blocks, n_all), blocks, room)
+            else:
+                fetch_points(first, min(first + some_blocks, n_all), blocks, room)
+            first = take(counters, 11, some_blocks)
+        if normalised and part < 2:
+            normalisers(n_threads, counters, some_blocks, some_slices, blocks, edges, weights, room)
+        if part == 1:
+            return
         first = take(counters, 6, some_blocks)
         while first < n_blocks:
             meet_forces(first, min(first + some_blocks, n_blocks), blocks, edges, weights, room)
@@ -149,7 +173,7 @@ def _step(f: SimpleNamespace, passes: SimpleNamespace) -> Any:
     return step
 
 
-N_COUNTERS = 11
+N_COUNTERS = 12
 """Counters of `step`."""
 
 
@@ -187,6 +211,28 @@ def _store_points(z, a, points):
             points[k, c] = z[c, k]
 
 
+@jit
+def _is_own(block, blocks):
+    return blocks.first <= block and block < blocks.first + blocks.n_own
+
+
+@jit
+def _fetch_points(first, last, blocks, room):
+    """Store the points of other processes' blocks, for looking up."""
+    for a in range(first, last):
+        if not _is_own(a, blocks):
+            _store_points(blocks.z, a, room.points)
+
+
+@jit
+def _fetch_totals(first, last, blocks, room):
+    """Store the normalisers of other processes' rows beside their points."""
+    for a in range(first, last):
+        if not _is_own(a, blocks):
+            for k in range(a * 64, a * 64 + 64):
+                room.points[k, room.points.shape[1] - 1] = room.totals[k]
+
+
 def _meet_totals(f: SimpleNamespace, tiles: SimpleNamespace) -> Any:
     tile_total, scratch_size = tiles.total, tiles.scratch_size
 
@@ -194,13 +240,19 @@ def _meet_totals(f: SimpleNamespace, tiles: SimpleNamespace) -> Any:
     def meet_totals(first, last, blocks, edges, weights, room):
         """Σ q of each row over each of its block's meetings."""
         prefer_wide_vectors()
-        scratch = np.empty(scratch_size, _F)
-        for a in range(first, last):
+        scratch, not_ours = np.empty(scratch_size, _F), np.empty(64, _F)
+        for own in range(first, last):
+            a = blocks.first + own
             _store_points(blocks.z, a, room.points)
             for t in range(len(blocks.shifts)):
                 b = (blocks.shifts[t] - a) % len(blocks.sizes)
-                if a <= b:
-                    tile_total(blocks, a, b, weights.p, scratch, room.met_totals[a, t], room.met_totals[b, t])
+                if b < a and _is_own(b, blocks):
+                    continue
+                mine = room.met_totals[own, t]
+                theirs = room.met_totals[b - blocks.first, t] if _is_own(b, blocks) else not_ours
+                # Always the lower block first: the same bits whoever computes the tile.
+                of_low, of_high = (mine, theirs) if a <= b else (theirs, mine)
+                tile_total(blocks, min(a, b), max(a, b), weights.p, scratch, of_low, of_high)
 
     return meet_totals
 
@@ -210,12 +262,12 @@ def _add_totals(first, last, blocks, room):
     """S_i of each row: its meetings' sums, each negative weighted by the draws it stands for."""
     prefer_wide_vectors()
     n_shifts = len(blocks.shifts)
-    for a in range(first, last):
+    for own in range(first, last):
         for k in range(64):
-            total = _F(0)
+            total, slot = _F(0), (blocks.first + own) * 64 + k
             for t in range(n_shifts):
-                total += room.met_totals[a, t, k]
-            room.totals[a * 64 + k] = total * blocks.draw_weights[a * 64 + k] / _F(n_shifts)
+                total += room.met_totals[own, t, k]
+            room.totals[slot] = total * blocks.draw_weights[slot] / _F(n_shifts)
 
 
 def _shares(f: SimpleNamespace, edges: SimpleNamespace, d: int) -> Any:
@@ -259,17 +311,23 @@ def _meet_forces(f: SimpleNamespace, tiles: SimpleNamespace) -> Any:
     def meet_forces(first, last, blocks, edges, weights, room):
         """Repulsion of each row in each of its block's meetings, without its factor."""
         prefer_wide_vectors()
-        scratch = np.empty(scratch_size, _F)
-        for a in range(first, last):
+        scratch, not_ours = np.empty(scratch_size, _F), np.empty((len(blocks.z), 64), _F)
+        for own in range(first, last):
+            a = blocks.first + own
             if not normalised:
                 _store_points(blocks.z, a, room.points)
             scalar = 0.0
             for t in range(len(blocks.shifts)):
                 b = (blocks.shifts[t] - a) % len(blocks.sizes)
-                if a <= b:
-                    forces_a, forces_b = room.met_forces[a, t], room.met_forces[b, t]
-                    scalar += tile_force(blocks, a, b, room.scale, weights.p, scratch, forces_a, forces_b)
-            room.block_scalars[a] = scalar * weights.repulsion / len(blocks.shifts)
+                if b < a and _is_own(b, blocks):
+                    continue
+                mine = room.met_forces[own, t]
+                theirs = room.met_forces[b - blocks.first, t] if _is_own(b, blocks) else not_ours
+                of_low, of_high = (mine, theirs) if a <= b else (theirs, mine)
+                low, high = min(a, b), max(a, b)
+                both = tile_force(blocks, low, high, room.scale, weights.p, scratch, of_low, of_high)
+                scalar += both if a == low else 0.0
+            room.block_scalars[own] = scalar * weights.repulsion / len(blocks.shifts)
 
     return meet_forces
 
@@ -280,13 +338,13 @@ def _add_forces(first, last, blocks, weights, room):
     prefer_wide_vectors()
     n_shifts, d = len(blocks.shifts), len(blocks.z)
     factor = _F(2) * weights.repulsion / _F(n_shifts)
-    for a in range(first, last):
+    for own in range(first, last):
         for c in range(d):
             for k in range(64):
                 total = _F(0)
                 for t in range(n_shifts):
-                    total += room.met_forces[a, t, c, k]
-                room.gradient[c, a * 64 + k] = factor * total
+                    total += room.met_forces[own, t, c, k]
+                room.gradient[c, own * 64 + k] = factor * total
 
 
 def _edges(f: SimpleNamespace, edges: SimpleNamespace, d: int) -> Any:
@@ -301,7 +359,7 @@ def _edges(f: SimpleNamespace, edges: SimpleNamespace, d: int) -> Any:
         d2 = squared_distance(room.points, i, j)
         coefficient = _F(2) * repulsion * (own + other) * repulsive(d2, weights.p, power)
         for c in range(d):
-            room.gradient[c, i] -= coefficient * (room.points[i, c] - room.points[j, c])
+            room.gradient[c, i - blocks.first * 64] -= coefficient * (room.points[i, c] - room.points[j, c])
         return repulsion * own * repulsive_scalar(d2, weights.p, power) if learns else _F(0)
 
     @f.jit
@@ -326,10 +384,10 @@ def _edges(f: SimpleNamespace, edges: SimpleNamespace, d: int) -> Any:
                     scalar -= take_back(i, j, blocks, weights, room)
             room.slice_scalars[s] = scalar
             for v in range(16):
-                slot = edges.rows[s * 16 + v]
+                own = edges.rows[s * 16 + v] - blocks.first * 64
                 for c in range(d):
-                    room.gradient[c, slot] += _F(2) * scratch[16 * c + v]
+                    room.gradient[c, own] += _F(2) * scratch[16 * c + v]
                 if weights.longest < np.inf:
-                    shorten(slot, weights.longest, room.gradient)
+                    shorten(own, weights.longest, room.gradient)
 
     return edges_pass

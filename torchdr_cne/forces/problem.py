@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from torchdr_cne.affinity import AffinityGraph
+from torchdr_cne.distributed import Share
 from torchdr_cne.forces.declaration import PairForces
 from torchdr_cne.sampling import BlockLayout
 
@@ -20,7 +22,7 @@ class ForceProblem:
     layout : BlockLayout
         Points to slots.
     graph : AffinityGraph
-        The input graph over points.
+        The input graph over points: the rows of all, in their order, or of those in this rank's slots, in any.
     forces : PairForces
         The method's declaration.
     draw_weights : Tensor of shape (slots,)
@@ -28,6 +30,10 @@ class ForceProblem:
         for 1/S of that. 0 for padding.
     exclude_edges : bool
         Whether a row's neighbours are no negatives of it.
+    slots : Tensor of shape (rows of the graph,), int64
+        The slot of each row; None is that of the point of the same number.
+    share : Share
+        The slots of each rank; None is one rank with all.
     """
 
     layout: BlockLayout
@@ -35,11 +41,34 @@ class ForceProblem:
     forces: PairForces
     draw_weights: Tensor
     exclude_edges: bool = False
+    slots: Tensor = None  # type: ignore[assignment]
+    share: Share = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.slots is None:
+            object.__setattr__(self, "slots", self.layout.slot_of)
+        if self.share is None:
+            object.__setattr__(self, "share", Share.whole(self.layout.n_slots))
 
     @cached_property
     def slot_graph(self) -> AffinityGraph:
-        """The input graph over slots."""
-        return self.layout.arrange(self.graph)
+        """The input graph's rows in this rank's slots, one a slot."""
+        return self.layout.arrange(self.graph, self.slots, self.share.own)
+
+    @cached_property
+    def row_weights(self) -> Tensor:
+        """Sum of the edge weights of each slot's row, on all ranks, (slots,)."""
+        own = self.graph.row_weights
+        weights = own.new_zeros(self.layout.n_slots).index_copy(0, self.slots, own)
+        return self.share.gather_(weights, "the exchange of row weights")
+
+    @cached_property
+    def is_uniform(self) -> bool:
+        """Whether all edges have one weight."""
+        weights = self.graph.weights
+        ends = torch.stack([weights.min(), -weights.max()]) if len(weights) else weights.new_full((2,), torch.inf)
+        ends = self.share.ranks.smallest(ends, "the exchange of weights")
+        return bool(ends[0] == -ends[1])
 
 
 @dataclass(frozen=True)
@@ -74,4 +103,4 @@ class ForceEngine(Protocol):
     own_threads: bool
 
     def gradient(self, z_ds: Tensor, step: StepCoefficients) -> tuple[Tensor, Tensor | None]:
-        """Return the gradient (d, slots) and the learned scalar's derivative (), if there is one."""
+        """Return the gradient (d, own slots) and the learned scalar's derivative (), if there is one."""

@@ -9,16 +9,15 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from torchdr_cne.affinity import AffinityGraph
+from torchdr_cne.forces.problem import ForceProblem
 from torchdr_cne.forces.vectors import LANES
-from torchdr_cne.sampling import BlockLayout
 from torchdr_cne.workers import Workers
 
 _WINDOW = 256
 
 
 class EdgeSlices(NamedTuple):
-    """All directed edges, slice by slice.
+    """The directed edges of a rank's slots, slice by slice.
 
     Attributes
     ----------
@@ -41,39 +40,36 @@ class EdgeSlices(NamedTuple):
     weights: np.ndarray
 
     @classmethod
-    def of(cls, graph: AffinityGraph, layout: BlockLayout, workers: Workers) -> "EdgeSlices":
-        """Arrange the edges of ``graph``, over points, by the slots of ``layout``."""
-        indptr, edge_weights, slot_of = graph.indptr.numpy(), graph.weights.numpy(), layout.slot_of.numpy()
-        point_at = np.full(layout.n_slots, -1, dtype=np.int32)
-        point_at[slot_of] = np.arange(len(slot_of), dtype=np.int32)
-        degrees = np.zeros(layout.n_slots, dtype=np.int32)
-        degrees[slot_of] = np.diff(indptr)
-        rows = np.lexsort((-degrees, np.arange(layout.n_slots) // _WINDOW)).astype(np.int32)
-        degrees = degrees[rows]
+    def of(cls, problem: ForceProblem, workers: Workers) -> "EdgeSlices":
+        """Arrange the edges of the problem's graph by its slots."""
+        graph, own = problem.graph, problem.share.own
+        indptr, edge_weights, place = graph.indptr.numpy(), graph.weights.numpy(), problem.slots.numpy() - own.start
+        slot_of, n_own = problem.layout.slot_of.numpy(), own.stop - own.start
+        row_at = np.full(n_own, -1, dtype=np.int32)
+        row_at[place] = np.arange(len(place), dtype=np.int32)
+        degrees = np.zeros(n_own, dtype=np.int32)
+        degrees[place] = np.diff(indptr)
+        order = np.lexsort((-degrees, np.arange(n_own) // _WINDOW))
+        rows, degrees = (order + own.start).astype(np.int32), degrees[order]
         widths = degrees.reshape(-1, LANES).max(axis=1)
         starts = np.concatenate([[0], np.cumsum(widths.astype(np.int64) * LANES)])
         columns = np.empty(starts[-1], dtype=np.int32)
-        weights = edge_weights[:1].copy() if is_uniform(graph) else np.empty(starts[-1], dtype=np.float32)
+        weights = edge_weights[:1].copy() if problem.is_uniform else np.empty(starts[-1], dtype=np.float32)
         matrix = indptr, graph.indices.numpy(), edge_weights
-        workers.share(_fill, len(widths), rows, starts, point_at[rows], slot_of, *matrix, columns, weights)
+        workers.share(_fill, len(widths), rows, starts, row_at[order], slot_of, *matrix, columns, weights)
         return cls(rows, degrees.astype(np.float32), starts, columns, weights)
 
 
-def is_uniform(graph: AffinityGraph) -> bool:
-    """Tell whether all edges have one weight."""
-    return graph.n_edges > 0 and bool((graph.weights == graph.weights[0]).all())
-
-
 @njit(nogil=True, cache=True)
-def _fill(first, last, rows, starts, points, slot_of, indptr, indices, edge_weights, columns, weights):
-    """Write the slices [first, last): the edges of their ``points``, −1 where a slot is empty."""
+def _fill(first, last, rows, starts, sources, slot_of, indptr, indices, edge_weights, columns, weights):
+    """Write the slices [first, last): the edges of their rows in the graph, −1 where a slot is empty."""
     weighted = len(weights) == len(columns)
     for s in range(first, last):
         width = (starts[s + 1] - starts[s]) // LANES
         for v in range(LANES):
-            point, place = points[s * LANES + v], starts[s] + v
-            begin = indptr[point] if point >= 0 else 0
-            degree = indptr[point + 1] - begin if point >= 0 else 0
+            source, place = sources[s * LANES + v], starts[s] + v
+            begin = indptr[source] if source >= 0 else 0
+            degree = indptr[source + 1] - begin if source >= 0 else 0
             for e in range(width):
                 columns[place] = slot_of[indices[begin + e]] if e < degree else rows[s * LANES + v]
                 if weighted:

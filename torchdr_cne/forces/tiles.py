@@ -15,18 +15,11 @@ from torchdr_cne.sampling import BLOCK_SIZE
 
 _TILES_AT_ONCE = 32
 _EDGE_CHUNK_BLOCKS = 256
-_SUM_BLOCK = 4096
 
 
 def power(base: Tensor, exponent: Tensor | float) -> Tensor:
     """Positive base to a real exponent, as exp(exponent · log base): the same bits for any split of rows."""
     return torch.exp(exponent * torch.log(base))
-
-
-def ordered_sum(values: Tensor) -> Tensor:
-    """Sum a vector in an order that does not depend on the number of threads."""
-    padded = torch.nn.functional.pad(values, (0, -len(values) % _SUM_BLOCK))
-    return padded.view(-1, _SUM_BLOCK).sum(dim=1).sum()
 
 
 def shorten_rows(gradient: Tensor, axis: int, longest: float) -> None:
@@ -42,37 +35,40 @@ class TileForces:
 
     def __init__(self, problem: ForceProblem, *, compile: bool = False) -> None:
         self._problem = problem
-        layout = problem.layout
+        own = problem.share.own
         self._graph = graph = problem.slot_graph
-        self._rows, self._columns = graph.rows, graph.indices.long()
-        self._row_weights = graph.row_weights
-        self._meeting = layout.meeting_shift(self._rows, self._columns) if problem.exclude_edges else None
+        self._rows, self._columns = graph.rows + own.start, graph.indices.long()
+        self._meeting = problem.layout.meeting_shift(self._rows, self._columns) if problem.exclude_edges else None
         step = _EDGE_CHUNK_BLOCKS * BLOCK_SIZE
-        slots = list(range(0, layout.n_slots, step)) + [layout.n_slots]
-        bounds = graph.indptr[slots].tolist()
+        slots = list(range(own.start, own.stop, step)) + [own.stop]
+        bounds = graph.indptr[[slot - own.start for slot in slots]].tolist()
         self._chunks = [
             (slice(*edges), slice(*rows)) for edges, rows in zip(pairwise(bounds), pairwise(slots), strict=True)
         ]
         self._tile_forces = torch.compile(_tile_forces, dynamic=True) if compile else _tile_forces
 
     def gradient(self, z_ds: Tensor, step: StepCoefficients) -> tuple[Tensor, Tensor | None]:
-        """Return the gradient (d, slots) and the learned scalar's derivative (), if there is one."""
-        problem = self._problem
+        """Return the gradient (d, own slots) and the learned scalar's derivative (), if there is one."""
+        problem, share = self._problem, self._problem.share
         met = self._met_edges(step.shifts, z_ds.dtype)
         if problem.forces.normaliser is None:
-            totals, shares = None, self._row_weights
+            totals, shares = None, problem.row_weights
         else:
             totals = self._normalisers(z_ds, step, met)
             shares = self._edge_shares(z_ds, step, totals)
+            for of_row in (totals, shares):
+                share.gather_(of_row, "the exchange of normalisers")
         row_scale = shares * problem.draw_weights / len(step.shifts)
         gradient, scalar = self._repulsion(z_ds, step, row_scale)
         edge_gradient, edge_scalar = self._edge_forces(z_ds, step, totals, row_scale, met)
         gradient += edge_gradient
         if step.longest is not None:
             shorten_rows(gradient, 0, step.longest)
+        own = gradient if share.ranks.size == 1 else gradient[:, share.own].contiguous()
         if scalar is None or edge_scalar is None:
-            return gradient, None
-        return gradient, ordered_sum(scalar + edge_scalar)
+            return own, None
+        total = share.total((scalar + edge_scalar)[share.own], "the exchange of the learned scalar's derivative")
+        return own, total.to(z_ds.dtype)
 
     def _met_edges(self, shifts: list[int], dtype: torch.dtype) -> Tensor | None:
         """1 for edges whose ends meet as negatives in this step, though they are excluded; (E,)."""
@@ -84,15 +80,17 @@ class TileForces:
         return met.to(dtype)
 
     def _tiles(self, z_ds: Tensor, shifts: list[int]) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
-        """Yield slot ranges of row blocks with tile differences (d, c, 64, 64), partner slots and masks."""
+        """Yield slot ranges of own row blocks with tile differences (d, c, 64, 64), partner slots and masks."""
         layout = self._problem.layout
         d, n_blocks = len(z_ds), layout.n_blocks
         z_blocks = z_ds.view(d, n_blocks, BLOCK_SIZE)
         occupied = layout.occupied.view(n_blocks, BLOCK_SIZE)
         not_self = ~torch.eye(BLOCK_SIZE, dtype=torch.bool, device=z_ds.device)
-        for start in range(0, n_blocks, _TILES_AT_ONCE):
-            blocks = torch.arange(start, min(start + _TILES_AT_ONCE, n_blocks), device=z_ds.device)
-            rows = slice(start * BLOCK_SIZE, min(start + _TILES_AT_ONCE, n_blocks) * BLOCK_SIZE)
+        own = self._problem.share.own
+        stop = own.stop // BLOCK_SIZE
+        for start in range(own.start // BLOCK_SIZE, stop, _TILES_AT_ONCE):
+            blocks = torch.arange(start, min(start + _TILES_AT_ONCE, stop), device=z_ds.device)
+            rows = slice(start * BLOCK_SIZE, min(start + _TILES_AT_ONCE, stop) * BLOCK_SIZE)
             for shift in shifts:
                 partners = (shift - blocks) % n_blocks
                 difference = z_blocks[:, blocks].unsqueeze(3) - z_blocks[:, partners].unsqueeze(2)
@@ -177,7 +175,8 @@ class TileForces:
 
     def _row_sums(self, values: Tensor, rows: slice, edges: slice) -> Tensor:
         """Sum values of edges (…, e) within each row (…, r)."""
-        offsets = self._graph.indptr[rows.start : rows.stop + 1] - edges.start
+        start = self._problem.share.start
+        offsets = self._graph.indptr[rows.start - start : rows.stop - start + 1] - edges.start
         columns = values.t().contiguous() if values.ndim == 2 else values
         sums = torch.segment_reduce(columns, "sum", offsets=offsets, axis=0, initial=0, unsafe=True)
         return sums.t() if values.ndim == 2 else sums

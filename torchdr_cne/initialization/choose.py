@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from torchdr_cne.affinity import AffinityGraph
+from torchdr_cne.affinity.graph import gathered
+from torchdr_cne.distributed import Share
 from torchdr_cne.initialization.pca import pca_embedding
 from torchdr_cne.initialization.spectral import spectral_embedding
 from torchdr_cne.inputs import Rows, check_finite
@@ -17,7 +19,13 @@ _FLAT_NOISE = 0.01
 
 
 def initial_embedding(
-    init: Any, rows: Rows | None, graph: AffinityGraph, n_components: int, scaling: float, seed: int
+    init: Any,
+    rows: Rows | None,
+    graph: AffinityGraph,
+    n_components: int,
+    scaling: float,
+    seed: int,
+    share: Share | None = None,
 ) -> Tensor:
     """Return the first embedding (n, d), float32, or float64 if ``init`` is such an array.
 
@@ -29,14 +37,17 @@ def initial_embedding(
     rows : Rows or None
         The features; without them (a precomputed graph) "pca" becomes "spectral".
     graph : AffinityGraph
-        The input graph.
+        The input graph, or this rank's rows of it.
     n_components : int
         Dimension d.
     scaling : float
         Standard deviation of the widest column.
     seed : int
         For random numbers and for starting vectors.
+    share : Share, default=None
+        The rows of each rank; None is one with all.
     """
+    share = Share.whole(graph.n_points) if share is None else share
     n = graph.n_points
     if not isinstance(init, str):
         return _given(init, n, n_components)
@@ -46,7 +57,7 @@ def initial_embedding(
     noise = torch.randn((n, n_components), generator=generator)
     if init == "random":
         return _scaled(noise, scaling)
-    if rows is not None and bool((rows.values == rows.values[:1]).all()):
+    if rows is not None and rows.is_constant:
         warnings.warn(
             "all rows of X are equal, so there is no direction to start from: a random start is used and the "
             "embedding carries no information.",
@@ -55,11 +66,22 @@ def initial_embedding(
         )
         return _scaled(noise, scaling)
     if init == "pca" and rows is not None:
-        layout = pca_embedding(rows.values, n_components).float().cpu()
+        layout = pca_embedding(rows, n_components).float().cpu()
     else:
-        layout = spectral_embedding(graph, n_components, rows=rows, seed=seed)
+        layout = _spectral(graph, share, n_components, rows, seed)
     flat = layout.std(dim=0, correction=0) == 0
     return torch.where(flat, _scaled(noise, _FLAT_NOISE * scaling), _scaled(layout, scaling))
+
+
+def _spectral(graph: AffinityGraph, share: Share, n_components: int, rows: Rows | None, seed: int) -> Tensor:
+    """Lay the graph out on rank 0, which gathers all of it."""
+    whole = gathered(graph, share)
+    layout = torch.empty((graph.n_points, n_components))
+    with share.ranks.agreed("the spectral start"):
+        if whole is not None:
+            rows = rows if rows is not None and rows.in_memory and share.ranks.size == 1 else None
+            layout = spectral_embedding(whole, n_components, rows=rows, seed=seed)
+    return share.ranks.copy_from(0, layout, "the first embedding")
 
 
 def _given(init: Any, n: int, n_components: int) -> Tensor:

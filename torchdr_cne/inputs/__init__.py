@@ -1,6 +1,8 @@
 """From whatever the user holds to checked rows, and back to the user's kind of output."""
 
 from torchdr_cne.inputs.kinds import OutputKind, read_features, read_table
+from torchdr_cne.inputs.opening import open_rows
 from torchdr_cne.inputs.rows import Rows, as_rows, check_finite
+from torchdr_cne.inputs.sources import RowSource
 
-__all__ = ["OutputKind", "Rows", "as_rows", "check_finite", "read_features", "read_table"]
+__all__ = ["OutputKind", "RowSource", "Rows", "as_rows", "check_finite", "open_rows", "read_features", "read_table"]

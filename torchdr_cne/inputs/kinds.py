@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_array, validate_data
 from torch import Tensor
 
 from torchdr_cne.inputs.rows import check_finite
+from torchdr_cne.inputs.sources import RowSource
 
 _SHUFFLING_SAMPLERS = (
     torch.utils.data.RandomSampler,
@@ -34,24 +35,26 @@ class OutputKind:
         return np.array(detached.cpu().numpy(), order="C")
 
 
-def read_features(estimator: BaseEstimator, X: Any) -> tuple[np.ndarray | Tensor, OutputKind]:
+def read_features(estimator: BaseEstimator, X: Any) -> tuple[np.ndarray | Tensor | RowSource, OutputKind]:
     """Check ``X``, record its feature count and names on ``estimator``, and return it as an array.
 
     Parameters
     ----------
     estimator : BaseEstimator
         Receives ``n_features_in_`` and, for data frames, ``feature_names_in_``.
-    X : array-like, Tensor, data frame or DataLoader of shape (n, f)
+    X : array-like, Tensor, data frame, DataLoader or RowSource of shape (n, f)
         A DataLoader is read once, batch by batch; of a tuple or list batch the first entry is used.
 
     Returns
     -------
-    features : ndarray or Tensor of shape (n, f)
-        Finite real numbers in the caller's dtype; the caller's memory where possible.
+    features : ndarray, Tensor or RowSource of shape (n, f)
+        Finite real numbers in the caller's dtype; the caller's memory where possible. A source is handed on unread.
     kind : OutputKind
         How to give the embedding back.
     """
     kind = OutputKind()
+    if isinstance(X, RowSource):
+        return _described_source(estimator, X), kind
     if isinstance(X, torch.utils.data.DataLoader):
         X = _stack_batches(X)
     if isinstance(X, Tensor):
@@ -74,6 +77,16 @@ def read_table(X: Any) -> np.ndarray | Tensor:
         X = _as_numpy(X)
     X = check_array(X, dtype="numeric", ensure_all_finite=False, ensure_min_samples=2)
     check_finite(X)
+    return X
+
+
+def _described_source(estimator: BaseEstimator, X: RowSource) -> RowSource:
+    if len(X) < 2:
+        raise ValueError(f"{X.origin} has {len(X)} row(s); at least two are needed.")
+    estimator.n_features_in_ = X.shape[1]
+    estimator.__dict__.pop("feature_names_in_", None)
+    if X.names is not None:
+        estimator.feature_names_in_ = np.asarray(X.names, dtype=object)
     return X
 
 

@@ -9,6 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchdr_cne.distributed import Share
+from torchdr_cne.inputs.sources import RowSource
+
 _BLOCK_ELEMENTS = 1 << 17
 """Elements that stay in a core's cache in float64 while they are looked at several times."""
 _SAFE_RANGE = (1e-6, 1e6)
@@ -26,29 +29,90 @@ class Rows:
 
     Attributes
     ----------
-    values : Tensor of shape (n, f)
-        Contiguous floating-point rows; possibly the caller's own memory, so never written to.
+    values : Tensor of shape (m, f)
+        Contiguous floating-point rows of this rank; possibly the caller's own memory, so never written to.
     scale : float
         Power of two by which the centred data were multiplied; a distance is divided by it.
+    share : Share
+        Which of all n rows these are; None is all.
+    is_constant : bool
+        Whether all n rows are known to be equal.
     """
 
     values: Tensor
     scale: float = 1.0
+    share: Share = None  # type: ignore[assignment]
+    is_constant: bool = False
 
-    def __len__(self) -> int:
-        return self.values.shape[0]
+    def __post_init__(self) -> None:
+        if self.share is None:
+            object.__setattr__(self, "share", Share.whole(len(self.values)))
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether ``values`` holds the rows."""
+        return True
+
+    @property
+    def n_points(self) -> int:
+        """Number of rows of all ranks."""
+        return self.share.n
+
+    @property
+    def n_columns(self) -> int:
+        """Number of columns."""
+        return self.values.shape[1]
+
+    def block(self, start: int, stop: int) -> Tensor:
+        """Return some of this rank's rows, counted from its first."""
+        return self.values[start:stop]
+
+    def blocks(self, n_elements: int) -> Iterator[Tensor]:
+        """Iterate over this rank's rows in blocks of about so many numbers."""
+        step = max(1, n_elements // max(1, self.n_columns))
+        for start in range(0, len(self.share), step):
+            yield self.block(start, min(start + step, len(self.share)))
 
 
-def row_blocks(X: np.ndarray | Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield ``(slice, float64 block)`` over the rows of ``X``; every block is a copy."""
-    n_rows, n_columns = X.shape
-    step = max(1, _BLOCK_ELEMENTS // max(1, n_columns))
-    for start in range(0, n_rows, step):
-        rows = slice(start, min(start + step, n_rows))
+@dataclass(frozen=True)
+class StreamedRows(Rows):
+    """Rows that stay in their file: each block is read, centred and scaled when it is asked for.
+
+    ``values`` is (0, f); ``source`` has all n rows, and ``centre`` (f,) is subtracted from each; ``budget`` is how many
+    bytes of rows and their index may be held at a time.
+    """
+
+    source: RowSource = None  # type: ignore[assignment]
+    centre: Tensor = None  # type: ignore[assignment]
+    budget: int = 0
+
+    @property
+    def in_memory(self) -> bool:
+        """False: ``block`` reads."""
+        return False
+
+    def block(self, start: int, stop: int) -> Tensor:
+        """Read some of this rank's rows, counted from its first."""
+        found = self.source.read(self.share.start + start, self.share.start + stop)
+        values = torch.from_numpy(found).double().sub_(self.centre).mul_(self.scale)
+        return values.to(self.values.dtype)
+
+
+def row_blocks(X: np.ndarray | Tensor | RowSource, own: slice | None = None) -> Iterator[tuple[slice, Tensor]]:
+    """Yield ``(slice, float64 block)`` over the ``own`` rows of ``X``, None is all; every block is a copy.
+
+    The slices count from the first own row.
+    """
+    first, last = (0, len(X)) if own is None else (own.start, own.stop)
+    step = max(1, _BLOCK_ELEMENTS // max(1, X.shape[1]))
+    for start in range(first, last, step):
+        rows = slice(start, min(start + step, last))
         if isinstance(X, Tensor):
-            yield rows, X[rows].to(torch.float64, copy=True)
+            block = X[rows].to(torch.float64, copy=True)
         else:
-            yield rows, torch.from_numpy(np.array(X[rows], dtype=np.float64, order="C"))
+            found = X.read(rows.start, rows.stop) if isinstance(X, RowSource) else X[rows]
+            block = torch.from_numpy(np.array(found, dtype=np.float64, order="C"))
+        yield slice(rows.start - first, rows.stop - first), block
 
 
 def check_finite(X: np.ndarray | Tensor, name: str = "X") -> None:
@@ -58,15 +122,19 @@ def check_finite(X: np.ndarray | Tensor, name: str = "X") -> None:
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(float(X.sum(dtype=_sum_type(X)))):  # one pass, and a copy of nothing
             return
+    _refuse_not_finite(X, None, name)
+
+
+def _refuse_not_finite(X: np.ndarray | Tensor | RowSource, own: slice | None, name: str = "X") -> None:
     n_bad, first_bad = 0, None
-    for rows, block in row_blocks(X):
+    for rows, block in row_blocks(X, own):
         bad_row = ~torch.isfinite(block.sum(dim=1))
         if not bool(bad_row.any()):
             continue
         bad = ~torch.isfinite(block)
         n_bad += int(bad.sum())
         if first_bad is None and bool(bad.any()):
-            first_bad = rows.start + int(torch.nonzero(bad.any(dim=1))[0])
+            first_bad = rows.start + int(torch.nonzero(bad.any(dim=1))[0]) + (0 if own is None else own.start)
     if n_bad:
         raise ValueError(
             f"{name} contains NaN or infinity: {n_bad} value(s), first in row {first_bad}; "
@@ -81,67 +149,105 @@ def _sum_type(X: np.ndarray | Tensor) -> Any:
     return np.promote_types(X.dtype, np.float32)
 
 
-def as_rows(X: np.ndarray | Tensor, *, center: bool = True, dtype: torch.dtype = torch.float32) -> Rows:
-    """Turn a checked 2-D array into `Rows`: at most one copy, and none when the data are fit as they are.
+def as_rows(
+    X: np.ndarray | Tensor | RowSource,
+    *,
+    center: bool = True,
+    dtype: torch.dtype = torch.float32,
+    share: Share | None = None,
+    budget: int | None = None,
+) -> Rows:
+    """Turn a 2-D table into `Rows`: at most one copy, and none when the data are fit as they are.
 
     Centring happens in float64 before rounding to ``dtype``, so that data far from the origin keep their
     differences; scaling by a power of two keeps squares of very large or very small values finite.
 
     Parameters
     ----------
-    X : ndarray or Tensor of shape (n, f)
-        Finite numbers of any real dtype.
+    X : ndarray, Tensor or RowSource of shape (n, f)
+        Numbers of any real dtype, checked if they are in memory.
     center : bool, default=True
         Subtract the column means. False where the origin matters (cosine).
     dtype : torch.dtype, default=torch.float32
         What the rows are rounded to.
+    share : Share, default=None
+        This rank takes its own rows only; means and ranges are those of all. None is one rank.
+    budget : int, default=None
+        Leave rows of a source that take more bytes than this in their file; None reads them.
     """
-    centre, largest = _centre_and_size(X, center)
+    share = Share.whole(len(X)) if share is None else share
+    if share.ranks.size > 1 and not isinstance(X, RowSource):
+        X, own = X[share.own], None
+    else:
+        own = share.own
+    centre, largest, is_constant = _centre_and_size(X, own, center, share)
     # Decided by the values alone, so that dtype and memory layout of X never change the result.
     in_range = largest == 0 or _SAFE_RANGE[0] <= largest <= _SAFE_RANGE[1]
     scale = 1.0 if in_range else 2.0 ** -round(np.log2(largest))
-    shared = _shared_tensor(X, dtype)
+    if isinstance(X, RowSource) and budget is not None and len(share) * X.shape[1] * dtype.itemsize > budget:
+        nothing = torch.empty((0, X.shape[1]), dtype=dtype)
+        return StreamedRows(nothing, scale, share, is_constant, X, centre, budget)
+    shared = None if isinstance(X, RowSource) else _shared_tensor(X, dtype)
     if shared is not None and scale == 1.0 and not bool(centre.any()):
-        return Rows(shared)
+        return Rows(shared, scale, share, is_constant)
     device = X.device if isinstance(X, Tensor) else torch.device("cpu")
-    values = torch.empty(tuple(X.shape), dtype=dtype, device=device)
-    for rows, block in row_blocks(X):
+    values = torch.empty((len(share), X.shape[1]), dtype=dtype, device=device)
+    for rows, block in row_blocks(X, own):
         values[rows] = block.sub_(centre).mul_(scale)
-    return Rows(values, scale)
+    return Rows(values, scale, share, is_constant)
 
 
-def _centre_and_size(X: np.ndarray | Tensor, center: bool) -> tuple[Tensor, float]:
-    """Return what to subtract from each column, and the largest absolute value that leaves.
+def _centre_and_size(
+    X: np.ndarray | Tensor | RowSource, own: slice | None, center: bool, share: Share
+) -> tuple[Tensor, float, bool]:
+    """Return what to subtract from each column, the largest absolute value that leaves, and if all rows are equal.
 
     Column means are rounded to the largest value's leading bits: subtracting them then is exact for data of
     few digits (pixels, counts), whose equal distances stay equal. Means near 0 are left alone.
     """
     zero = torch.zeros(X.shape[1], dtype=torch.float64, device=X.device if isinstance(X, Tensor) else "cpu")
-    total, low, high = zero.clone(), torch.full_like(zero, torch.inf), torch.full_like(zero, -torch.inf)
     if isinstance(X, np.ndarray) and X.dtype == np.float32 and X.flags.c_contiguous:
-        total, low, high = map(torch.from_numpy, _rough_statistics(X))
+        mean, low, high = _of_all(share, *map(torch.from_numpy, _rough_statistics(X)))
         largest = _largest_from(zero, low, high)
         # Negligible beside what is left of the largest value after subtraction, however the mean was rounded.
-        if not center or float(total.abs().max()) <= (_NEGLIGIBLE / (1 + _NEGLIGIBLE) - _ROUGHNESS) * largest:
-            return zero, largest
-        total.zero_()
-    for _, block in row_blocks(X):
-        total += block.mean(dim=0) * (block.shape[0] / X.shape[0])
-        low = torch.minimum(low, block.amin(dim=0))
-        high = torch.maximum(high, block.amax(dim=0))
+        if not center or float(mean.abs().max()) <= (_NEGLIGIBLE / (1 + _NEGLIGIBLE) - _ROUGHNESS) * largest:
+            return zero, largest, bool((low == high).all())
+    with share.ranks.agreed("reading the rows"):
+        statistics = _statistics(X, own, zero)
+    mean, low, high = _of_all(share, *statistics)
     # A mean's rounding error must not pass for a spread: a constant column is centred by its value.
-    mean = torch.where(low == high, low, total) if center else zero
+    mean = torch.where(low == high, low, mean) if center else zero
     largest = _largest_from(mean, low, high)
     if float(mean.abs().max()) <= _NEGLIGIBLE * largest:
         mean = zero
     elif largest > 0:
         grid = 2.0 ** (math.floor(math.log2(largest)) - _CENTRE_BITS)
         mean = torch.where(low == high, mean, (mean / grid).round() * grid)
-    return mean, _largest_from(mean, low, high)
+    return mean, _largest_from(mean, low, high), bool((low == high).all())
+
+
+def _statistics(X: np.ndarray | Tensor | RowSource, own: slice | None, zero: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the sums, minima and maxima of own rows' columns; what a source holds is checked on the way."""
+    total, low, high = zero.clone(), torch.full_like(zero, torch.inf), torch.full_like(zero, -torch.inf)
+    for _, block in row_blocks(X, own):
+        total += block.sum(dim=0)
+        low = torch.minimum(low, block.amin(dim=0))
+        high = torch.maximum(high, block.amax(dim=0))
+    if isinstance(X, RowSource) and not bool(torch.isfinite(total).all()):
+        _refuse_not_finite(X, own)
+    return total, low, high
+
+
+def _of_all(share: Share, total: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the columns' means, minima and maxima over the rows of all ranks."""
+    what = "the exchange of column means"
+    mean = share.ranks.add_up(total, what) / share.n
+    ends = share.ranks.smallest(torch.stack([low, -high]), what)
+    return mean, ends[0], -ends[1]
 
 
 def _rough_statistics(X: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return float32 columns' means, to `_ROUGHNESS` of the largest value, and their exact minima and maxima."""
+    """Return float32 columns' sums, to `_ROUGHNESS` of n times the largest value, and exact minima and maxima."""
     total, low, high = np.zeros(X.shape[1]), np.full(X.shape[1], np.inf), np.full(X.shape[1], -np.inf)
     step = max(1, min(_BLOCK_ELEMENTS // max(1, X.shape[1]), _ROUGH_ROWS))
     with np.errstate(over="ignore", invalid="ignore"):
@@ -150,7 +256,7 @@ def _rough_statistics(X: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
             total += block.sum(axis=0)
             low = np.minimum(low, block.min(axis=0))
             high = np.maximum(high, block.max(axis=0))
-    return total / len(X), low, high
+    return total, low, high
 
 
 def _largest_from(centre: Tensor, low: Tensor, high: Tensor) -> float:

@@ -5,11 +5,11 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import scipy.sparse
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from torch import Tensor
@@ -17,11 +17,15 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from torchdr_cne.affinity import Affinity, AffinityGraph, graph_from_user
+from torchdr_cne.affinity.components import component_sizes, rows_without_edges
+from torchdr_cne.distributed import DistributedConfig, Ranks, Share, joined, listening
+from torchdr_cne.distributed.group import own_device
 from torchdr_cne.initialization import initial_embedding
-from torchdr_cne.inputs import OutputKind, Rows, as_rows, read_features
+from torchdr_cne.inputs import OutputKind, Rows, RowSource, as_rows, read_features
+from torchdr_cne.inputs.sources import ArraySource
 from torchdr_cne.matching.checks import COUNT, NOT_NEGATIVE, POSITIVE, Bound, check_bounds, check_choice
 from torchdr_cne.matching.loop import LoopSettings, Outcome, run
-from torchdr_cne.matching.memory import check_memory
+from torchdr_cne.matching.memory import available_memory, check_memory
 from torchdr_cne.matching.objective import AutogradObjective, Objective
 from torchdr_cne.matching.optimization import (
     make_optimizer,
@@ -32,6 +36,9 @@ from torchdr_cne.matching.optimization import (
 )
 from torchdr_cne.matching.progress import Progress
 from torchdr_cne.matching.resources import limited_threads, resolve_device, seed_from, torch_threads
+from torchdr_cne.matching.saving import Keeper, keeping
+from torchdr_cne.matching.snapshot import restore_learned
+from torchdr_cne.matching.splitting import check_input, run_on_first
 from torchdr_cne.matching.state import FitState, Phase
 
 _LARGE_COMPONENT = 0.05
@@ -89,13 +96,25 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Compile the loss, or the torch force tiles, with ``torch.compile``.
     verbose : bool, default=False
         Show a progress bar on a terminal.
+    distributed : {"auto", True, False} or DistributedConfig, default="auto"
+        "auto" shares a fit of 100 000 rows or more among the ranks of an initialised process group, or of a launcher
+        such as torchrun; a smaller one is rank 0's alone. True shares any, False none.
+    memory_budget : int or None, default=None
+        Bytes that the rows of a `RowSource` and their index may take in a process; what is larger is streamed. None
+        is a third of the free memory.
+    checkpoint_dir : str, Path or None, default=None
+        Folder in which the fit is saved as it goes; the same fit, begun again, goes on from there.
+    checkpoint_every : int, default=50
+        Iterations between checkpoints.
 
     Attributes
     ----------
     embedding_ : ndarray or Tensor of shape (n, n_components)
         The embedding, in the kind of ``X``.
     graph_ : scipy.sparse.csr_array of shape (n, n)
-        The input affinities; pass it as ``graph=`` to reuse it.
+        The input affinities; pass it as ``graph=`` to reuse it. If ranks share the fit, each has its own rows only.
+    graph_start_ : int
+        The point of ``graph_``'s first row: 0 unless ranks share the fit.
     n_connected_components_ : int
         Connected components of the graph; a warning tells of a second one with 5 % of the points or more.
     n_iter_ : int
@@ -127,6 +146,10 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     callbacks: Callable[..., Any] | Sequence[Callable[..., Any]] | None = None
     compile: bool = False
     verbose: bool = False
+    distributed: bool | str | DistributedConfig = "auto"
+    memory_budget: int | None = None
+    checkpoint_dir: str | Path | None = None
+    checkpoint_every: int = 50
 
     _base_learning_rate: ClassVar[float] = 1.0
     _learned_learning_rate: ClassVar[float] = 1.0
@@ -137,6 +160,8 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         "check_interval": COUNT,
         "init_scaling": POSITIVE,
         "min_grad_norm": NOT_NEGATIVE,
+        "memory_budget": COUNT,
+        "checkpoint_every": COUNT,
     }
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -195,7 +220,11 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def _make_objective(self, state: FitState, start_nd: Tensor) -> Objective:
         """Return what the loop asks for gradients."""
         loss = torch.compile(self._compute_loss) if self.compile else self._compute_loss
-        return AutogradObjective(start_nd, loss, self._max_row_gradient)
+        return AutogradObjective(start_nd, loss, self._max_row_gradient, state.share.ranks)
+
+    def _why_not_split(self) -> str:
+        """Return why a fit cannot be shared among ranks; "" if the loss is a sum over the rows of ``state.share``."""
+        return f"the loss of {type(self).__name__} may need all rows at once"
 
     # ---- scikit-learn ---------------------------------------------------------------------------------
 
@@ -225,16 +254,37 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             If the optimisation diverges.
         """
         self._check_parameters()
-        with limited_threads(self.n_jobs):
-            seed = seed_from(self.random_state)
-            rows, given, kind = self._read_input(X, graph)
-            device = resolve_device(self.device, X)
-            phases = self._phases(self._n_points(rows, given))
-            self._check_memory(rows, device)
-            affinities = self._input_graph(rows, given, seed)
-            start = initial_embedding(self.init, rows, affinities, self.n_components, self.init_scaling, seed)
-            self._match(affinities, start.to(device=device, dtype=self._torch_dtype), phases, seed, kind)
+        device = resolve_device(self.device, X)
+        with limited_threads(self.n_jobs), joined(self.distributed, cuda=device.type == "cuda") as ranks:
+            with ranks.agreed("reading the input"):
+                seed = seed_from(self.random_state)
+                data, given, kind = self._read_input(X, graph, ranks)
+            seed = seed if ranks.size == 1 else int(ranks.share([seed % 2**63], "the seed")[0, 0])
+            n = len(data) if data is not None else given.n_points  # type: ignore[union-attr]
+            if ranks.size > 1 and not check_input(self, data, given, n, ranks):
+                run_on_first(self, ranks, lambda: self._fit(data, given, Share.whole(n), device, seed, kind))
+            else:
+                self._fit(data, given, Share.of(n, ranks), own_device(device), seed, kind)
         return self
+
+    def _fit(
+        self,
+        data: Any,
+        given: AffinityGraph | None,
+        share: Share,
+        device: torch.device,
+        seed: int,
+        kind: OutputKind,
+    ) -> None:
+        """Take this rank's part in a fit."""
+        preemptible = self.checkpoint_dir is not None
+        with listening(share.ranks, preemptible=preemptible), keeping(self, share, data, given, seed) as keeper:
+            rows = self._own_rows(data, share)
+            phases = self._phases(share.n)
+            self._check_memory(rows, device)
+            affinities = self._input_graph(rows, given, share, keeper)
+            start = self._start(rows, affinities, share, keeper).to(device=device, dtype=self._torch_dtype)
+            self._match(affinities, share, start, phases, keeper, kind)
 
     def fit_transform(self, X: Any, y: Any = None, *, graph: Any = None) -> Any:
         """Embed ``X`` and return the embedding; parameters as in `fit`."""
@@ -278,8 +328,8 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def _torch_dtype(self) -> torch.dtype:
         return getattr(torch, self.dtype)
 
-    def _read_input(self, X: Any, graph: Any) -> tuple[Rows | None, AffinityGraph | None, OutputKind]:
-        """Return checked rows, the given graph if there is one, and the output kind."""
+    def _read_input(self, X: Any, graph: Any, ranks: Ranks) -> tuple[Any, AffinityGraph | None, OutputKind]:
+        """Return the checked table, the given graph if there is one, and the output kind."""
         given: AffinityGraph | None = None
         if self.affinity_in == "precomputed":
             if graph is not None:
@@ -288,96 +338,139 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             self.n_features_in_ = given.n_points
             self.__dict__.pop("feature_names_in_", None)
             return None, given, OutputKind(X.device if isinstance(X, Tensor) else None)
+        if isinstance(X, np.memmap) and X.ndim == 2 and (ranks.size > 1 or self.memory_budget is not None):
+            X = ArraySource(X, "X")  # no process reads what it has no use for
         features, kind = read_features(self, X)
-        given = None if graph is None else graph_from_user(graph, len(features))
-        rows = as_rows(features, center=self._input_affinity().metric != "cosine", dtype=self._torch_dtype)
-        return rows, given, kind
+        return features, None if graph is None else graph_from_user(graph, len(features)), kind
 
-    @staticmethod
-    def _n_points(rows: Rows | None, given: AffinityGraph | None) -> int:
-        if rows is not None:
-            return len(rows)
-        assert given is not None
-        return given.n_points
+    def _own_rows(self, data: Any, share: Share) -> Rows | None:
+        """Return this rank's rows, centred and scaled as all are."""
+        if data is None:
+            return None
+        budget = self.memory_budget
+        if budget is None and isinstance(data, RowSource):
+            available = available_memory()
+            budget = None if available is None else available // 3
+        center = self._input_affinity().metric != "cosine"
+        return as_rows(data, center=center, dtype=self._torch_dtype, share=share, budget=budget)
 
     def _check_memory(self, rows: Rows | None, device: torch.device) -> None:
         """Raise a MemoryError before the work if it cannot fit."""
-        if rows is None or device.type != "cpu":
+        if rows is None or device.type != "cpu" or not rows.in_memory:
             return
-        stages = self._bytes_by_stage(*rows.values.shape)
-        if stages:
-            check_memory(max(stages.values()), *rows.values.shape)
+        shape = len(rows.share), rows.n_columns
+        with rows.share.ranks.agreed("the check of memory"):
+            stages = self._bytes_by_stage(*shape)
+            if stages:
+                check_memory(max(stages.values()), *shape)
 
     def _input_affinity(self) -> Affinity:
         return self.affinity_in if isinstance(self.affinity_in, Affinity) else self._default_affinity()
 
-    def _input_graph(self, rows: Rows | None, given: AffinityGraph | None, seed: int) -> AffinityGraph:
-        """Compute or take over the graph and publish it as ``graph_``."""
+    def _input_graph(
+        self, rows: Rows | None, given: AffinityGraph | None, share: Share, keeper: Keeper
+    ) -> AffinityGraph:
+        """Compute or take over this rank's rows of the graph and publish them as ``graph_``."""
         self.on_affinity_computation_start()
-        if given is None:
+        found = keeper.saved_graph() if given is None else given
+        if found is None:
             assert rows is not None
-            given = self._input_affinity()(rows, random_state=seed)
-        self.graph_ = given.to_scipy()
-        self._report_components()
+            found = self._input_affinity()(rows, random_state=keeper.seed)
+            keeper.save_graph(found)
+        if found.n_points != share.n:
+            raise TypeError(
+                f"{type(self._input_affinity()).__name__} made a graph of {found.n_points} points from one rank's rows "
+                f"of {share.n}; hand neighbors.share on to affinity.graph.symmetrized, or set distributed=False."
+            )
+        if found.n_rows == share.n and share.ranks.size > 1:
+            found = found.select(share.own)
+        self.graph_, self.graph_start_ = found.to_scipy(), share.start
+        self._report_components(found, share)
         self.on_affinity_computation_end()
-        return given
+        return found
 
-    def _report_components(self) -> None:
+    def _report_components(self, graph: AffinityGraph, share: Share) -> None:
         """Count connected components; warn where a second one is large and the start will not say so."""
-        graph = self.graph_
-        # A symmetric graph's strong components are its components, found without a transpose.
-        count, labels = scipy.sparse.csgraph.connected_components(graph, directed=True, connection="strong")
-        self.n_connected_components_ = int(count)
-        alone = np.flatnonzero(np.diff(graph.indptr) == 0)
-        if len(alone):
+        sizes = np.sort(component_sizes(graph, share))
+        self.n_connected_components_ = len(sizes)
+        n_alone, first_alone = rows_without_edges(graph, share)
+        if n_alone:
             warnings.warn(
-                f"{len(alone)} rows of the input graph have no edge, first row {alone[0]}: only repulsion places "
+                f"{n_alone} rows of the input graph have no edge, first row {first_alone}: only repulsion places "
                 "these points; drop them or add edges.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
-        sizes = np.sort(np.bincount(labels))
         if (
-            count > 1
-            and sizes[-2] >= _LARGE_COMPONENT * len(labels)
+            len(sizes) > 1
+            and sizes[-2] >= _LARGE_COMPONENT * share.n
             and not (isinstance(self.init, str) and self.init == "spectral")
         ):
             warnings.warn(
-                f"the input graph has {count} connected components, the largest of {sizes[-1]} and {sizes[-2]} "
+                f"the input graph has {len(sizes)} connected components, the largest of {sizes[-1]} and {sizes[-2]} "
                 "points: distances between them carry no information; raise n_neighbors to join them.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
-    def _match(self, graph: AffinityGraph, start_nd: Tensor, phases: list[Phase], seed: int, kind: OutputKind) -> None:
+    def _start(self, rows: Rows | None, graph: AffinityGraph, share: Share, keeper: Keeper) -> Tensor:
+        """Return the first embedding, or that of a checkpoint."""
+        if keeper.resumed is not None:
+            return keeper.resumed.tensors["embedding"]
+        settings = self.n_components, self.init_scaling, keeper.seed
+        return initial_embedding(self.init, rows, graph, *settings, share)
+
+    def _match(
+        self,
+        graph: AffinityGraph,
+        share: Share,
+        start_nd: Tensor,
+        phases: list[Phase],
+        keeper: Keeper,
+        kind: OutputKind,
+    ) -> None:
         """Run the loop from ``start_nd`` and publish what it leaves."""
-        state = self._make_state(graph, start_nd, seed, phases[0])
+        state = self._make_state(graph, start_nd, keeper.seed, phases[0], share)
+        if keeper.resumed is not None:
+            restore_learned(state, keeper.resumed)
         objective = self._make_objective(state, start_nd)
-        self.n_iter_ = 0
-        with Progress(phases[-1].stop, type(self).__name__, visible=self.verbose) as progress:
+        self.n_iter_ = 0 if keeper.resumed is None else keeper.resumed.step
+        visible = self.verbose and share.ranks.is_first
+        with Progress(phases[-1].stop, type(self).__name__, visible=visible) as progress:
             settings = LoopSettings(
+                ranks=share.ranks,
                 check_interval=self.check_interval,
                 min_grad_norm=self.min_grad_norm,
                 before_step=self.on_training_step_start,
                 after_step=lambda: self._after_step(objective, kind),
                 progress=progress,
+                save=lambda outcome: keeper.save(outcome, objective, state),
             )
             with torch_threads(1) if objective.own_threads else nullcontext():
                 outcome = run(
-                    objective, state, phases, lambda phase: self._optimizer(objective, state, phase), settings
+                    objective,
+                    state,
+                    phases,
+                    lambda phase: self._optimizer(objective, state, phase),
+                    settings,
+                    keeper.resumed,
                 )
         self._publish(objective, state, outcome, kind)
+        keeper.finish(outcome, objective, state)
 
-    def _make_state(self, graph: AffinityGraph, start_nd: Tensor, seed: int, phase: Phase) -> FitState:
+    def _make_state(
+        self, graph: AffinityGraph, start_nd: Tensor, seed: int, phase: Phase, share: Share | None = None
+    ) -> FitState:
         """Return the fit's state; the graph's weights are scaled to mean row weight 1."""
+        share = Share.whole(graph.n_points) if share is None else share
         graph = graph.to(start_nd.device, start_nd.dtype)
-        mean_row_weight = float(graph.weights.sum(dtype=torch.float64)) / graph.n_points
-        graph = AffinityGraph(graph.indptr, graph.indices, graph.weights / mean_row_weight)
+        mean_row_weight = float(share.total(graph.row_weights, "the mean row weight")) / share.n
+        graph = replace(graph, weights=graph.weights / mean_row_weight)
         learned = {
             name: torch.full((), value, dtype=start_nd.dtype, device=start_nd.device, requires_grad=True)
             for name, value in self._learned_scalars().items()
         }
-        return FitState(graph=graph, seed=seed, phase=phase, learned=learned)
+        return FitState(graph=graph, share=share, seed=seed, phase=phase, learned=learned)
 
     def _optimizer(self, objective: Objective, state: FitState, phase: Phase) -> tuple[Optimizer, LRScheduler | None]:
         """Build optimiser and scheduler of a phase."""

@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from torchdr_cne.distributed import Ranks, Signal
 from torchdr_cne.matching.objective import Objective
+from torchdr_cne.matching.snapshot import Snapshot, restore_optimizer
 from torchdr_cne.matching.state import FitState, Phase
 
 
@@ -20,6 +22,8 @@ class LoopSettings:
 
     Attributes
     ----------
+    ranks : Ranks
+        The processes that take every step together, and what one of them wants of all.
     check_interval : int
         Iterations between looks at the gradient (the only times the host waits for the device).
     min_grad_norm : float
@@ -30,21 +34,26 @@ class LoopSettings:
         Called after each iteration; returning True stops.
     progress : callable
         Called with the number of iterations done at every check.
+    save : callable
+        Called with the outcome so far after each iteration.
     """
 
+    ranks: Ranks
     check_interval: int
     min_grad_norm: float
     before_step: Callable[[], None]
     after_step: Callable[[], bool]
     progress: Callable[[int], None]
+    save: Callable[["Outcome"], None]
 
 
 @dataclass
 class Outcome:
-    """What the loop leaves: iterations done, whether it was interrupted, and what was recorded."""
+    """What the loop leaves: the last optimiser, iterations done, what ended it early, and what was recorded."""
 
+    optimizer: Optimizer | None = None
     n_iter: int = 0
-    interrupted: bool = False
+    signal: Signal = Signal.NONE
     history: dict[str, list[float]] = field(default_factory=dict)
 
     def record(self, **values: float) -> None:
@@ -59,68 +68,100 @@ def run(
     phases: list[Phase],
     make_optimizer: Callable[[Phase], tuple[Optimizer, LRScheduler | None]],
     settings: LoopSettings,
+    resumed: Snapshot | None = None,
 ) -> Outcome:
-    """Minimise phase by phase; Ctrl-C ends it early with what there is.
+    """Minimise phase by phase, from ``resumed`` on if there is one; Ctrl-C ends it early with what there is.
 
     Raises
     ------
     FloatingPointError
         If a gradient is not finite; names the iteration and the learning rate.
     """
-    outcome = Outcome()
+    outcome = Outcome() if resumed is None else Outcome(n_iter=resumed.step, history=resumed.history)
     with _interruptible(outcome):
         for phase in phases:
+            if phase.stop <= outcome.n_iter and phase is not phases[-1]:
+                continue
             state.phase = phase
             optimizer, scheduler = make_optimizer(phase)
-            if _run_phase(objective, state, optimizer, scheduler, settings, outcome):
+            outcome.optimizer = optimizer
+            if resumed is not None and resumed.finished:
+                break
+            if resumed is not None and resumed.step > phase.start:
+                restore_optimizer(optimizer, scheduler, resumed.step - phase.start, resumed, objective, state)
+            _Run(objective, state, optimizer, scheduler, settings, outcome).phase()
+            if outcome.signal:
                 break
     return outcome
 
 
-def _run_phase(
-    objective: Objective,
-    state: FitState,
-    optimizer: Optimizer,
-    scheduler: LRScheduler | None,
-    settings: LoopSettings,
-    outcome: Outcome,
-) -> bool:
-    """Run one phase; True asks the loop to stop."""
-    phase = state.phase
-    sums: list[Tensor] = []
-    for step in range(phase.start, phase.stop):
-        state.step = step
-        settings.before_step()
-        objective.compute_gradients(state)
-        gradient = objective.parameter.grad
+class _Run:
+    """One phase of the loop."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        state: FitState,
+        optimizer: Optimizer,
+        scheduler: LRScheduler | None,
+        settings: LoopSettings,
+        outcome: Outcome,
+    ) -> None:
+        self._objective, self._state, self._settings, self._outcome = objective, state, settings, outcome
+        self._optimizer, self._scheduler = optimizer, scheduler
+        self._sums: list[Tensor] = []
+        self._rate = 0.0
+
+    def phase(self) -> None:
+        """Take the phase's steps; the outcome's signal tells if they ended early."""
+        phase, ranks, outcome = self._state.phase, self._settings.ranks, self._outcome
+        for step in range(max(phase.start, outcome.n_iter), phase.stop):
+            self._state.step = ranks.step = step
+            outcome.signal = ranks.agreed_signal()
+            if outcome.signal:
+                break
+            self._take(step)
+            if step == phase.stop - 1 or (step + 1) % self._settings.check_interval == 0:
+                self._check()
+            self._settings.save(outcome)
+        if self._sums:
+            self._check()
+
+    def _take(self, step: int) -> None:
+        self._settings.before_step()
+        self._objective.compute_gradients(self._state)
+        gradient = self._objective.parameter.grad
         assert gradient is not None
-        sums.append(gradient.sum())  # read at the next check: the host does not wait for the device
-        rate = optimizer.param_groups[0]["lr"]
-        optimizer.step()
-        if scheduler is not None:
-            scheduler.step()
-        outcome.n_iter = step + 1
-        stop = settings.after_step()
-        is_check = stop or step == phase.stop - 1 or (step + 1) % settings.check_interval == 0
-        if is_check:
-            _raise_if_diverged(sums, step, optimizer.param_groups[0].get("initial_lr", rate))
-            sums.clear()
-            grad_norm = float((gradient.square().sum() / objective.n_points).sqrt())
-            learned = {name: float(value.detach()) for name, value in state.learned.items()}
-            outcome.record(step=step + 1, learning_rate=rate, grad_norm=grad_norm, **learned)
-            settings.progress(step + 1)
-            stop = stop or (not phase.early and grad_norm < settings.min_grad_norm)
-        if stop:
-            return True
-    return False
+        self._sums.append(gradient.sum())  # read at the next check: the host does not wait for the device
+        self._rate = self._optimizer.param_groups[0]["lr"]
+        self._optimizer.step()
+        if self._scheduler is not None:
+            self._scheduler.step()
+        self._outcome.n_iter = step + 1
+        if self._settings.after_step():
+            self._settings.ranks.signal |= Signal.STOP
+
+    def _check(self) -> None:
+        """Look at the gradients since the last check; record them."""
+        objective, settings, outcome = self._objective, self._settings, self._outcome
+        first_rate = self._optimizer.param_groups[0].get("initial_lr", self._rate)
+        sums = objective.add_up(torch.stack(self._sums))
+        self._sums.clear()
+        _raise_if_diverged(sums, outcome.n_iter, first_rate)
+        grad_norm = (objective.square_sum() / objective.n_points) ** 0.5
+        learned = {name: float(value.detach()) for name, value in self._state.learned.items()}
+        outcome.record(step=outcome.n_iter, learning_rate=self._rate, grad_norm=grad_norm, **learned)
+        settings.progress(outcome.n_iter)
+        if not self._state.phase.early and grad_norm < settings.min_grad_norm:
+            settings.ranks.signal |= Signal.STOP
 
 
-def _raise_if_diverged(sums: list[Tensor], step: int, rate: float) -> None:
-    """Raise if one of the last gradients, up to that of ``step``, does not have a finite sum."""
-    bad = torch.nonzero(~torch.isfinite(torch.stack(sums))).flatten().tolist()
+def _raise_if_diverged(sums: Tensor, n_iter: int, rate: float) -> None:
+    """Raise if one of the last gradients, up to that of iteration ``n_iter``, does not have a finite sum."""
+    bad = torch.nonzero(~torch.isfinite(sums)).flatten().tolist()
     if bad:
         raise FloatingPointError(
-            f"the gradient became NaN or infinite at iteration {step + 1 - len(sums) + bad[0]} with learning rate "
+            f"the gradient became NaN or infinite at iteration {n_iter - len(sums) + bad[0]} with learning rate "
             f"{rate:.4g}; lower learning_rate, or check the loss hooks of a method of your own."
         )
 
@@ -131,7 +172,8 @@ def _interruptible(outcome: Outcome):  # type: ignore[no-untyped-def]
     try:
         yield
     except KeyboardInterrupt:
-        outcome.interrupted = True
+        outcome.signal |= Signal.INTERRUPTED
+    if Signal.INTERRUPTED in outcome.signal:
         warnings.warn(
             f"interrupted after {outcome.n_iter} iterations; the estimator is fitted with the embedding so far, "
             "and fit(X, …) with init=est.embedding_ continues from it.",

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from torchdr_cne.affinity import UnionAffinity
+from torchdr_cne.distributed import Share
 from torchdr_cne.forces import ForceProblem, PairForces, StepCoefficients, make_engine
 from torchdr_cne.matching.checks import COUNT, Bound, check_choice
 from torchdr_cne.matching.memory import bytes_by_stage
 from torchdr_cne.matching.neighbor_embedding import NeighborEmbedding
 from torchdr_cne.matching.objective import Objective, PairwiseObjective
 from torchdr_cne.matching.pairs import Pairs
-from torchdr_cne.matching.state import FitState, Phase
+from torchdr_cne.matching.splitting import rows_by_slot
+from torchdr_cne.matching.state import FitState
 from torchdr_cne.sampling import BlockLayout, NegativeSampler
 from torchdr_cne.sampling.blocks import BLOCK_SIZE, n_shifts_for
 from torchdr_cne.similarities import Cauchy, Similarity
@@ -106,16 +108,17 @@ class NegativeSamplingNeighborEmbedding(NeighborEmbedding):
         graph = state.graph
         negatives = state.sampler.draw(state.seed, state.step)
         rows, columns, weights = graph.rows, graph.indices.long(), graph.weights
-        if len(rows) == len(embedding_nd):
+        own_nd = embedding_nd[state.share.own]
+        if len(rows) == len(own_nd):
             # One edge of weight 0 more, so that a loss's shape always tells edges from rows.
             rows, columns = (torch.cat([ids, ids[-1:]]) for ids in (rows, columns))
             weights = torch.cat([weights, torch.zeros_like(weights[-1:])])
         return Pairs(
-            log_q_edges=similarity(embedding_nd[rows], embedding_nd[columns]),
+            log_q_edges=similarity(own_nd[rows], embedding_nd[columns]),
             weights=weights,
             rows=rows,
-            log_q_negatives=similarity(embedding_nd.unsqueeze(1), embedding_nd[negatives]),
-            draw_weights=torch.full_like(embedding_nd[:, 0], self.n_negatives / negatives.shape[1]).detach(),
+            log_q_negatives=similarity(own_nd.unsqueeze(1), embedding_nd[negatives]),
+            draw_weights=torch.full_like(own_nd[:, 0], self.n_negatives / negatives.shape[1]).detach(),
             parameters=state.parameters,
         )
 
@@ -123,8 +126,16 @@ class NegativeSamplingNeighborEmbedding(NeighborEmbedding):
     def _similarity(self) -> Similarity:
         return self._default_similarity() if self.similarity is None else self.similarity
 
-    def _make_state(self, graph: Any, start_nd: Tensor, seed: int, phase: Phase) -> FitState:
-        return SampledState(**vars(super()._make_state(graph, start_nd, seed, phase)))
+    def _make_state(self, *arguments: Any) -> FitState:
+        return SampledState(**vars(super()._make_state(*arguments)))
+
+    def _why_not_split(self) -> str:
+        if not self._why_not_pairwise() and self.gradient != "autograd":
+            return ""
+        depth = {name: _defined_at(type(self), name) for name in ("_compute_loss", "_make_pairs", "_make_objective")}
+        here = type(self).__mro__.index(NegativeSamplingNeighborEmbedding)
+        newer = [name for name, place in depth.items() if place < here]
+        return f"{', '.join(newer)} is overridden, and may need all rows at once" if newer else ""
 
     # ---- two ways to a gradient -------------------------------------------------------------------------
 
@@ -166,7 +177,8 @@ class NegativeSamplingNeighborEmbedding(NeighborEmbedding):
         n = len(start_nd)
         drawn = self._drawn(self._default_autograd_negatives, n)
         exclude = (state.graph.indptr, state.graph.indices) if self.discard_neighbors else None
-        sampler = NegativeSampler(n, torch.arange(n, device=start_nd.device), drawn, exclude)
+        own = torch.arange(state.share.start, state.share.stop, device=start_nd.device)
+        sampler = NegativeSampler(n, own, drawn, exclude)
         if self.compile:  # its 64-bit constants are beyond the compiler's integer ranges
             sampler.draw = torch.compiler.disable(sampler.draw)  # type: ignore[method-assign]
         state.sampler = sampler
@@ -201,7 +213,7 @@ class NegativeSamplingNeighborEmbedding(NeighborEmbedding):
             early = state.step < _FEW_DRAWS_UNTIL * state.phase.total
             return max(1, round(n_shifts * self._early_share_of_draws)) if early else n_shifts
 
-        return PairwiseObjective(start_nd, problem.layout, engine, shifts_now, coefficients)
+        return PairwiseObjective(start_nd, problem.layout, problem.share, engine, shifts_now, coefficients)
 
     def _force_problem(self, state: FitState, start_nd: Tensor) -> tuple[ForceProblem, int]:
         """Lay points out in blocks; return the problem and the number of shifts a step."""
@@ -210,7 +222,7 @@ class NegativeSamplingNeighborEmbedding(NeighborEmbedding):
         n_shifts = n_shifts_for(self._drawn(self._default_negatives_per_row, n), layout.n_blocks)
         n_allowed = torch.full_like(start_nd[:, 0], n - 1)
         if self.discard_neighbors:
-            n_allowed -= state.graph.indptr.diff()
+            n_allowed -= state.share.gather(state.graph.indptr.diff(), "the exchange of degrees")
             if bool((n_allowed < 1).any()):
                 raise ValueError(
                     "discard_neighbors=True leaves a point without any negative, because all others are its "
@@ -220,9 +232,13 @@ class NegativeSamplingNeighborEmbedding(NeighborEmbedding):
         drawn = n_allowed / layout.n_blocks
         forces = self._pair_forces()
         assert forces is not None
+        share = Share.of(layout.n_slots, state.share.ranks)
+        graph, slots = rows_by_slot(state.graph, state.share, layout, share)
         problem = ForceProblem(
             layout=layout,
-            graph=state.graph,
+            graph=graph,
+            slots=slots,
+            share=share,
             forces=forces,
             draw_weights=layout.scatter(self.n_negatives / drawn),
             exclude_edges=self.discard_neighbors,

@@ -6,13 +6,17 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from torchdr_cne.distributed import Ranks, Share
 from torchdr_cne.forces import ForceEngine, StepCoefficients, shorten_rows
 from torchdr_cne.matching.state import FitState
 from torchdr_cne.sampling import BlockLayout, draw_shifts
 
 
 class Objective(Protocol):
-    """Owns the optimised tensor; the loop asks it for gradients."""
+    """Owns the optimised tensor; the loop asks it for gradients.
+
+    With several ranks every method is called by all of them, in the same order.
+    """
 
     parameter: Tensor
     n_points: int
@@ -21,27 +25,50 @@ class Objective(Protocol):
     def compute_gradients(self, state: FitState) -> None:
         """Fill ``.grad`` of the parameter and of the learned scalars for ``state.step``."""
 
+    def add_up(self, of_parameter: Tensor) -> Tensor:
+        """Return sums over the parameter, one a step, that are sums over all points."""
+
+    def square_sum(self) -> float:
+        """Return the sum over all points of the squared gradient."""
+
+    def to_points(self, like_parameter: Tensor) -> Tensor:
+        """Return a tensor shaped as the parameter by point, (n, d)."""
+
+    def from_points(self, values_nd: Tensor) -> Tensor:
+        """Return values by point in the parameter's shape."""
+
     def embedding(self) -> Tensor:
         """Return the current embedding (n, d), detached."""
 
 
 class AutogradObjective:
-    """Differentiates a loss of the embedding (n, d); rows' gradients longer than ``longest`` are shortened to it."""
+    """Differentiates a loss of the embedding (n, d); rows' gradients longer than ``longest`` are shortened to it.
+
+    Each rank has the whole embedding and differentiates the loss of its own rows; the sum of the gradients is
+    everyone's.
+    """
 
     own_threads = False
 
     def __init__(
-        self, start_nd: Tensor, loss: Callable[[Tensor, FitState], Tensor], longest: float | None = None
+        self,
+        start_nd: Tensor,
+        loss: Callable[[Tensor, FitState], Tensor],
+        longest: float | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self._longest = longest
         self.parameter = start_nd.clone().requires_grad_(True)
         self.n_points = len(start_nd)
         self._loss = loss
+        self._ranks = Ranks() if ranks is None else ranks
 
     def compute_gradients(self, state: FitState) -> None:
         """Differentiate the loss of this step."""
         wanted = [self.parameter, *state.learned.values()]
         gradients = torch.autograd.grad(self._loss(self.parameter, state), wanted)
+        for gradient in gradients:
+            self._ranks.add_up(gradient, "the sum of gradients")
         self.parameter.grad = gradients[0]
         if self._longest is not None:
             shorten_rows(self.parameter.grad, 1, self._longest)
@@ -49,25 +76,48 @@ class AutogradObjective:
         for learned, gradient in zip(state.learned.values(), gradients[1:], strict=True):
             learned.grad = gradient / len(self.parameter)
 
+    def add_up(self, of_parameter: Tensor) -> Tensor:
+        """Return ``of_parameter`` as it is: every rank has all points."""
+        return of_parameter
+
+    def square_sum(self) -> float:
+        """Return the sum over all points of the squared gradient."""
+        assert self.parameter.grad is not None
+        return float(self.parameter.grad.square().sum())
+
+    def to_points(self, like_parameter: Tensor) -> Tensor:
+        """Return ``like_parameter``, (n, d)."""
+        return like_parameter
+
+    def from_points(self, values_nd: Tensor) -> Tensor:
+        """Return ``values_nd``."""
+        return values_nd
+
     def embedding(self) -> Tensor:
         """Return the current embedding (n, d)."""
         return self.parameter.detach()
 
 
 class PairwiseObjective:
-    """Sums declared pair forces; positions are stored (d, slots), see `torchdr_cne.forces`."""
+    """Sums declared pair forces; positions are stored (d, slots), see `torchdr_cne.forces`.
+
+    A rank moves the points in its own slots and, before each step, receives where the others' have gone.
+    """
 
     def __init__(
         self,
         start_nd: Tensor,
         layout: BlockLayout,
+        share: Share,
         engine: ForceEngine,
         n_shifts: Callable[[FitState], int],
         coefficients: Callable[[FitState, list[int]], StepCoefficients],
     ) -> None:
         self.n_points = len(start_nd)
-        self.parameter = layout.scatter(start_nd).t().contiguous().requires_grad_(True)
-        self._layout = layout
+        self._layout, self._share = layout, share
+        self._positions = layout.scatter(start_nd).t().contiguous()
+        self.parameter = self.from_points(start_nd).requires_grad_(True)
+        self._have_moved = False
         self._engine = engine
         self.own_threads = engine.own_threads
         self._n_shifts = n_shifts
@@ -77,12 +127,44 @@ class PairwiseObjective:
     def compute_gradients(self, state: FitState) -> None:
         """Draw this step's shifts and sum the forces."""
         shifts = draw_shifts(self._layout.n_blocks, self._n_shifts(state), seed=state.seed, step=state.step)
-        gradient, scalar = self._engine.gradient(self.parameter.detach(), self._coefficients(state, shifts))
+        gradient, scalar = self._engine.gradient(self._all_positions(), self._coefficients(state, shifts))
         self.parameter.grad = gradient
         for learned in state.learned.values():
             assert scalar is not None
             learned.grad = (scalar / self._layout.n_points).to(learned.dtype)
+        self._have_moved = True  # by the time anyone asks
+
+    def _all_positions(self) -> Tensor:
+        """Return the positions (d, slots) of all ranks, exchanged if they have changed."""
+        if self._share.ranks.size == 1:
+            return self.parameter.detach()
+        if self._have_moved:
+            self._positions[:, self._share.own] = self.parameter.detach()
+            self._share.gather_(self._positions, "the exchange of positions")
+            self._have_moved = False
+        return self._positions
+
+    def add_up(self, of_parameter: Tensor) -> Tensor:
+        """Return the sum over all ranks."""
+        return self._share.ranks.add_up(of_parameter, "the check of the gradients")
+
+    def square_sum(self) -> float:
+        """Return the sum over all points of the squared gradient."""
+        assert self.parameter.grad is not None
+        return float(self._share.total(self.parameter.grad.square().sum(dim=0), "the check of the gradients"))
+
+    def to_points(self, like_parameter: Tensor) -> Tensor:
+        """Return a tensor of own slots, (d, own), by point, (n, d)."""
+        if self._share.ranks.size > 1:
+            everyone = like_parameter.new_empty((len(like_parameter), self._layout.n_slots))
+            everyone[:, self._share.own] = like_parameter
+            like_parameter = self._share.gather_(everyone, "the exchange of the optimiser's state")
+        return self._layout.gather(like_parameter.t()).contiguous()
+
+    def from_points(self, values_nd: Tensor) -> Tensor:
+        """Return values by point, (n, d), of own slots, (d, own)."""
+        return self._layout.scatter(values_nd)[self._share.own].t().contiguous()
 
     def embedding(self) -> Tensor:
         """Return the current embedding (n, d)."""
-        return self._layout.gather(self.parameter.detach().t()).contiguous()
+        return self._layout.gather(self._all_positions().t()).contiguous()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from torchdr_cne.affinity import AffinityGraph
+from torchdr_cne.distributed import Share
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,9 @@ class FitState:
     Attributes
     ----------
     graph : AffinityGraph
-        Input graph on the fit's device, weights scaled to mean row weight 1.
+        This rank's rows of the input graph on the fit's device, weights scaled to mean row weight 1.
+    share : Share
+        The rows of each rank; one process has all.
     seed : int
         Seed of every random draw of the fit.
     phase : Phase
@@ -53,6 +56,7 @@ class FitState:
     """
 
     graph: AffinityGraph
+    share: Share
     seed: int
     phase: Phase
     step: int = 0

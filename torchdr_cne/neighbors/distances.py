@@ -28,15 +28,15 @@ def ordered_form(prepared: Tensor, metric: str) -> Tensor:
     return torch.cat([prepared, empty.to(prepared.dtype)], dim=1) if bool(empty.any()) else prepared
 
 
-def pair_distances(prepared: Tensor, queries: Tensor, neighbors_qk: Tensor, metric: str) -> Tensor:
-    """Return the distances of ``queries`` (q,) to their ``neighbors_qk`` (q, k), float64, in blocks."""
+def pair_distances(prepared: Tensor, query_rows: Tensor, neighbors_qk: Tensor, metric: str) -> Tensor:
+    """Return the distances of ``query_rows`` (q, f) to their ``neighbors_qk`` (q, k) in ``prepared``, float64."""
     q, k = neighbors_qk.shape
     result = torch.empty((q, k), dtype=torch.float64, device=prepared.device)
     step = max(1, _PAIR_ELEMENTS // max(1, k * prepared.shape[1]))
     for start in range(0, q, step):
         block = slice(start, start + step)
         ends = prepared[neighbors_qk[block].long()].double()
-        origins = prepared[queries[block]].double().unsqueeze(1)
+        origins = query_rows[block].double().unsqueeze(1)
         result[block] = _direct(origins, ends, metric)
     return result
 
@@ -50,6 +50,13 @@ def _direct(x: Tensor, y: Tensor, metric: str) -> Tensor:
         return squared.sqrt()
     # 1 − u·v = ‖u − v‖²/2 for unit rows; an all-zero row is at distance 1 from every row.
     return torch.where((x != 0).any(dim=-1) & (y != 0).any(dim=-1), squared / 2, 1.0)
+
+
+def merged(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], n_neighbors: int) -> tuple[Tensor, Tensor]:
+    """Return the ``n_neighbors`` nearest of two lists of ids and distances a row, (q, k) each."""
+    ids, distances = (torch.cat([one, other], dim=1) for one, other in zip(first, second, strict=True))
+    ids, distances = nearest_first(ids, distances)
+    return ids[:, :n_neighbors].contiguous(), distances[:, :n_neighbors].contiguous()
 
 
 def nearest_first(indices: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,34 +13,78 @@ _PRODUCT_ROUNDING = 2.0**-45
 
 
 def search(prepared: Tensor, queries: Tensor, n_neighbors: int, metric: str) -> tuple[Tensor, Tensor]:
-    """Return ids (q, k) int64 and distances (q, k) float64 of the nearest other rows.
+    """Return ids (q, k) int64 and distances (q, k) float64 of the nearest other rows."""
+    points = _Points(prepared, metric)
+    found = [points.nearest(prepared[block], block, n_neighbors) for block in queries.split(points.step)]
+    ids, distances = zip(*found, strict=True)
+    return torch.cat(ids), torch.cat(distances)
 
-    Candidates come from float64 matrix products, their distances and order from direct differences.
+
+def search_rows(
+    prepared: Tensor, query_rows: Tensor, own: Tensor, n_neighbors: int, metric: str
+) -> tuple[Tensor, Tensor]:
+    """Do `search`'s work for any rows (q, f); ``own`` (q,) are their ids in ``prepared``, −1 where there is none.
+
+    Where there are fewer points, ids are −1 and distances infinite.
     """
-    n = prepared.shape[0]
-    columns = prepared if metric == "manhattan" else ordered_form(prepared, metric).double()
-    squares = columns.square().sum(dim=1)
-    n_candidates = min(n - 1, n_neighbors + _SLACK)
-    step = max(1, _BLOCK_ELEMENTS // n)
-    ids, distances = [], []
-    for block in queries.split(step):
-        key = _ordering_key(columns, squares, block, metric)
-        key[torch.arange(len(block), device=key.device), block] = torch.inf
+    points = _Points(prepared, metric)
+    found = [
+        points.nearest(rows, ids, min(n_neighbors, len(prepared)))
+        for rows, ids in zip(query_rows.split(points.step), own.split(points.step), strict=True)
+    ]
+    ids, distances = (torch.cat(part) for part in zip(*found, strict=True))
+    missing = (0, n_neighbors - ids.shape[1])
+    distances = torch.nn.functional.pad(distances, missing, value=torch.inf)
+    return torch.nn.functional.pad(ids, missing).masked_fill_(torch.isinf(distances), -1), distances
+
+
+class _Points:
+    """Points to compare with; candidates come from float64 matrix products, distances from direct differences."""
+
+    def __init__(self, prepared: Tensor, metric: str) -> None:
+        self._prepared, self._metric = prepared, metric
+        self._columns = prepared if metric == "manhattan" else ordered_form(prepared, metric).double()
+        self._squares = self._columns.square().sum(dim=1)
+        self.step = max(1, _BLOCK_ELEMENTS // max(1, len(prepared)))
+
+    def nearest(self, rows: Tensor, own: Tensor, n_neighbors: int) -> tuple[Tensor, Tensor]:
+        """Return ids and distances of the nearest of a block of rows, but not the points that they are themselves."""
+        n, metric = len(self._prepared), self._metric
+        columns, squares = self._queries(rows)
+        key = self._ordering_key(columns)
+        is_here = torch.nonzero(own >= 0).squeeze(1)
+        key[is_here, own[is_here]] = torch.inf
+        n_candidates = min(n, n_neighbors + _SLACK)
         candidates = key.topk(n_candidates, dim=1, largest=False, sorted=False).indices
-        candidates, exact = nearest_first(candidates, pair_distances(prepared, block, candidates, metric))
+        exact = pair_distances(self._prepared, rows, candidates, metric)
+        candidates, exact = nearest_first(candidates, exact.masked_fill_(candidates == own.unsqueeze(1), torch.inf))
         # A tie that outlasts the candidates: rounding would choose among equals, differently in other blocks.
         tied = torch.nonzero(exact[:, -1] <= exact[:, n_neighbors - 1]).squeeze(1)
         candidates, exact = candidates[:, :n_neighbors], exact[:, :n_neighbors]
-        if len(tied) and n_candidates < n - 1:
-            sizes = torch.zeros_like(squares) if metric == "manhattan" else squares
-            rounding = _PRODUCT_ROUNDING * (sizes[block[tied]].unsqueeze(1) + sizes)
+        if len(tied) and n_candidates < n:
+            sizes = torch.zeros_like(self._squares) if metric == "manhattan" else self._squares
+            rounding = _PRODUCT_ROUNDING * (squares[tied].unsqueeze(1) + sizes)
             chosen = _lowest_ids(key[tied], n_neighbors, rounding)
-            chosen, reached = nearest_first(chosen, pair_distances(prepared, block[tied], chosen, metric))
+            chosen, reached = nearest_first(chosen, pair_distances(self._prepared, rows[tied], chosen, metric))
             as_near = (reached == exact[tied]).all(dim=1, keepdim=True)
             candidates[tied] = torch.where(as_near, chosen, candidates[tied])
-        ids.append(candidates)
-        distances.append(exact)
-    return torch.cat(ids), torch.cat(distances)
+        return candidates, exact
+
+    def _queries(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return queries in the form of the points, and their squared norms."""
+        if self._metric == "manhattan":
+            return rows, torch.zeros(len(rows), dtype=self._squares.dtype, device=rows.device)
+        columns = rows.double()
+        if self._columns.shape[1] > columns.shape[1]:  # the coordinate of all-zero rows
+            empty = (rows == 0).all(dim=1, keepdim=True)
+            columns = torch.cat([columns, empty.double()], dim=1)
+        return columns, columns.square().sum(dim=1)
+
+    def _ordering_key(self, columns: Tensor) -> Tensor:
+        """Return an increasing function of the distances to all points, (b, n)."""
+        if self._metric == "manhattan":
+            return torch.cdist(columns, self._columns, p=1)
+        return torch.addmm(self._squares, columns, self._columns.T, alpha=-2)
 
 
 def _lowest_ids(key: Tensor, n_neighbors: int, rounding: Tensor) -> Tensor:
@@ -49,10 +93,3 @@ def _lowest_ids(key: Tensor, n_neighbors: int, rounding: Tensor) -> Tensor:
     ids = torch.arange(key.shape[1], device=key.device).expand_as(key)
     rank = torch.where(key < last - rounding, -1, ids).masked_fill_(key > last + rounding, key.shape[1])
     return rank.topk(n_neighbors, dim=1, largest=False).indices
-
-
-def _ordering_key(columns: Tensor, squares: Tensor, block: Tensor, metric: str) -> Tensor:
-    """Return an increasing function of the distances from the ``block`` rows to all rows, (b, n)."""
-    if metric == "manhattan":
-        return torch.cdist(columns[block], columns, p=1)
-    return torch.addmm(squares, columns[block], columns.T, alpha=-2)

@@ -60,7 +60,7 @@ def search(
     host = prepared.detach().cpu()
     columns = ordered_form(host, metric).float().contiguous()
     n = host.shape[0]
-    n_lists = _default_lists(n) if config.n_lists is None else min(config.n_lists, n)
+    n_lists = default_lists(n) if config.n_lists is None else min(config.n_lists, n)
     where = queries.cpu()
     # Lists of the city-block distance would need medians for centroids.
     if n_lists == 0 or metric == "manhattan" or config.recall == 1.0:
@@ -163,7 +163,7 @@ def _nearest_in_lists(index: Any, columns: Tensor, where: Tensor, n_neighbors: i
 
 def _ranked(host: Tensor, where: Tensor, candidates: Tensor, metric: str) -> tuple[Tensor, Tensor]:
     """Order candidates by their distances; missing ones (−1) are infinitely far."""
-    distances = pair_distances(host, where, candidates.clamp_min(0), metric)
+    distances = pair_distances(host, host[where], candidates.clamp_min(0), metric)
     return nearest_first(candidates, distances.masked_fill_(candidates < 0, torch.inf))
 
 
@@ -173,7 +173,8 @@ def _drowned(query_rows: Tensor, farthest: Tensor, metric: str) -> Tensor:
     return squares < _RESOLVED * query_rows.double().square().sum(dim=1)
 
 
-def _default_lists(n: int) -> int:
+def default_lists(n: int) -> int:
+    """Return how many inverted lists n rows are put in; 0 is none."""
     return 0 if n < _FLAT_BELOW else 2 ** round(math.log2(n) / 2 + 2)
 
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from torchdr_cne.distributed import Share
+
 
 @dataclass(frozen=True)
 class NeighborGraph:
@@ -15,13 +17,18 @@ class NeighborGraph:
         Ids of the neighbours; never the row itself.
     distances : Tensor of shape (q, k)
         Distances in the metric's own unit, never squared.
+    share : Share
+        The rows of each rank, if these are one rank's; None is one rank with all.
     """
 
     indices: Tensor
     distances: Tensor
+    share: Share = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         assert self.indices.shape == self.distances.shape
+        if self.share is None:
+            object.__setattr__(self, "share", Share.whole(len(self.indices)))
 
     @property
     def n_neighbors(self) -> int:
@@ -30,4 +37,4 @@ class NeighborGraph:
 
     def first(self, n_neighbors: int) -> "NeighborGraph":
         """Return the graph of the ``n_neighbors`` nearest only."""
-        return NeighborGraph(self.indices[:, :n_neighbors], self.distances[:, :n_neighbors])
+        return NeighborGraph(self.indices[:, :n_neighbors], self.distances[:, :n_neighbors], self.share)

@@ -19,4 +19,4 @@ def search(prepared: Tensor, queries: Tensor, n_neighbors: int, metric: str) -> 
     with contextlib.redirect_stdout(io.StringIO()):  # and each compilation of a formula
         candidates = key.argKmin(n_neighbors + 1, dim=1)
     neighbors = drop_self(candidates, queries, n_neighbors)
-    return nearest_first(neighbors, pair_distances(prepared, queries, neighbors, metric))
+    return nearest_first(neighbors, pair_distances(prepared, prepared[queries], neighbors, metric))

@@ -8,14 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchdr_cne.distributed import Share
 from torchdr_cne.inputs import Rows, as_rows, read_table
-from torchdr_cne.neighbors import exact, faiss_index, keops
+from torchdr_cne.neighbors import exact, faiss_index, keops, ring
 from torchdr_cne.neighbors.distances import METRICS, prepare
 from torchdr_cne.neighbors.faiss_index import FaissConfig
 from torchdr_cne.neighbors.graph import NeighborGraph
 
 Backend = str | FaissConfig
 BACKENDS = ("auto", "torch", "keops", "faiss")
+_LISTS_OF = {"auto": None, "faiss": None, "torch": 0, "keops": 0}
+"""`FaissConfig.n_lists` of the rows of each rank: None is as many as suit them, 0 none, an exact search."""
 EXACT_BELOW = 4096
 """With ``backend="auto"``, fewer rows than this are searched exactly: that costs less than an index."""
 
@@ -81,8 +84,12 @@ def neighbors_of_rows(
     random_state: int = 0,
 ) -> NeighborGraph:
     """Do `kneighbors`' work on rows that are already checked, centred and scaled."""
-    n = len(rows)
+    n = rows.n_points
     n_neighbors = _check_request(n, n_neighbors, metric, backend)
+    if rows.share.ranks.size > 1 or not rows.in_memory:
+        config = backend if isinstance(backend, FaissConfig) else FaissConfig(n_lists=_LISTS_OF[backend])
+        found = ring.search(rows, n_neighbors, metric, config, random_state)
+        return _in_unit(*found, rows, metric)
     prepared = prepare(rows.values, metric)
     query_ids = _query_ids(queries, n).to(prepared.device)
     if isinstance(backend, FaissConfig) or backend == "faiss" or (backend == "auto" and n >= EXACT_BELOW):
@@ -92,11 +99,18 @@ def neighbors_of_rows(
         # KeOps has no reduction over no rows.
         search = keops.search if backend == "keops" and len(query_ids) else exact.search
         ids, distances = search(prepared, query_ids, n_neighbors, metric)
+    return _in_unit(ids, distances, rows, metric)
+
+
+def _in_unit(ids: Tensor, distances: Tensor, rows: Rows, metric: str) -> NeighborGraph:
+    """Return the graph with distances as they are between the caller's rows."""
     unit = rows.scale if metric != "cosine" else 1.0
-    id_dtype = torch.int32 if n < 2**31 else torch.int64
+    id_dtype = torch.int32 if rows.n_points < 2**31 else torch.int64
     # Data beyond float32's range have distances beyond it.
-    dtype = prepared.dtype if 1e-30 < unit < 1e30 else torch.float64
-    return NeighborGraph(ids.to(id_dtype), (distances.to(torch.promote_types(distances.dtype, dtype)) / unit).to(dtype))
+    dtype = rows.values.dtype if 1e-30 < unit < 1e30 else torch.float64
+    distances = (distances.to(torch.promote_types(distances.dtype, dtype)) / unit).to(dtype)
+    share = rows.share if len(ids) == len(rows.share) else Share.whole(len(ids))  # of some queries only
+    return NeighborGraph(ids.to(id_dtype), distances, share)
 
 
 def _query_ids(rows: Any, n: int) -> Tensor:

@@ -1,11 +1,21 @@
 """Compiled work on ranges of rows: fill lists, find each row's lists, search them."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from torchdr_cne.neighbors.scan import LANES, Lists, jit, nearest, nothing_found, scan
 
 _ASSIGNED = 2048
 """Rows that are put into lists together."""
+
+
+class Queries(NamedTuple):
+    """Rows ``rows[places]`` to search for; ``own`` are their ids among the points, −1 where there is none."""
+
+    rows: np.ndarray
+    places: np.ndarray
+    own: np.ndarray
 
 
 @jit
@@ -61,12 +71,12 @@ def assign(first, last, X, members, tree, n_groups, n_probes, home):
 
 
 @jit
-def search(first, last, X, queries, order, block, tree, lists, n_groups, n_probes, keys, ids):
-    """Write the nearest other points of rows ``queries[order[first:last]]``, ``block`` of them at a time."""
+def search(first, last, queries, order, block, tree, lists, n_groups, n_probes, keys, ids):
+    """Write the nearest other points of the queries ``order[first:last]``, ``block`` of them at a time."""
     for start in range(first, last, block):
         places = order[start : min(start + block, last)]
-        own_ids = queries[places]
-        rows = _rows(X, own_ids)
+        own_ids = queries.own[places]
+        rows = _rows(queries.rows, queries.places[places])
         probes = _nearest_lists(rows, tree, n_groups, n_probes)
         found_keys, found_ids = nearest(rows, own_ids, probes, n_probes, lists, keys.shape[1])
         for i in range(len(places)):
@@ -76,24 +86,24 @@ def search(first, last, X, queries, order, block, tree, lists, n_groups, n_probe
 
 
 @jit
-def farthest_neighbor(first, last, X, queries, lists, k, farthest):
-    """Write the squared distance of the k-th nearest of all other points of rows ``queries[first:last]``."""
-    own_ids = queries[first:last]
+def farthest_neighbor(first, last, queries, lists, k, farthest):
+    """Write the squared distance of the k-th nearest of all other points of the queries [first, last)."""
+    own_ids = queries.own[first:last]
     probes = np.zeros((len(own_ids), 1), dtype=np.int32)
     everything = Lists(np.array([0, len(lists.ids)]), lists.points, lists.ids)
-    keys = nearest(_rows(X, own_ids), own_ids, probes, probes.shape[1], everything, k)[0]
+    keys = nearest(_rows(queries.rows, queries.places[first:last]), own_ids, probes, probes.shape[1], everything, k)[0]
     for i in range(len(own_ids)):
         farthest[first + i] = keys[i, k - 1]
 
 
 @jit
-def hits_by_probes(first, last, X, queries, tree, lists, n_groups, k, farthest, hits):
-    """Write how many of the k nearest of rows ``queries[first:last]`` the first 1, 2, … probes find, (probes, rows).
+def hits_by_probes(first, last, queries, tree, lists, n_groups, k, farthest, hits):
+    """Write how many of the k nearest of the queries [first, last) the first 1, 2, … probes find, (probes, rows).
 
     A neighbour as near as the true last one counts: duplicates have no order.
     """
-    own_ids = queries[first:last]
-    rows = _rows(X, own_ids)
+    own_ids = queries.own[first:last]
+    rows = _rows(queries.rows, queries.places[first:last])
     probes = _nearest_lists(rows, tree, n_groups, len(hits))
     keys, ids = nothing_found(len(rows), k)
     for probe in range(len(hits)):

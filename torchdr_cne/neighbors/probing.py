@@ -6,6 +6,7 @@ import numpy as np
 
 from torchdr_cne.neighbors import list_kernels
 from torchdr_cne.neighbors.join import JoinedGraph
+from torchdr_cne.neighbors.list_kernels import Queries
 from torchdr_cne.neighbors.lists import clustered, inverted_lists
 from torchdr_cne.neighbors.scan import by_list
 from torchdr_cne.workers import Workers
@@ -48,23 +49,27 @@ def search(
     keys : ndarray of shape (q, k), float32
         Squared distances; infinite where too few.
     """
-    generator = np.random.default_rng(seed % 2**63)
     with Workers() as workers:
-        index = _Index(X, n_neighbors, n_lists, generator, workers)
+        index = ListIndex(X, n_neighbors, n_lists, seed, workers)
+        asked = index.some(queries)
         if n_probes is not None:
-            return index.search(queries, n_probes)
-        sample = generator.permutation(queries)[: min(max(len(X) // 256, _SAMPLE[0]), _SAMPLE[1])]
-        return _search_to_recall(index, queries, sample, recall)
+            return index.search(asked, n_probes)
+        sample = index.generator.permutation(queries)[: sample_size(len(X))]
+        return _search_to_recall(index, asked, index.some(sample), recall)
 
 
-class _Index:
-    """Lists of the rows of X, and what is searched for in them."""
+def sample_size(n: int) -> int:
+    """Return how many of n rows measure the recall."""
+    return min(max(n // 256, _SAMPLE[0]), _SAMPLE[1])
 
-    def __init__(
-        self, X: np.ndarray, n_neighbors: int, n_lists: int, generator: np.random.Generator, workers: Workers
-    ) -> None:
+
+class ListIndex:
+    """Lists of the rows of X (n, f), float32, and what is searched for in them; arguments are those of `search`."""
+
+    def __init__(self, X: np.ndarray, n_neighbors: int, n_lists: int, seed: int, workers: Workers) -> None:
         self.X, self.n_neighbors, self.workers = X, n_neighbors, workers
-        self.tree, self.home = clustered(X, n_lists, generator, workers)
+        self.generator = np.random.default_rng(seed % 2**63)
+        self.tree, self.home = clustered(X, n_lists, self.generator, workers)
         self.n_lists = len(self.tree.centroids)
         self.fill_lists()
 
@@ -72,62 +77,82 @@ class _Index:
         """Put the rows into the lists."""
         self.lists, _ = inverted_lists(self.X, self.home, self.n_lists, self.workers)
 
-    def search(self, queries: np.ndarray, n_probes: int) -> tuple[np.ndarray, np.ndarray]:
+    def some(self, rows: np.ndarray) -> Queries:
+        """Return some of the indexed rows as queries."""
+        return Queries(self.X, rows, rows)
+
+    def search(self, queries: Queries, n_probes: int) -> tuple[np.ndarray, np.ndarray]:
         """Return ids and squared distances (q, k) of the nearest others in the ``n_probes`` nearest lists."""
-        n_probes = min(n_probes, self.n_lists)
-        ids = np.empty((len(queries), self.n_neighbors), dtype=np.int32)
-        keys = np.empty((len(queries), self.n_neighbors), dtype=np.float32)
-        block = min(max(len(queries) // 32, _BLOCK[0]), _BLOCK[1])
+        n_queries, n_probes = len(queries.places), min(n_probes, self.n_lists)
+        ids = np.empty((n_queries, self.n_neighbors), dtype=np.int32)
+        keys = np.empty((n_queries, self.n_neighbors), dtype=np.float32)
+        block = min(max(n_queries // 32, _BLOCK[0]), _BLOCK[1])
         effort = (self.tree.n_groups(n_probes), n_probes)
         arguments = (queries, self.order_of(queries), block, self.tree.levels, self.lists, *effort, keys, ids)
-        self.workers.share(list_kernels.search, len(queries), self.X, *arguments, multiple_of=block)
+        self.workers.share(list_kernels.search, n_queries, *arguments, multiple_of=block)
         return ids, keys
 
-    def order_of(self, queries: np.ndarray) -> np.ndarray:
-        """Return places in ``queries``, those of a list together: they probe much the same lists."""
-        return by_list(self.home[queries, None], 0, 1, self.n_lists)[0]
+    def order_of(self, queries: Queries) -> np.ndarray:
+        """Return numbers of queries, those of a list together: they probe much the same lists."""
+        are_rows = queries.rows is self.X
+        home = self.home[queries.places] if are_rows else self.tree.assign(queries.rows, queries.places)
+        return by_list(home[:, None], 0, 1, self.n_lists)[0]
 
-    def farthest(self, sample: np.ndarray) -> np.ndarray:
+    def probes_for(self, sample: Queries, recall: float) -> int:
+        """Return how many probes find the share ``recall`` of the sample's true neighbours."""
+        farthest = self.farthest(sample)
+        return enough_probes(self.recall_by_probes(sample, farthest, recall), recall)
+
+    def farthest(self, sample: Queries) -> np.ndarray:
         """Return the squared distances to the last of the true neighbours."""
-        farthest = np.empty(len(sample), dtype=np.float32)
-        arguments = (self.X, sample, self.lists, self.n_neighbors, farthest)
-        self.workers.share(list_kernels.farthest_neighbor, len(sample), *arguments, multiple_of=_RANGE)
+        farthest = np.empty(len(sample.places), dtype=np.float32)
+        arguments = (sample, self.lists, self.n_neighbors, farthest)
+        self.workers.share(list_kernels.farthest_neighbor, len(farthest), *arguments, multiple_of=_RANGE)
         return farthest
 
-    def recall_by_probes(self, sample: np.ndarray, farthest: np.ndarray, n_probes: int) -> np.ndarray:
-        """Return the share of the sample's true neighbours found by 1, 2, … probes, less a standard error."""
-        hits = np.empty((n_probes, len(sample)), dtype=np.int32)
+    def recall_by_probes(self, sample: Queries, farthest: np.ndarray, recall: float) -> np.ndarray:
+        """Return the share of the sample's true neighbours found by 1, 2, … probes, until it reaches ``recall``."""
+        n_probes = min(_FIRST_PROBES, self.n_lists)
+        reached = self._found_share(sample, farthest, n_probes)
+        while reached[-1] < recall and n_probes < self.n_lists:
+            n_probes = min(2 * n_probes, self.n_lists)
+            reached = self._found_share(sample, farthest, n_probes)
+        return reached
+
+    def _found_share(self, sample: Queries, farthest: np.ndarray, n_probes: int) -> np.ndarray:
+        """Return the share found by 1 to ``n_probes`` probes, less a standard error."""
+        hits = np.empty((n_probes, len(farthest)), dtype=np.int32)
         effort = (self.tree.levels, self.lists, self.tree.n_groups(n_probes), self.n_neighbors)
-        arguments = (self.X, sample, *effort, farthest, hits)
-        self.workers.share(list_kernels.hits_by_probes, len(sample), *arguments, multiple_of=_RANGE)
+        self.workers.share(
+            list_kernels.hits_by_probes, len(farthest), sample, *effort, farthest, hits, multiple_of=_RANGE
+        )
         shares = hits / self.n_neighbors
-        return shares.mean(axis=1) - shares.std(axis=1) / math.sqrt(len(sample))
+        return shares.mean(axis=1) - shares.std(axis=1) / math.sqrt(len(farthest))
+
+
+def enough_probes(reached: np.ndarray, recall: float) -> int:
+    """Return the first number of probes that reaches ``recall``, or the last there is."""
+    return int(np.argmax(reached >= recall)) + 1 if reached[-1] >= recall else len(reached)
 
 
 def _search_to_recall(
-    index: _Index, queries: np.ndarray, sample: np.ndarray, recall: float
+    index: ListIndex, queries: Queries, sample: Queries, recall: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Search with as many probes as find the share ``recall``, or with fewer and passes over the graph."""
-    if len(sample) == 0:
+    if len(sample.places) == 0:
         return index.search(queries, 1)
     farthest = index.farthest(sample)
-    n_probes = min(_FIRST_PROBES, index.n_lists)
-    reached = index.recall_by_probes(sample, farthest, n_probes)
-    while reached[-1] < recall and n_probes < index.n_lists:
-        n_probes = min(2 * n_probes, index.n_lists)
-        reached = index.recall_by_probes(sample, farthest, n_probes)
-    enough, fewer = (
-        int(np.argmax(reached >= share)) + 1 if reached[-1] >= share else n_probes
-        for share in (recall, 1 - _MENDED * (1 - recall))
-    )
+    reached = index.recall_by_probes(sample, farthest, recall)
+    enough, fewer = (enough_probes(reached, share) for share in (recall, 1 - _MENDED * (1 - recall)))
     spared = (enough - fewer) * len(index.X) / index.n_lists
-    if spared > _JOIN_COST * index.n_neighbors**2 and np.array_equal(queries, np.arange(len(index.X))):
+    every_row = np.array_equal(queries.places, np.arange(len(index.X)))
+    if spared > _JOIN_COST * index.n_neighbors**2 and every_row:
         ids, keys = index.search(queries, fewer)
         del index.lists  # room for the rows in another order
         graph = JoinedGraph(index.X, index.order_of(queries), ids, keys, index.workers)
         for _ in range(_MAX_PASSES):
             graph.improve()
-            if (graph.keys_of(sample) <= farthest[:, None] * _ROUNDING).mean() >= recall:
+            if (graph.keys_of(sample.places) <= farthest[:, None] * _ROUNDING).mean() >= recall:
                 graph.write_to(ids, keys)
                 return ids, keys
         index.fill_lists()

@@ -71,15 +71,16 @@ class BlockLayout:
         """Move values of slots back to points."""
         return values[self.slot_of]
 
-    def arrange(self, graph: AffinityGraph) -> AffinityGraph:
-        """Return ``graph`` with slots for points; padding slots have no edges."""
-        degrees = self.scatter(graph.indptr.diff())
+    def arrange(self, graph: AffinityGraph, slots: Tensor, own: slice) -> AffinityGraph:
+        """Return ``graph``, whose rows belong to ``slots``, all ``own``, by slot; padding slots have no edges."""
+        place, n_own = slots - own.start, own.stop - own.start
+        degrees = graph.indptr.new_zeros(n_own).index_copy(0, place, graph.indptr.diff())
         indptr = torch.cat([degrees.new_zeros(1), degrees.cumsum(0)])
-        starts = self.scatter(graph.indptr[:-1])
+        starts = torch.zeros_like(degrees).index_copy(0, place, graph.indptr[:-1])
         shift = torch.repeat_interleave(starts - indptr[:-1], degrees, output_size=graph.n_edges)
         source = shift + torch.arange(graph.n_edges, device=shift.device)
         columns = self.slot_of[graph.indices[source].long()]
-        return AffinityGraph(indptr, columns.to(graph.indices.dtype), graph.weights[source])
+        return AffinityGraph(indptr, columns.to(graph.indices.dtype), graph.weights[source], self.n_slots)
 
     def meeting_shift(self, rows: Tensor, columns: Tensor) -> Tensor:
         """Return the one shift in which the slots ``rows`` and ``columns`` meet."""

@@ -1,0 +1,133 @@
+"""Joining a process group for the length of one fit."""
+
+import itertools
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from torchdr_cne.distributed.config import DistributedConfig
+from torchdr_cne.distributed.ranks import RankError, Ranks
+
+_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_LOOK_AT_PARENT = 1.0
+_FAREWELL = 6.0
+"""Seconds between SIGTERM and the end, for the ranks of a launcher that is gone."""
+_fits = itertools.count()
+
+
+def launched() -> bool:
+    """Tell whether a launcher such as torchrun has started this process as one of several."""
+    return all(name in os.environ for name in _VARIABLES) and int(os.environ["WORLD_SIZE"]) > 1
+
+
+@contextmanager
+def joined(distributed: bool | str | DistributedConfig, *, cuda: bool = False) -> Iterator[Ranks]:
+    """Return the ranks of this fit: those of an initialised process group, of torchrun, or one.
+
+    Parameters
+    ----------
+    distributed : bool, "auto" or DistributedConfig
+        False is one process whatever there is; True and a configuration insist on several, and True splits any size.
+    cuda : bool, default=False
+        Whether CUDA tensors will be exchanged, by NCCL.
+    """
+    if distributed is False:
+        yield Ranks()
+        return
+    config = distributed if isinstance(distributed, DistributedConfig) else DistributedConfig()
+    if distributed is True:
+        config = DistributedConfig(min_rows=0)
+    if dist.is_available() and dist.is_initialized():
+        group: Any = dist.new_group(timeout=timedelta(seconds=config.timeout), backend=_backend(cuda))
+        try:
+            yield Ranks(dist.get_rank(group), dist.get_world_size(group), group, config)
+        finally:
+            dist.destroy_process_group(group)
+    elif launched():
+        with _group_of_launcher(config, cuda, os.environ) as ranks, _leaving_with_parent():
+            yield ranks
+    elif distributed == "auto":
+        yield Ranks()
+    else:
+        raise ValueError(
+            f"distributed={distributed!r} needs several processes, and there is one; start the script with "
+            "torchrun --nproc_per_node=N, or use distributed='auto'."
+        )
+
+
+def _backend(cuda: bool) -> str:
+    return "cpu:gloo,cuda:nccl" if cuda else "gloo"
+
+
+@contextmanager
+def _group_of_launcher(config: DistributedConfig, cuda: bool, environment: Mapping[str, str]) -> Iterator[Ranks]:
+    rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
+    timeout = timedelta(seconds=config.timeout)
+    try:
+        dist.init_process_group(
+            _backend(cuda), store=_store(rank, size, timeout, environment), rank=rank, world_size=size, timeout=timeout
+        )
+    except RuntimeError as error:
+        raise RankError(
+            f"rank {rank} of {size} could not join the others at {environment['MASTER_ADDR']}:"
+            f"{environment['MASTER_PORT']} within {config.timeout:g} s ({str(error).splitlines()[0]})"
+        ) from error
+    try:
+        yield Ranks(rank, size, dist.group.WORLD, config)
+    finally:
+        dist.destroy_process_group()
+
+
+def _store(rank: int, size: int, timeout: timedelta, environment: Mapping[str, str]) -> Any:
+    """Return the launcher's store, under a name of this attempt and fit.
+
+    The addresses of ranks that have been killed stay in a store: those that replace them must not find them.
+    """
+    by_launcher = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    store = dist.TCPStore(
+        environment["MASTER_ADDR"],
+        int(environment["MASTER_PORT"]),
+        size,
+        is_master=rank == 0 and not by_launcher,
+        timeout=timeout,
+        multi_tenant=True,
+    )
+    attempt = environment.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return dist.PrefixStore(f"torchdr_cne/attempt-{attempt}/fit-{next(_fits)}", store)
+
+
+@contextmanager
+def _leaving_with_parent() -> Iterator[None]:
+    """End this process when its launcher has died: first as SIGTERM would, then at once."""
+    parent, done = os.getppid(), threading.Event()
+
+    def watch() -> None:
+        while not done.wait(_LOOK_AT_PARENT):
+            if os.getppid() != parent:
+                import signal
+
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(_FAREWELL)
+                os._exit(1)
+
+    watcher = threading.Thread(target=watch, name="torchdr_cne-parent", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
+def own_device(device: torch.device) -> torch.device:
+    """Return the CUDA device of this rank, by LOCAL_RANK, where ``device`` names none in particular."""
+    if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    return device

@@ -1,0 +1,241 @@
+"""One rank's view of its process group: the few collectives a fit needs, each with a name for its errors."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from enum import IntFlag
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from torchdr_cne.distributed.config import DistributedConfig
+
+_FOREVER = timedelta(days=365)
+
+
+class RankError(RuntimeError):
+    """Another rank failed, or did not answer in time."""
+
+
+class Signal(IntFlag):
+    """What a rank wants all ranks to do before the next step."""
+
+    NONE = 0
+    STOP = 1
+    PREEMPTED = 2
+    INTERRUPTED = 4
+
+
+class Ranks:
+    """The processes of a fit; alone, every method returns what a group of one would.
+
+    Every rank calls the same methods in the same order.
+
+    Parameters
+    ----------
+    rank, size : int
+        This process's number and how many there are.
+    group : ProcessGroup, default=None
+        torch.distributed's group; CPU tensors always go through gloo.
+    config : DistributedConfig
+        Timeout and smallest size worth splitting.
+
+    Attributes
+    ----------
+    signal : Signal
+        What this rank asks for; `agreed_signal` tells what any rank does.
+    step : int or None
+        Where the loop stands, for error messages.
+    """
+
+    def __init__(
+        self, rank: int = 0, size: int = 1, group: Any = None, config: DistributedConfig | None = None
+    ) -> None:
+        self.rank, self.size, self._group = rank, size, group
+        self.config = DistributedConfig() if config is None else config
+        self.signal = Signal.NONE
+        self.step: int | None = None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is rank 0, which writes and reports."""
+        return self.rank == 0
+
+    # ---- agreeing -------------------------------------------------------------------------------------
+
+    def share(self, numbers: Sequence[int], what: str) -> Tensor:
+        """Return everyone's ``numbers``, equally many on each rank, as (size, m) int64."""
+        own = torch.tensor(list(numbers), dtype=torch.int64)
+        if self.size == 1:
+            return own.unsqueeze(0)
+        everyone = [torch.empty_like(own) for _ in range(self.size)]
+        with self._collective(what):
+            dist.all_gather(everyone, own, group=self._group)
+        return torch.stack(everyone)
+
+    def agreed_signal(self) -> Signal:
+        """Return what any rank asks for; the same on all ranks, at the same step."""
+        if self.size == 1:
+            return self.signal
+        union = Signal.NONE
+        for asked in self.share([self.signal], "the agreement to go on")[:, 0].tolist():
+            union |= Signal(asked)
+        return union
+
+    @contextmanager
+    def agreed(self, what: str) -> Iterator[None]:
+        """Do work of one's own; if it fails on any rank, all ranks raise, before the next collective."""
+        error: Exception | None = None
+        try:
+            yield
+        except Exception as raised:
+            if self.size == 1 or isinstance(raised, RankError):
+                raise
+            error = raised
+        if self.size == 1:
+            return
+        text = b"" if error is None else f"{type(error).__name__}: {error}".encode()
+        lengths = self.share([len(text)], what)[:, 0]
+        if not bool(lengths.any()):
+            return
+        padded = torch.zeros(int(lengths.max()), dtype=torch.uint8)
+        padded[: len(text)] = torch.tensor(list(text), dtype=torch.uint8)
+        texts = [torch.empty_like(padded) for _ in range(self.size)]
+        with self._collective(what):
+            dist.all_gather(texts, padded, group=self._group)
+        if error is not None:
+            raise error
+        failed = int(torch.nonzero(lengths)[0])
+        reason = bytes(texts[failed][: int(lengths[failed])].tolist()).decode(errors="replace")
+        raise RankError(f"rank {failed} failed in {what}: {reason}")
+
+    def check_equal(self, values: Mapping[str, Any], what: str) -> None:
+        """Raise a ValueError on all ranks if one of the named ``values`` is not the same on all of them."""
+        digests = [int.from_bytes(hashlib.sha256(repr(value).encode()).digest()[:7]) for value in values.values()]
+        everyone = self.share(digests, what)
+        if torch.equal(everyone, everyone[:1].expand_as(everyone)):
+            return
+        different = (everyone != everyone[0]).any(dim=0).tolist()
+        named = [f"{name}={value!r}" for (name, value), is_bad in zip(values.items(), different, strict=True) if is_bad]
+        raise ValueError(
+            f"the ranks differ in {what}: rank {self.rank} of {self.size} has {', '.join(named)}; start every rank "
+            "with the same data and parameters."
+        )
+
+    @contextmanager
+    def patient(self) -> Iterator[None]:
+        """Wait for the others as long as it takes, within the block."""
+        if self.size == 1:
+            yield
+            return
+        before = self._group
+        self._group = dist.new_group(timeout=_FOREVER, backend="gloo")
+        try:
+            yield
+        finally:
+            dist.destroy_process_group(self._group)
+            self._group = before
+
+    # ---- moving tensors -----------------------------------------------------------------------------------
+
+    def add_up(self, tensor: Tensor, what: str) -> Tensor:
+        """Replace ``tensor`` by its sum over ranks, and return it."""
+        return self._reduce(tensor, dist.ReduceOp.SUM, what)
+
+    def smallest(self, tensor: Tensor, what: str) -> Tensor:
+        """Replace ``tensor`` by its element-wise minimum over ranks, and return it."""
+        return self._reduce(tensor, dist.ReduceOp.MIN, what)
+
+    def _reduce(self, tensor: Tensor, operation: Any, what: str) -> Tensor:
+        if self.size > 1:
+            with self._collective(what):
+                dist.all_reduce(tensor, op=operation, group=self._group)
+        return tensor
+
+    def copy_from(self, source: int, tensor: Tensor, what: str) -> Tensor:
+        """Replace ``tensor`` by that of rank ``source``, and return it."""
+        if self.size > 1:
+            with self._collective(what):
+                dist.broadcast(tensor, self._global(source), group=self._group)
+        return tensor
+
+    def copy_state_from(
+        self, source: int, state: tuple[Mapping[str, Tensor], Any] | None, what: str
+    ) -> tuple[dict[str, Tensor], Any]:
+        """Return rank ``source``'s tensors and plain (JSON) data on all ranks; theirs may be None."""
+        if self.size == 1:
+            assert state is not None
+            return dict(state[0]), state[1]
+        header = b""
+        if self.rank == source:
+            assert state is not None
+            kinds = {name: [str(t.dtype).removeprefix("torch."), list(t.shape)] for name, t in state[0].items()}
+            header = json.dumps([kinds, state[1]]).encode()
+        length = int(self.share([len(header)], what)[source, 0])
+        letters = torch.tensor(list(header), dtype=torch.uint8) if header else torch.empty(length, dtype=torch.uint8)
+        kinds, plain = json.loads(bytes(self.copy_from(source, letters, what).tolist()))
+        tensors = {}
+        for name, (dtype, shape) in kinds.items():
+            known = None if self.rank != source or state is None else state[0][name].detach().cpu().contiguous()
+            tensor = torch.empty(shape, dtype=getattr(torch, dtype)) if known is None else known
+            tensors[name] = self.copy_from(source, tensor, what)
+        return tensors, plain
+
+    def gather_(self, full: Tensor, bounds: Sequence[int], what: str) -> Tensor:
+        """Fill ``full`` (…, n), of which this rank has the part between its ``bounds``, with those of the others.
+
+        Parts travel round the ring, so that each leaves and reaches every rank once, and need not be of one size.
+        """
+        lines = full.view(-1, full.shape[-1])
+        for hop in range(self.size - 1):
+            leaving, coming = (self.rank - hop) % self.size, (self.rank - hop - 1) % self.size
+            out, into = (lines[:, bounds[r] : bounds[r + 1]] for r in (leaving, coming))
+            self._pass(list(out), list(into), what)
+        return full
+
+    def pass_on(self, tensors: Sequence[Tensor], n_coming: int, what: str) -> list[Tensor]:
+        """Send ``tensors`` to the next rank and return those of the one before, ``n_coming`` rows each."""
+        if self.size == 1:
+            return list(tensors)
+        coming = [tensor.new_empty((n_coming, *tensor.shape[1:])) for tensor in tensors]
+        self._pass([tensor.contiguous() for tensor in tensors], coming, what)
+        return coming
+
+    def _pass(self, out: list[Tensor], into: list[Tensor], what: str) -> None:
+        following, before = self._global((self.rank + 1) % self.size), self._global((self.rank - 1) % self.size)
+        operations = [dist.P2POp(dist.isend, line, following, group=self._group) for line in out if line.numel()]
+        operations += [dist.P2POp(dist.irecv, line, before, group=self._group) for line in into if line.numel()]
+        with self._collective(what):
+            for work in dist.batch_isend_irecv(operations) if operations else []:
+                work.wait()
+
+    def exchange(self, parts: Sequence[Tensor], what: str) -> list[Tensor]:
+        """Send ``parts[r]`` (m_r, …) to rank r and return what the ranks sent here, in their order."""
+        if self.size == 1:
+            return list(parts)
+        counts = self.share([len(part) for part in parts], what)
+        coming = counts[:, self.rank].tolist()
+        outgoing = torch.cat(list(parts))
+        received = outgoing.new_empty((sum(coming), *outgoing.shape[1:]))
+        with self._collective(what):
+            dist.all_to_all_single(received, outgoing, coming, [len(part) for part in parts], group=self._group)
+        return list(received.split(coming))
+
+    def _global(self, rank: int) -> int:
+        return dist.get_global_rank(self._group, rank) if self._group is not None else rank
+
+    @contextmanager
+    def _collective(self, what: str) -> Iterator[None]:
+        """Say in which collective, and at which step, the group broke."""
+        try:
+            yield
+        except RuntimeError as error:
+            where = what if self.step is None else f"{what} at step {self.step + 1}"
+            raise RankError(
+                f"rank {self.rank} of {self.size} waited for the others in {where} and gave up: a rank has died, or "
+                f"did not come within {self.config.timeout:g} s ({str(error).splitlines()[0]})"
+            ) from error

@@ -1,0 +1,211 @@
+"""Checkpoints of a fit: what makes two fits the same, what is saved of one, and going on from it."""
+
+import hashlib
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchdr_cne.affinity import AffinityGraph
+from torchdr_cne.distributed import Share, Signal
+from torchdr_cne.inputs.rows import row_blocks
+from torchdr_cne.matching.loop import Outcome
+from torchdr_cne.matching.objective import Objective
+from torchdr_cne.matching.snapshot import Snapshot, take_snapshot
+from torchdr_cne.matching.state import FitState
+from torchdr_cne.persistence import Checkpoints, DamagedError, FormatError, read_folder, to_plain, write_folder
+from torchdr_cne.sampling.hashing import hash_counters, mix_tensor
+
+_HOW_NOT_WHAT = {
+    "callbacks",
+    "checkpoint_dir",
+    "checkpoint_every",
+    "compile",
+    "device",
+    "distributed",
+    "memory_budget",
+    "n_jobs",
+    "verbose",
+}
+"""Parameters that change how a fit runs and not what it finds."""
+
+
+class Keeper:
+    """Saves a fit as it goes, where a folder is given for it.
+
+    Attributes
+    ----------
+    resumed : Snapshot or None
+        Where an earlier fit of the same data with the same parameters has come to.
+    seed : int
+        The earlier fit's seed, else this one's.
+    """
+
+    def __init__(self, share: Share, every: int, seed: int, folder: Path | None, identity: dict[str, Any]) -> None:
+        self.resumed: Snapshot | None = None
+        self.seed = seed
+        self._share, self._every, self._folder, self._identity = share, every, folder, identity
+        self._checkpoints: Checkpoints | None = None
+
+    def look_back(self, checkpoints: Checkpoints | None) -> None:
+        """Find out on rank 0, which holds the folder, where an earlier fit has come to."""
+        ranks = self._share.ranks
+        self._checkpoints = checkpoints
+        found: Any = None
+        with ranks.agreed("looking for checkpoints"):
+            if checkpoints is not None:
+                found = checkpoints.newest()
+        state: Any = ({}, None) if found is None else (found[1], [found[0], found[2]])
+        tensors, plain = ranks.copy_state_from(0, state, "the exchange of a checkpoint")
+        if plain is not None:
+            step, record = plain
+            self.seed = record["seed"]
+            self.resumed = Snapshot(step, tensors, record["history"], record["finished"])
+
+    def save(self, outcome: Outcome, objective: Objective, state: FitState) -> None:
+        """Save the fit after an iteration if that is due; a failure is a warning."""
+        if self._folder is not None and outcome.n_iter % self._every == 0 and outcome.n_iter < state.phase.total:
+            snapshot = take_snapshot(outcome.optimizer, outcome.n_iter, outcome.history, objective, state)
+            if self._checkpoints is not None:
+                self._checkpoints.save(outcome.n_iter, snapshot.tensors, self._record(snapshot, finished=False))
+
+    def finish(self, outcome: Outcome, objective: Objective, state: FitState) -> None:
+        """Save the fit's end, and whether it was its end."""
+        already = self.resumed is not None and self.resumed.finished
+        if self._folder is None or already:
+            return
+        finished = not outcome.signal & (Signal.PREEMPTED | Signal.INTERRUPTED)
+        snapshot = take_snapshot(outcome.optimizer, outcome.n_iter, outcome.history, objective, state)
+        with self._share.ranks.agreed("saving the last checkpoint"):
+            if self._checkpoints is not None:
+                record = self._record(snapshot, finished=finished)
+                self._checkpoints.save(outcome.n_iter, snapshot.tensors, record, last=True)
+                if Signal.PREEMPTED in outcome.signal:
+                    self._checkpoints.mark_preempted(outcome.n_iter)
+                elif finished:
+                    self._checkpoints.clear_marker()
+
+    def _record(self, snapshot: Snapshot, *, finished: bool) -> dict[str, Any]:
+        return {"seed": self.seed, "history": snapshot.history, "finished": finished}
+
+    # ---- the graph, one part a rank --------------------------------------------------------------------
+
+    def saved_graph(self) -> AffinityGraph | None:
+        """Return this rank's rows of the graph that an earlier fit has saved, by whatever number of ranks."""
+        ranks = self._share.ranks
+        if self._folder is None:
+            return None
+        n_parts = int(ranks.share([_n_saved_parts(self._folder, ranks.size)], "looking for a saved graph")[0, 0])
+        graph = None
+        if n_parts:
+            try:
+                graph = self._read_parts(self._folder, n_parts)
+            except (DamagedError, FormatError, OSError) as error:
+                warnings.warn(f"the saved graph is not used: {error}", UserWarning, stacklevel=2)
+        everywhere = bool(ranks.share([int(graph is not None)], "looking for a saved graph").all())
+        return graph if everywhere else None
+
+    def _read_parts(self, folder: Path, n_parts: int) -> AffinityGraph | None:
+        parts = []
+        for part in range(n_parts):
+            tensors, manifest = read_folder(folder / _part_name(part, n_parts))
+            if manifest["identity"] != self._identity:
+                return None
+            start, stop = manifest["rows"]
+            first, last = max(start, self._share.start), min(stop, self._share.stop)
+            if first < last:
+                rows = AffinityGraph(tensors["indptr"], tensors["indices"], tensors["weights"], self._share.n)
+                parts.append(rows.select(slice(first - start, last - start)))
+        degrees = torch.cat([part.indptr.diff() for part in parts])
+        return AffinityGraph(
+            torch.cat([degrees.new_zeros(1), degrees.cumsum(0)]),
+            torch.cat([part.indices for part in parts]),
+            torch.cat([part.weights for part in parts]),
+            None if self._share.ranks.size == 1 else self._share.n,
+        )
+
+    def save_graph(self, graph: AffinityGraph) -> None:
+        """Save this rank's rows of the graph; a failure is a warning."""
+        ranks = self._share.ranks
+        if self._folder is None:
+            return
+        tensors = {"indptr": graph.indptr, "indices": graph.indices, "weights": graph.weights}
+        manifest = {"identity": self._identity, "rows": [self._share.start, self._share.stop]}
+        try:
+            write_folder(self._folder / _part_name(ranks.rank, ranks.size), tensors, manifest)
+        except OSError as error:
+            warnings.warn(f"the graph is not saved, a resumed fit will compute it again: {error}", stacklevel=2)
+
+
+def _part_name(part: int, n_parts: int) -> str:
+    return f"graph-{part}-of-{n_parts}"
+
+
+def _n_saved_parts(folder: Path, preferred: int) -> int:
+    """Return into how many parts a complete saved graph is split; 0 if there is none."""
+    names = {path.name for path in folder.glob("graph-*-of-*")}
+    counts = {int(match[1]) for name in names if (match := re.fullmatch(r"graph-\d+-of-(\d+)", name))}
+    complete = [count for count in counts if names >= {_part_name(part, count) for part in range(count)}]
+    return preferred if preferred in complete else max(complete, default=0)
+
+
+@contextmanager
+def keeping(estimator: Any, share: Share, data: Any, given: AffinityGraph | None, seed: int) -> Iterator[Keeper]:
+    """Hold the estimator's checkpoint folder, on rank 0, and look back at what it has."""
+    if estimator.checkpoint_dir is None:
+        yield Keeper(share, 0, seed, None, {})
+        return
+    folder = Path(estimator.checkpoint_dir)
+    identity = {"config": _config(estimator), "data": _data_digest(share, data, given)}
+    keeper = Keeper(share, estimator.checkpoint_every, seed, folder, identity)
+    checkpoints = Checkpoints(folder, identity) if share.ranks.is_first else None
+    with share.ranks.agreed("locking the checkpoint folder"):
+        held = nullcontext() if checkpoints is None else checkpoints.__enter__()
+    del held
+    try:
+        keeper.look_back(checkpoints)
+        yield keeper
+    finally:
+        if checkpoints is not None:
+            checkpoints.__exit__(None, None, None)
+
+
+def _config(estimator: Any) -> dict[str, Any]:
+    """Return what of an estimator's parameters decides its result, as JSON values."""
+    config: dict[str, Any] = {"method": type(estimator).__name__}
+    for name, value in estimator.get_params(deep=False).items():
+        if name in _HOW_NOT_WHAT:
+            continue
+        tensors: dict[str, Tensor] = {}
+        try:
+            config[name] = to_plain(value, name, tensors)
+        except ValueError:  # a class or a function of the user's own
+            config[name] = f"{type(value).__name__} {getattr(value, '__qualname__', '')}".strip()
+        arrays = [tensor.detach().cpu().contiguous().numpy() for tensor in tensors.values()]
+        digests = [hashlib.sha256(array.tobytes()).hexdigest()[:16] for array in arrays]
+        config[name] = [config[name], digests] if digests else config[name]
+    return config
+
+
+def _data_digest(share: Share, data: Any, given: AffinityGraph | None) -> dict[str, Any]:
+    """Return size and digest of the data; each rank hashes its own rows, and their sum is the same for any split."""
+    digest = torch.zeros((), dtype=torch.int64)
+    found: dict[str, Any] = {"rows": share.n}
+    if data is not None:
+        found["columns"] = data.shape[1]
+        for rows, block in row_blocks(data, share.own):
+            row_keys = hash_counters(1, torch.arange(rows.start, rows.stop) + share.start).unsqueeze(1)
+            column_keys = hash_counters(2, torch.arange(block.shape[1]))
+            digest += mix_tensor(block.cpu().contiguous().view(torch.int64) ^ (row_keys + column_keys)).sum()
+    if given is not None:
+        found["edges"] = int(share.ranks.share([given.n_edges], "the digest of the data").sum())
+        keys = hash_counters(1, given.rows + share.start) + hash_counters(2, given.indices.long())
+        digest += mix_tensor(given.weights.double().contiguous().view(torch.int64) ^ keys).sum()
+    share.ranks.add_up(digest, "the digest of the data")
+    found["digest"] = f"{int(digest) & (1 << 64) - 1:016x}"
+    return found

@@ -1,0 +1,98 @@
+"""What a fit needs to go on from a step as if it had never stopped, by point and the same for any number of ranks."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from torchdr_cne.matching.state import FitState
+
+if TYPE_CHECKING:
+    from torchdr_cne.matching.objective import Objective
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A fit after ``step`` iterations.
+
+    Attributes
+    ----------
+    step : int
+        Iterations done.
+    tensors : dict of str to Tensor
+        ``embedding`` (n, d); ``learned/<scalar>``; ``optimizer/<parameter>/<name>``, the optimiser's state, by point
+        where it belongs to points.
+    history : dict of str to list
+        What was recorded.
+    finished : bool
+        Whether the fit had come to its end.
+    """
+
+    step: int
+    tensors: Mapping[str, Tensor]
+    history: dict[str, list[float]] = field(default_factory=dict)
+    finished: bool = False
+
+
+def take_snapshot(
+    optimizer: Optimizer | None, step: int, history: Mapping[str, list[float]], objective: "Objective", state: FitState
+) -> Snapshot:
+    """Collect the state of all ranks."""
+    tensors = {"embedding": objective.embedding()}
+    for name, learned in state.learned.items():
+        tensors[f"learned/{name}"] = learned.detach()
+    for parameter, tensor in _parameters(objective, state).items():
+        for name, value in optimizer.state.get(tensor, {}).items() if optimizer is not None else ():
+            by_point = isinstance(value, Tensor) and parameter == "embedding" and value.shape == tensor.shape
+            if value is not None:
+                kept = objective.to_points(value) if by_point else torch.as_tensor(value)
+                tensors[f"optimizer/{parameter}/{name}"] = kept
+    copies = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return Snapshot(step, copies, {name: list(values) for name, values in history.items()})
+
+
+def restore_optimizer(
+    optimizer: Optimizer,
+    scheduler: LRScheduler | None,
+    n_steps: int,
+    snapshot: Snapshot,
+    objective: "Objective",
+    state: FitState,
+) -> None:
+    """Give an optimiser its state after ``n_steps`` of its phase; the schedule is walked through again."""
+    parameters = _parameters(objective, state)
+    of_parameter: list[dict[str, Any]] = [{} for _ in parameters]
+    for place, (parameter, tensor) in enumerate(parameters.items()):
+        prefix = f"optimizer/{parameter}/"
+        for name in (name for name in snapshot.tensors if name.startswith(prefix)):
+            value = snapshot.tensors[name].to(tensor.device)
+            by_point = parameter == "embedding" and value.shape == (objective.n_points, snapshot_width(snapshot))
+            of_parameter[place][name.removeprefix(prefix)] = objective.from_points(value) if by_point else value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": dict(enumerate(of_parameter)), "param_groups": groups})
+    with warnings.catch_warnings():  # it has not seen the optimiser's steps
+        warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler.step\(\)` before", UserWarning)
+        for _ in range(n_steps if scheduler is not None else 0):
+            scheduler.step()  # type: ignore[union-attr]
+
+
+def restore_learned(state: FitState, snapshot: Snapshot) -> None:
+    """Give the learned scalars their values."""
+    for name, learned in state.learned.items():
+        with torch.no_grad():
+            learned.copy_(snapshot.tensors[f"learned/{name}"])
+
+
+def snapshot_width(snapshot: Snapshot) -> int:
+    """Return the dimension of the embedding."""
+    return snapshot.tensors["embedding"].shape[1]
+
+
+def _parameters(objective: "Objective", state: FitState) -> dict[str, Tensor]:
+    """Return what the optimiser moves, in its order."""
+    return {"embedding": objective.parameter, **state.learned}

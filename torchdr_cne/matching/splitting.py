@@ -1,0 +1,80 @@
+"""How a fit is split over ranks: whether it is worth it, and each row of the graph to the rank that moves its point."""
+
+import hashlib
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchdr_cne.affinity import AffinityGraph
+from torchdr_cne.distributed import Ranks, Share
+from torchdr_cne.distributed.share import UNIT
+from torchdr_cne.inputs import RowSource
+from torchdr_cne.persistence import model_state, restore_model
+from torchdr_cne.sampling import BlockLayout
+
+_SAMPLED_ROWS = 8
+
+
+def rows_by_slot(
+    graph: AffinityGraph, share: Share, layout: BlockLayout, slot_share: Share
+) -> tuple[AffinityGraph, Tensor]:
+    """Send each row of the graph to the rank that has its point's slot; return the rows that arrive, and their slots.
+
+    Blocks are filled at random, so that a rank's points are spread over all of the data, and its work is even.
+    """
+    if share.ranks.size == 1:
+        return graph, layout.slot_of
+    what = "the exchange of the graph's rows"
+    slots, degrees = layout.slot_of[share.own], graph.indptr.diff()
+    arrived, arrived_degrees = slot_share.to_owners(slots, [slots, degrees], what)
+    of_edges = torch.repeat_interleave(slots, degrees, output_size=graph.n_edges)
+    columns, weights = slot_share.to_owners(of_edges, [graph.indices, graph.weights], what)
+    indptr = torch.cat([arrived_degrees.new_zeros(1), arrived_degrees.cumsum(0)])
+    return AffinityGraph(indptr, columns, weights, graph.n_points), arrived
+
+
+def check_input(estimator: Any, data: Any, graph: AffinityGraph | None, n: int, ranks: Ranks) -> bool:
+    """Check that all ranks have the same input; return whether they share the fit, or leave it to rank 0.
+
+    Raises
+    ------
+    ValueError
+        On all ranks, if they differ.
+    """
+    found: dict[str, Any] = {
+        name: value if isinstance(value, (int, float, str, type(None))) else type(value).__name__
+        for name, value in estimator.get_params(deep=False).items()
+        if name not in ("device", "verbose", "n_jobs")
+    }
+    if graph is not None:
+        found["graph"] = f"{graph.n_points} points, {graph.n_edges} edges"
+    if data is not None:
+        found["X"] = f"{type(data).__name__} of shape {tuple(data.shape)} and dtype {data.dtype}"
+        found["digest of some rows of X"] = _digest_of_some(data)
+    ranks.check_equal(found, "their input")
+    why_not = estimator._why_not_split()
+    if why_not and n >= ranks.config.min_rows:
+        warnings.warn(f"rank 0 does this fit alone: {why_not}.", UserWarning, stacklevel=4)
+    return not why_not and n >= ranks.config.min_rows and -(-n // UNIT) >= ranks.size
+
+
+def _digest_of_some(data: Any) -> str:
+    rows = np.linspace(0, len(data) - 1, _SAMPLED_ROWS).astype(int)
+    some = data.take(rows) if isinstance(data, RowSource) else data[rows]
+    some = some.cpu().numpy() if isinstance(some, Tensor) else np.asarray(some)
+    return hashlib.sha256(np.ascontiguousarray(some).tobytes()).hexdigest()[:12]
+
+
+def run_on_first(estimator: Any, ranks: Ranks, fit: Callable[[], None]) -> None:
+    """Let rank 0 ``fit`` by itself, and copy what it has learned to the others' estimators."""
+    with ranks.patient(), ranks.agreed("the fit on rank 0"):
+        if ranks.is_first:
+            fit()
+    state = model_state(estimator) if ranks.is_first else None
+    tensors, plain = ranks.copy_state_from(0, state, "the exchange of the result")
+    if not ranks.is_first:
+        restore_model(estimator, tensors, plain)

@@ -1,0 +1,212 @@
+"""Checkpoints of one fit in a folder that one process holds at a time."""
+
+import contextlib
+import json
+import os
+import platform
+import re
+import time
+import warnings
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from torchdr_cne.persistence import folders
+from torchdr_cne.persistence.folders import DamagedError, FormatError
+
+PREEMPTED = "PREEMPTED"
+"""Name of the file that says that the last fit was asked to stop before it was done."""
+_PATIENCE = 3.0
+"""Seconds to wait for the lock: the system may take a moment to bury a killed holder."""
+_SHOWN = 60
+
+
+class Checkpoints:
+    """The checkpoints ``step-<N>`` of one fit, to be used in a ``with`` block.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Made if it does not exist.
+    identity : mapping
+        ``{"config": {…}, "data": {…}}``, JSON values that tell whether a checkpoint belongs to this fit.
+    keep : int, default=2
+        How many checkpoints stay; with 2 a damaged last one costs the work since the one before.
+    """
+
+    def __init__(self, folder: str | Path, identity: Mapping[str, Any], keep: int = 2) -> None:
+        if keep < 1:
+            raise ValueError(f"keep={keep} must be at least 1.")
+        self.folder = Path(folder)
+        self.keep = keep
+        self._identity = json.loads(json.dumps(identity, allow_nan=False))
+        self._lock: int | None = None
+
+    def __enter__(self) -> "Checkpoints":
+        """Lock the folder and put in order what a killed fit left.
+
+        Raises
+        ------
+        RuntimeError
+            If another fit holds the folder.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(self.folder)
+        for rest in [*self.folder.glob("step-*.tmp"), *self.folder.glob("step-*.old")]:
+            folders.recover(rest.with_suffix(""))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    # ---- writing --------------------------------------------------------------------------------------
+
+    def save(self, step: int, tensors: Mapping[str, Tensor], record: Mapping[str, Any], *, last: bool = False) -> bool:
+        """Write the checkpoint of ``step``; older ones than ``keep`` and the marker `PREEMPTED` go afterwards.
+
+        Checkpoints of later steps go too: they were damaged, or of a fit that this one started anew.
+
+        Parameters
+        ----------
+        step : int
+            Number of iterations done.
+        tensors : mapping of str to Tensor
+            What the fit continues from.
+        record : mapping
+            JSON values beside the tensors, with finite numbers.
+        last : bool, default=False
+            Whether no other checkpoint can follow, so that a failure is an error.
+
+        Returns
+        -------
+        bool
+            False, with a warning, if it could not be written.
+
+        Raises
+        ------
+        OSError
+            If the ``last`` one could not be written; the one before is intact.
+        """
+        assert self._lock is not None, "Checkpoints has to be used in a with block"
+        manifest = {"kind": "checkpoint", "step": step, "identity": self._identity, "record": dict(record)}
+        try:
+            folders.write_folder(self._path(step), tensors, manifest)
+        except OSError as error:
+            if last:
+                raise
+            before = max(self._steps(), default=None)
+            rest = "there is no earlier one" if before is None else f"the previous one (step {before}) is intact"
+            warnings.warn(
+                f"the checkpoint of step {step} could not be written ({error}); the fit goes on, {rest}.",
+                UserWarning,
+                stacklevel=2,
+            )
+            return False
+        kept = [known for known in self._steps() if known <= step][: self.keep]
+        with contextlib.suppress(OSError):
+            for known in set(self._steps()) - set(kept):
+                folders.remove_folder(self._path(known))
+            self.clear_marker()
+        return True
+
+    def mark_preempted(self, step: int) -> None:
+        """Leave the file `PREEMPTED` with step and time, for whoever starts the fit again."""
+        content = {"step": step, "time": datetime.now(UTC).isoformat(timespec="seconds")}
+        temporary = self.folder / f"{PREEMPTED}.tmp"
+        folders.write_file(temporary, json.dumps(content).encode())
+        temporary.replace(self.folder / PREEMPTED)
+
+    def clear_marker(self) -> None:
+        """Remove the file `PREEMPTED`, once the fit is done."""
+        (self.folder / PREEMPTED).unlink(missing_ok=True)
+
+    # ---- reading --------------------------------------------------------------------------------------
+
+    def newest(self) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+        """Return step, tensors and record of the last checkpoint that can be read; None if there is none.
+
+        A damaged one is skipped with a warning.
+
+        Raises
+        ------
+        DamagedError
+            If there are checkpoints, and all are damaged.
+        FormatError
+            If the last one is of a later version of the format, a pickle or no checkpoint.
+        ValueError
+            If it is of a fit with other parameters or other data.
+        """
+        steps = self._steps()
+        for step in steps:
+            path = self._path(step)
+            try:
+                tensors, manifest = folders.read_folder(path)
+            except (DamagedError, OSError) as error:
+                warnings.warn(f"checkpoint skipped: {error}", UserWarning, stacklevel=2)
+                continue
+            if manifest.get("kind") != "checkpoint" or manifest["step"] != step:
+                raise FormatError(f"{path} is not the checkpoint of step {step}; delete what is not of this fit.")
+            self._check_identity(path, manifest["identity"])
+            return step, tensors, manifest["record"]
+        if steps:
+            raise DamagedError(f"all checkpoints in {self.folder} are damaged; delete the folder to start anew.")
+        return None
+
+    def _check_identity(self, path: Path, saved: Mapping[str, Any]) -> None:
+        for part, what in (("config", "parameters"), ("data", "data")):
+            differing = _differences(saved[part], self._identity[part])
+            if differing:
+                raise ValueError(
+                    f"{path} is of a fit with other {what}: {differing}; choose another folder, or delete "
+                    f"{self.folder} to start anew."
+                )
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step}"
+
+    def _steps(self) -> list[int]:
+        """Return the steps of which there are checkpoints, the latest first."""
+        names = (re.fullmatch(r"step-(\d+)", entry.name) for entry in self.folder.iterdir())
+        return sorted((int(name[1]) for name in names if name), reverse=True)
+
+
+def _differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """Describe the entries in which two mappings differ."""
+    keys = [key for key in {**saved, **given} if key not in saved or key not in given or saved[key] != given[key]]
+    return "; ".join(f"{key} was {_shown(saved, key)} and is {_shown(given, key)}" for key in keys)
+
+
+def _shown(values: Mapping[str, Any], key: str) -> str:
+    text = repr(values[key]) if key in values else "absent"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def _locked(folder: Path) -> int:
+    """Return a descriptor that holds the folder's lock until it is closed or the process ends."""
+    try:
+        import fcntl
+    except ImportError as error:
+        raise RuntimeError("checkpoints need POSIX file locks, which Windows does not have; fit without.") from error
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                holder = os.pread(descriptor, 200, 0).decode(errors="replace") or "holder unknown"
+                os.close(descriptor)
+                raise RuntimeError(
+                    f"{folder} is in use by another fit ({holder}); wait for it, or choose another folder."
+                ) from None
+            time.sleep(0.05)
+    with contextlib.suppress(OSError):  # on a full disk; only the message above needs it
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"pid {os.getpid()} on {platform.node()}".encode(), 0)
+    return descriptor

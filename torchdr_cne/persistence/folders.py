@@ -1,0 +1,251 @@
+"""The one format on disk: a folder of ``state.safetensors`` and ``manifest.json``, written whole or not at all."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+import torchdr_cne
+
+FORMAT, FORMAT_VERSION = "torchdr_cne", 1
+"""Every version of the format keeps the manifest's ``format``, ``format_version`` and ``sha256`` as they are."""
+MANIFEST, STATE = "manifest.json", "state.safetensors"
+
+
+class DamagedError(ValueError):
+    """A folder of this format that was cut, altered or lost a file."""
+
+
+class FormatError(ValueError):
+    """Something that is whole but cannot be read: a later version, a pickle, or not this library's."""
+
+
+# ---- writing ------------------------------------------------------------------------------------------
+
+
+def write_folder(path: Path, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> None:
+    """Write a folder that is complete once it has its name; a folder there before is replaced.
+
+    Parameters
+    ----------
+    path : Path
+        Its parent must exist. ``<path>.tmp`` and ``<path>.old`` are used on the way.
+    tensors : mapping of str to Tensor
+        Dense tensors on any device.
+    manifest : mapping of str to JSON values
+        Numbers must be finite. ``format``, ``format_version``, ``library_version``, ``files``, ``tensors`` and
+        ``sha256`` are added.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; what was there before is left as it was.
+    """
+    path = Path(os.path.realpath(path))
+    temporary, old = _beside(path)
+    try:
+        recover(path)
+        temporary.mkdir()
+        _write_files(temporary, tensors, manifest)
+        _sync(temporary)
+        if path.exists():
+            path.rename(old)  # no system call swaps folders everywhere; `recover` and readers know this name
+        temporary.rename(path)
+        _sync(path.parent)
+    except (OSError, SafetensorError) as error:
+        recover(path)
+        reason = getattr(error, "strerror", None) or error
+        raise OSError(f"{path} could not be written: {reason}.") from error
+    except BaseException:
+        recover(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write one file and wait until the disk has it."""
+    path.write_bytes(content)
+    _sync(path)
+
+
+def recover(path: Path) -> None:
+    """Finish what a writer of ``path`` left when it was killed: the earlier folder is back, rests are gone."""
+    temporary, old = _beside(path)
+    shutil.rmtree(temporary, ignore_errors=True)
+    if old.exists() and not path.exists():
+        old.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder so that a kill half way leaves none that looks whole."""
+    temporary, _ = _beside(path)
+    path.rename(temporary)
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _beside(path: Path) -> tuple[Path, Path]:
+    return path.with_name(f"{path.name}.tmp"), path.with_name(f"{path.name}.old")
+
+
+def _write_files(folder: Path, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> None:
+    state = folder / STATE
+    safetensors.torch.save_file(_savable(tensors), state)
+    _sync(state)
+    with state.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    added = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "library_version": torchdr_cne.__version__,
+        "files": {STATE: {"sha256": digest, "bytes": state.stat().st_size}},
+        "tensors": {name: _description(tensor) for name, tensor in tensors.items()},
+    }
+    write_file(folder / MANIFEST, seal({**manifest, **added}))
+
+
+def _savable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return contiguous CPU tensors of which no two share memory, as safetensors wants them."""
+    savable: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        host = tensor.detach().cpu().contiguous()
+        where = host.untyped_storage().data_ptr()
+        savable[name] = host.clone() if where in seen else host
+        seen.add(where)
+    return savable
+
+
+def _description(tensor: Tensor) -> dict[str, Any]:
+    return {"shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
+
+
+def seal(content: Mapping[str, Any]) -> bytes:
+    """Return the manifest's bytes: JSON with a hash over all the rest of it."""
+    return json.dumps({**content, "sha256": _digest(content)}, allow_nan=False, indent=1).encode()
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, allow_nan=False).encode()).hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Wait until the disk has a file or a folder's entries."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows cannot open folders
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that cannot sync folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+# ---- reading ------------------------------------------------------------------------------------------
+
+
+def read_folder(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `write_folder` wrote, after checking all of it.
+
+    Returns
+    -------
+    tensors : dict of str to Tensor
+        On the CPU.
+    manifest : dict
+        All entries, those added by `write_folder` too.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing at ``path``.
+    DamagedError
+        If a file is missing, cut or altered.
+    FormatError
+        If it is of a later version, a pickle, or not of this library.
+    """
+    path = _present(path)
+    manifest = read_manifest(path)
+    try:
+        expected, described = manifest["files"][STATE], manifest["tensors"]
+        size, digest = expected["bytes"], expected["sha256"]
+    except (KeyError, TypeError) as error:
+        raise DamagedError(f"{path} is damaged: {MANIFEST} does not describe {STATE}.") from error
+    content = _content(path, STATE)
+    if len(content) != size:
+        raise DamagedError(f"{path} is damaged: {STATE} has {len(content)} bytes instead of {size}.")
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise DamagedError(f"{path} is damaged: the SHA-256 of {STATE} is not the one in {MANIFEST}.")
+    try:
+        tensors = safetensors.torch.load(content)
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise DamagedError(f"{path} is damaged: {STATE} is no safetensors file ({error}).") from error
+    if {name: _description(tensor) for name, tensor in tensors.items()} != described:
+        raise DamagedError(f"{path} is damaged: the tensors of {STATE} are not those described in {MANIFEST}.")
+    return tensors, manifest
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read and check the manifest alone; errors as in `read_folder`."""
+    path = _present(path)
+    content = _content(path, MANIFEST)
+    try:
+        manifest = json.loads(content.decode())
+        whole = isinstance(manifest, dict) and manifest.pop("sha256", None) == _digest(manifest)
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"{path} is damaged: {MANIFEST} is not JSON ({error}).") from error
+    if not isinstance(manifest, dict) or not {"format", "library_version"} & set(manifest):
+        raise FormatError(f"{path} is not of torchdr_cne; its {MANIFEST} says nothing of it.")
+    if not whole:
+        raise DamagedError(f"{path} is damaged: the SHA-256 in {MANIFEST} is not that of its content.")
+    if manifest.get("format") != FORMAT:
+        raise FormatError(f"{path} is of format {manifest.get('format')!r}, not {FORMAT!r}.")
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise FormatError(
+            f"{path} has format version {manifest.get('format_version')!r}, written by torchdr_cne "
+            f"{manifest.get('library_version')}; this version {torchdr_cne.__version__} reads {FORMAT_VERSION}: "
+            "upgrade torchdr_cne."
+        )
+    return manifest
+
+
+def _present(path: Path) -> Path:
+    """Return the folder to read: that of ``path``, or the earlier one where a writer was killed in between."""
+    _, old = _beside(path)
+    path = old if old.is_dir() and not path.exists() else path
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist.")
+    if not path.is_dir():
+        _refuse_pickle(path, path)
+        raise FormatError(f"{path} is a file; torchdr_cne writes folders with {MANIFEST} and {STATE}.")
+    return path
+
+
+def _content(path: Path, name: str) -> bytes:
+    if not (path / name).is_file():
+        raise DamagedError(f"{path} is damaged or not of torchdr_cne: {name} is missing.")
+    _refuse_pickle(path, path / name)
+    return (path / name).read_bytes()
+
+
+def _refuse_pickle(path: Path, file: Path) -> None:
+    with file.open("rb") as opened:
+        head = opened.read(9)
+    # A safetensors file starts with its header's length, seven bytes of it mostly 0, and "{": not even one that lost
+    # a byte is taken for a pickle.
+    pickled = head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5")
+    pickled = pickled and any(head[3:8]) and head[8:] not in (b"", b"{")
+    if pickled or head.startswith(b"PK\3\4"):
+        raise FormatError(
+            f"{path}: {file.name} is a pickle or an archive of torch.save or NumPy, which could run code when "
+            "opened; torchdr_cne reads only what its own save wrote."
+        )

@@ -1,0 +1,177 @@
+"""Parameters and fitted attributes as JSON: everything that is not JSON's own is tagged, arrays are put aside."""
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import torch
+from sklearn.base import BaseEstimator
+from torch import Tensor
+from torch.optim import Optimizer, lr_scheduler
+from torch.optim.lr_scheduler import LRScheduler
+
+from torchdr_cne import affinity, neighbors, similarities
+from torchdr_cne.affinity import Affinity
+from torchdr_cne.neighbors import FaissConfig
+from torchdr_cne.persistence.folders import FormatError
+from torchdr_cne.similarities import Similarity
+
+_CSR_PARTS = ("data", "indices", "indptr")
+
+
+def to_plain(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """Turn a value into JSON from which `from_plain` makes an equal one.
+
+    Parameters
+    ----------
+    value : Any
+        None, a bool, number, string, list, tuple or dict with string keys; a NumPy scalar (a Python number
+        afterwards); an array, tensor or ``csr_array``; a torch device; an optimiser or scheduler class; an
+        affinity, a similarity (a dataclass) or a `FaissConfig`.
+    name : str
+        What the error and the tensors set aside are called.
+    tensors : dict of str to Tensor
+        Receives arrays and tensors, which keep sharing their memory where they can.
+
+    Raises
+    ------
+    ValueError
+        If a part of it is of another kind.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return value if math.isfinite(value) else {"float": repr(value)}
+        case list():
+            return [to_plain(part, f"{name}.{i}", tensors) for i, part in enumerate(value)]
+        case tuple():
+            return {"tuple": to_plain(list(value), name, tensors)}
+        case Mapping() if all(isinstance(key, str) for key in value):
+            return {"dict": {key: to_plain(part, f"{name}.{key}", tensors) for key, part in value.items()}}
+        case torch.device():
+            return {"device": str(value)}
+        case type() if issubclass(value, (Optimizer, LRScheduler)):
+            return {"type": _class_name(value)}
+        case Affinity() | Similarity() | FaissConfig() if is_dataclass(value):
+            return object_to_plain(value, f"{name}.", tensors)
+        case scipy.sparse.csr_array():
+            parts = {part: to_plain(getattr(value, part), f"{name}.{part}", tensors) for part in _CSR_PARTS}
+            return {"csr": list(value.shape), **parts}
+        case np.ndarray() if value.ndim == 1 and value.dtype.kind in "OU" and all(isinstance(v, str) for v in value):
+            return {"strings": value.tolist()}
+        case np.ndarray() if value.dtype.kind in "biuf" and value.dtype.itemsize <= 8:
+            # Native byte order, and writable: torch warns of arrays that are not.
+            native = np.require(np.asarray(value), value.dtype.newbyteorder("="), ["C", "W"])
+            return {"array": _put_aside(torch.from_numpy(native), name, tensors)}
+        case Tensor() if value.layout == torch.strided and not value.is_complex():
+            return {"tensor": _put_aside(value.detach(), name, tensors)}
+    raise ValueError(
+        f"{name} is a {type(value).__module__}.{type(value).__qualname__}, which cannot be saved; use plain numbers, "
+        "strings, lists, dicts with string keys, real arrays or tensors, or dataclasses that are affinities or "
+        "similarities."
+    )
+
+
+def from_plain(plain: Any, tensors: Mapping[str, Tensor], classes: Iterable[type] = ()) -> Any:
+    """Undo `to_plain`; tensors stay on their device.
+
+    Class names stand for this library's and torch.optim's classes, and for those in ``classes``; nothing is imported
+    by name.
+
+    Raises
+    ------
+    ValueError
+        If a class is unknown or refuses its parameters; its subclass FormatError if ``plain`` is not of `to_plain`.
+    """
+    match plain:
+        case None | bool() | int() | float() | str():
+            return plain
+        case list():
+            return [from_plain(part, tensors, classes) for part in plain]
+        case {"float": str(text)}:
+            return float(text)
+        case {"tuple": list(parts)}:
+            return tuple(from_plain(parts, tensors, classes))
+        case {"dict": dict(parts)}:
+            return {key: from_plain(part, tensors, classes) for key, part in parts.items()}
+        case {"device": str(text)}:
+            return torch.device(text)
+        case {"type": str(name)}:
+            return _find_class(name, classes)
+        case {"class": str(name), "parameters": dict(parts)}:
+            parameters = {key: from_plain(part, tensors, classes) for key, part in parts.items()}
+            return _make(_find_class(name, classes), parameters)
+        case {"csr": list(shape)}:
+            arrays = tuple(from_plain(plain[part], tensors) for part in _CSR_PARTS)
+            matrix = scipy.sparse.csr_array(arrays, shape=tuple(shape))
+            matrix.check_format(full_check=True)  # SciPy's kernels trust the column ids
+            return matrix
+        case {"strings": list(strings)}:
+            return np.array(strings, dtype=object)
+        case {"array": str(key)}:
+            return tensors[key].numpy()
+        case {"tensor": str(key)}:
+            return tensors[key]
+    raise FormatError(f"{str(plain)[:80]} is not a value that torchdr_cne writes.")
+
+
+def object_to_plain(value: Any, prefix: str, tensors: dict[str, Tensor], leave_out: Collection[str] = ()) -> Any:
+    """Turn a dataclass into its class's name and its parameters; ``prefix`` goes before their names."""
+    names = [field.name for field in fields(value) if field.init and field.name not in leave_out]
+    parameters = {name: to_plain(getattr(value, name), prefix + name, tensors) for name in names}
+    return {"class": _class_name(type(value)), "parameters": parameters}
+
+
+def _put_aside(tensor: Tensor, name: str, tensors: dict[str, Tensor]) -> str:
+    """Add a tensor under ``name``, or under one made from it if that is taken."""
+    key = name if name not in tensors else f"{name}#{len(tensors)}"
+    tensors[key] = tensor
+    return key
+
+
+@cache
+def _known_classes() -> dict[str, type]:
+    """Return the classes that files may name: this library's by bare name, torch's by dotted name."""
+    from torchdr_cne import methods  # its base class saves itself with this module
+
+    known = {
+        name: found
+        for home in (affinity, neighbors, similarities, methods)
+        for name, found in vars(home).items()
+        if isinstance(found, type) and issubclass(found, (BaseEstimator, Similarity, FaissConfig))
+    }
+    for torch_home, base in ((torch.optim, Optimizer), (lr_scheduler, LRScheduler)):
+        for name, found in vars(torch_home).items():
+            if isinstance(found, type) and issubclass(found, base):
+                known[f"{torch_home.__name__}.{name}"] = found
+    return known
+
+
+def _class_name(cls: type) -> str:
+    """Return the name a file gives ``cls``; other people's have their module's, so they never pass for ours."""
+    own = next((name for name, known in _known_classes().items() if known is cls), None)
+    return own or f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _find_class(name: str, classes: Iterable[type]) -> Any:
+    """Return the class a file names; one of another module is found in ``classes`` by its last name."""
+    module, _, bare = name.rpartition(".")
+    given = {cls.__name__: cls for cls in classes} if module else {}
+    found = _known_classes().get(name) or given.get(bare)
+    if found is None:
+        raise ValueError(f"class {name} is not one of torchdr_cne's; import it and pass classes=[{bare}].")
+    return found
+
+
+def _make(cls: Any, parameters: dict[str, Any]) -> Any:
+    try:
+        return cls(**parameters)
+    except TypeError as error:
+        raise ValueError(f"{cls.__name__} does not take the saved parameters: {error}.") from error
