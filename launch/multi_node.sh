@@ -17,7 +17,8 @@ NPROC=${NPROC:-$((gpus > 0 ? gpus : 1))}
 cores=$(($(nproc) / NPROC))
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores > 0 ? cores : 1))}
 
+# Without the -- torchrun takes an option of the fit such as --s for a short form of one of its own.
 exec torchrun --nnodes="$MIN_NODES:$MAX_NODES" --nproc_per_node="$NPROC" \
     --rdzv-backend=c10d --rdzv-endpoint="$HOST:${PORT:-29400}" --rdzv-id="${JOB_ID:-torchdr_cne}" \
     --max-restarts="${MAX_RESTARTS:-3}" \
-    "$(dirname "$0")/fit.py" "$@"
+    -- "$(dirname "$0")/fit.py" "$@"

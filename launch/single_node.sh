@@ -13,5 +13,6 @@ NPROC=${NPROC:-$((gpus > 0 ? gpus : 1))}
 cores=$(($(nproc) / NPROC))
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores > 0 ? cores : 1))}
 
+# Without the -- torchrun takes an option of the fit such as --s for a short form of one of its own.
 exec torchrun --standalone --nproc_per_node="$NPROC" --max-restarts="${MAX_RESTARTS:-1}" \
-    "$(dirname "$0")/fit.py" "$@"
+    -- "$(dirname "$0")/fit.py" "$@"

@@ -499,7 +499,7 @@ class TestWorker:
     def test_other_ranks_write_and_say_nothing(self, fit, folder, as_rank, capsys):
         as_rank(1)
         before = sorted(folder.iterdir())
-        arguments = ["--output", "out.npy", "--plot", "out.png", "--save-graph", "graph.npz"]
+        arguments = ["--output", "out.npy", "--plot", "out.png", "--save-graph", "graph.npz", "--distributed", "false"]
         assert fit("data.npy", "--s", "0.5", *arguments) == 0  # of which rank 0 warns
         assert capsys.readouterr() == ("", "")
         assert sorted(folder.iterdir()) == before
@@ -557,6 +557,7 @@ class TestLaunch:
             (["none-*.npy", "--output", "out.npy"], "no file matches none-*.npy"),
             (["data.npy", "--labels", "none.npy", "--output", "out.npy"], "none.npy does not exist"),
             (["data.npy", "--output", "out.npy", "--nproc-per-node", "0"], "--nproc-per-node 0 must be at least 1"),
+            (["data.npy", "--save-graph", "graph.npz"], "--save-graph needs one process, since each of 2 keeps"),
             (["data.npy", "--output", "out.npy", "--max-restarts=-1"], "--max-restarts -1 must be at least 0"),
         ],
     )

@@ -1,7 +1,6 @@
 """The scripts in launch/: well-formed, started as they say, and a Slurm job that survives its preemption.
 
-Slurm is played by stubs on the PATH. What srun starts is torchrun, also a stub, which runs a stand-in for the fit:
-leave ``stand_in`` out of the fixture ``cluster`` and the real torchrun and fit run in its place.
+Slurm is played by stubs on the PATH. What srun starts is torchrun: a stand-in for it and the fit, or the real ones.
 """
 
 import os
@@ -15,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+
+from torchdr_cne import NegTSNE
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the scripts are for bash")
 LAUNCH = Path(__file__).parents[2] / "launch"
@@ -90,14 +91,14 @@ class TestOneOrMoreNodes:
         assert code == 0
         assert int(threads) == max(1, len(os.sched_getaffinity(0)) // 2)
         options = ["--standalone", "--nproc_per_node=2", "--max-restarts=1"]
-        assert arguments == [*options, f"{LAUNCH}/fit.py", "my data.npy", "--s", "1"]
+        assert arguments == [*options, "--", f"{LAUNCH}/fit.py", "my data.npy", "--s", "1"]
 
     def test_several_nodes_meet_at_the_host(self, start):
         variables = {"HOST": "n1", "MIN_NODES": "2", "MAX_NODES": "4", "OMP_NUM_THREADS": "3", "NPROC": "8"}
         code, (threads, *arguments), _ = start("multi_node.sh", "d.npy", **variables)
         assert (code, threads) == (0, "3")
         meeting = ["--rdzv-backend=c10d", "--rdzv-endpoint=n1:29400", "--rdzv-id=torchdr_cne", "--max-restarts=3"]
-        assert arguments == ["--nnodes=2:4", "--nproc_per_node=8", *meeting, f"{LAUNCH}/fit.py", "d.npy"]
+        assert arguments == ["--nnodes=2:4", "--nproc_per_node=8", *meeting, "--", f"{LAUNCH}/fit.py", "d.npy"]
 
     @pytest.mark.parametrize(
         ("script", "arguments", "variables", "sentence"),
@@ -116,7 +117,8 @@ class TestOneOrMoreNodes:
 
     def test_one_node_fits(self, tmp_path):
         np.save(tmp_path / "data.npy", np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32))
-        command = [LAUNCH / "single_node.sh", "data.npy", "--output", "out.npy", "--max_iter", "10"]
+        options = ["--output", "out.npy", "--max_iter", "10", "--s", "1"]  # --s is no short form of --standalone
+        command = [LAUNCH / "single_node.sh", "data.npy", *options]
         environment = os.environ | {"PATH": f"{TOOLS}:{os.environ['PATH']}", "NPROC": "2"}
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
@@ -168,9 +170,16 @@ wait $task
 [[ $* == "--signal=TERM 41" ]] && kill -TERM "$(cat "$STUBS/task")"
 """,
     "scontrol": """\
-if [[ $1 == show ]]; then printf 'node1\\nnode2\\n'; else echo "$*" >> "$STUBS/requests"; fi
+if [[ $1 == show ]]; then tr , '\\n' <<< "$3"; else echo "$*" >> "$STUBS/requests"; fi
 """,
 }
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 class Cluster:
@@ -192,7 +201,7 @@ class Cluster:
             "STUBS": str(self.stubs),
             "FIT": str(LAUNCH / "fit.py"),
             "SLURM_JOB_ID": "41",
-            "SLURM_JOB_NODELIST": "node[1-2]",
+            "SLURM_JOB_NODELIST": "node1,node2",
             "SLURM_CPUS_PER_TASK": "4",
         }
         command = ["sbatch", str(LAUNCH / "slurm.sbatch"), "data.npy", *arguments]
@@ -201,10 +210,7 @@ class Cluster:
         )
 
     def wait_for_runs(self, count):
-        deadline = time.monotonic() + 30
-        while len(self.lines("log")) < count and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert len(self.lines("log")) == count
+        wait_until(lambda: len(self.lines("log")) == count)
 
     def warn(self, job):
         """Send the batch shell, and it alone, the signal that it asked for."""
@@ -222,7 +228,7 @@ class Cluster:
 
 def finish(job):
     """Return exit code and stderr."""
-    error = job.communicate(timeout=30)[1]
+    error = job.communicate(timeout=120)[1]
     return job.returncode, error
 
 
@@ -279,6 +285,26 @@ class TestSlurm:
         os.kill(int(cluster.lines("task")[0]), signal.SIGTERM)
         assert finish(job)[0] == -signal.SIGTERM
         assert cluster.requests == []
+
+    def test_the_real_fit_continues_with_the_same_bits_where_it_was_preempted(self, tmp_path):
+        X = np.random.default_rng(0).normal(size=(600, 4)).astype(np.float32)
+        np.save(tmp_path / "data.npy", X)
+        cluster = Cluster(tmp_path)
+        options = ["--output", "out.npy", "--max_iter", "2000", "--random_state", "0", "--distributed", "true"]
+        slurm = {"SLURM_JOB_NODELIST": "localhost", "NPROC": "2"}
+        job = cluster.submit(*options, **slurm)
+        wait_until(lambda: list(cluster.checkpoints.glob("step-*")))
+        cluster.warn(job)
+        code, error = finish(job)
+        assert code != 0
+        assert cluster.requests == ["requeue 41"], error
+        assert not (tmp_path / "out.npy").exists()
+
+        code, error = finish(cluster.submit(*options, **slurm, SLURM_RESTART_COUNT="1"))
+        assert (code, cluster.requests) == (0, ["requeue 41"]), error
+        assert not (cluster.checkpoints / "PREEMPTED").exists()
+        expected = NegTSNE(max_iter=2000, random_state=0).fit_transform(X)
+        np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), expected)
 
     @pytest.mark.parametrize(
         ("arguments", "variables", "sentence"),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from torchdr_cne.cli.fields import METHODS, Field, estimator_class, fields_of
-from torchdr_cne.cli.launching import is_worker, launch, rank
+from torchdr_cne.cli.launching import is_worker, launch, rank, world_size
 from torchdr_cne.cli.messages import FitError, UsageError, choose, closest, library_errors, tell
 from torchdr_cne.cli.options import Command
 from torchdr_cne.cli.tokens import Option, read_config, scan
@@ -65,10 +65,11 @@ def run(tokens: Sequence[str]) -> int:
 def _fit(method: str, values: Any, parameters: dict[str, Any]) -> None:
     """Read, embed, write and report; of the ranks of a launcher the first one writes and reports."""
     is_first = rank() == 0
+    _check_graph_is_whole(values, parameters, world_size())
     targets = _targets(values, parameters["n_components"]) if is_first else {}
     X, labels, graph = _read_inputs(values, parameters)
     start = time.perf_counter()
-    with library_errors(), _rank_errors():
+    with library_errors(), _failures():
         estimator: Any = estimator_class(method)(**parameters, verbose=is_first and not values.quiet)
         _check_device(parameters["device"])
         estimator.fit(X, graph=graph)
@@ -149,6 +150,7 @@ def _check_launch(values: Any, parameters: dict[str, Any]) -> None:
     ):
         if value < least:
             raise UsageError(f"{option} {value} must be at least {least}")
+    _check_graph_is_whole(values, parameters, values.nproc_per_node)
     _targets(values, parameters["n_components"])
     if is_source(values.data):
         open_source(values.data, key=values.key)
@@ -157,14 +159,23 @@ def _check_launch(values: Any, parameters: dict[str, Any]) -> None:
             existing(name)
 
 
+def _check_graph_is_whole(values: Any, parameters: dict[str, Any], n_processes: int) -> None:
+    """Raise a UsageError if the graph to save might be spread over the ranks."""
+    if values.save_graph and n_processes > 1 and parameters["distributed"] is not False:
+        raise UsageError(
+            f"--save-graph needs one process, since each of {n_processes} keeps the graph of its rows only; save the "
+            "graph in a run of its own"
+        )
+
+
 @contextmanager
-def _rank_errors() -> Iterator[None]:
-    """Say in one sentence that another rank has failed."""
+def _failures() -> Iterator[None]:
+    """Say in one sentence that another rank has failed, or that a checkpoint could not be written."""
     from torchdr_cne.distributed import RankError
 
     try:
         yield
-    except RankError as error:
+    except (RankError, OSError) as error:
         raise FitError(str(error)) from error
 
 

@@ -21,6 +21,11 @@ def rank() -> int:
     return int(os.environ["RANK"]) if is_worker() else 0
 
 
+def world_size() -> int:
+    """Return how many processes the launcher has started; 1 if there is none."""
+    return int(os.environ["WORLD_SIZE"]) if is_worker() else 1
+
+
 def launch(arguments: Sequence[str], n_processes: int, max_restarts: int) -> int:
     """Run ``torchdr-cne arguments`` in processes of this machine and return the exit code of the first that failed.
 
@@ -32,10 +37,12 @@ def launch(arguments: Sequence[str], n_processes: int, max_restarts: int) -> int
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     options = ["--standalone", "--nnodes=1", f"--nproc-per-node={n_processes}", f"--max-restarts={max_restarts}"]
+    configuration = torchrun.parse_args([*options, "-m", "torchdr_cne.cli"])
+    configuration.training_script_args = list(arguments)  # unparsed: --s would pass for a short form of --standalone
     _share_threads(n_processes)
     with _launcher_kept_apart():
         try:
-            torchrun.run(torchrun.parse_args([*options, "-m", "torchdr_cne.cli", *arguments]))
+            torchrun.run(configuration)
         except ChildFailedError as error:
             return _exit_code(*error.get_first_failure())
         except SignalException as error:

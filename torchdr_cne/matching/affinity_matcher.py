@@ -314,6 +314,8 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                 f"affinity_in={self.affinity_in!r} is unknown; pass an Affinity such as UnionAffinity(), "
                 "'precomputed' or None."
             )
+        if not isinstance(self.distributed, DistributedConfig):
+            check_choice("distributed", self.distributed, ("auto", True, False))
         optimizer_class(self.optimizer)
         scheduler_class(self.scheduler)
         if not all(callable(callback) for callback in self._callback_list()):

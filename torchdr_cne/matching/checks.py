@@ -43,7 +43,7 @@ def check_bounds(owner: Any, bounds: dict[str, Bound]) -> None:
             raise ValueError(f"{name}={value!r} must be {bound}.")
 
 
-def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
     """Raise a ValueError unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(map(repr, choices))}.")

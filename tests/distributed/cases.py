@@ -1,0 +1,186 @@
+"""What the ranks do in test_fit.py; the tests do the same in one process and compare."""
+
+import json
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse
+import torch
+from sklearn.datasets import load_digits
+
+import torchdr_cne
+from torchdr_cne import NegativeSamplingNeighborEmbedding
+from torchdr_cne.affinity import EntropicAffinity, UMAPAffinity, UnionAffinity
+from torchdr_cne.inputs import open_rows
+from torchdr_cne.matching import objective
+
+METHODS = ("NegTSNE", "UMAP", "NCVis", "InfoTSNE")
+FAST = {
+    **{name: (name, {}) for name in METHODS},
+    "InfoTSNE without neighbours": ("InfoTSNE", {"discard_neighbors": True}),
+    "NegTSNE in 3-D with Adam": ("NegTSNE", {"n_components": 3, "optimizer": "Adam", "learning_rate": 0.1}),
+    "UMAP in float64": ("UMAP", {"dtype": "float64", "max_iter": 8}),
+}
+GRAPHS = {
+    "union": UnionAffinity(backend="torch"),
+    "umap": UMAPAffinity(backend="torch", set_op_mix_ratio=0.7),
+    "entropic": EntropicAffinity(perplexity=8, backend="torch"),
+    "cosine": UMAPAffinity(metric="cosine", backend="torch"),
+    "manhattan": UnionAffinity(metric="manhattan", backend="torch"),
+    "lists": UnionAffinity(backend=torchdr_cne.neighbors.FaissConfig(n_lists=16)),
+}
+
+
+def digits():
+    """Return the digits, with a few rows twice and one of zeros."""
+    X = load_digits().data.astype(np.float32)
+    X[1000:1010] = X[10:20]
+    X[700] = 0
+    return X
+
+
+def world() -> tuple[int, int]:
+    """Return this process's rank and the number of ranks."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+def make(name, **parameters):
+    """Return an estimator that is shared among whatever ranks there are."""
+    distributed = world()[1] > 1
+    return getattr(torchdr_cne, name)(random_state=0, distributed=distributed, check_interval=10, **parameters)
+
+
+def start(n, d=2):
+    return np.random.default_rng(1).normal(size=(n, d)).astype(np.float32)
+
+
+def fast(graph_file):
+    """Embed one graph from one start by all cases of the fast path."""
+    X, graph = digits(), scipy.sparse.load_npz(graph_file)
+    found = {}
+    for case, (name, parameters) in FAST.items():
+        estimator = make(name, **{"max_iter": 30, **parameters})
+        estimator.set_params(init=start(len(X), estimator.n_components)).fit(X, graph=graph)
+        found[case] = estimator.embedding_
+        found[f"{case}, gradient"] = np.array(estimator.history_["grad_norm"])
+    return found
+
+
+def definition(graph_file):
+    """Return the first gradients of the loss hooks."""
+    X, graph = digits(), scipy.sparse.load_npz(graph_file)
+    found = {}
+    compute = objective.AutogradObjective.compute_gradients
+
+    def compute_and_keep(self, state):
+        compute(self, state)
+        learned = [value.grad.reshape(1) for value in state.learned.values()]
+        found[name] = torch.cat([self.parameter.grad.flatten(), *learned]).numpy()
+
+    objective.AutogradObjective.compute_gradients = compute_and_keep
+    try:
+        for name in METHODS:
+            make(name, max_iter=1, gradient="autograd", dtype="float64", init=start(len(X))).fit(X, graph=graph)
+    finally:
+        objective.AutogradObjective.compute_gradients = compute
+    return found
+
+
+def from_data():
+    """Return this rank's rows of several graphs, and the first embeddings."""
+    X, found = digits(), {}
+    for name, affinity in GRAPHS.items():
+        estimator = make("NegTSNE", max_iter=1, affinity_in=affinity, learning_rate=1e-9).fit(X)
+        found[f"{name} graph"] = rows_of(estimator)
+        found[f"{name} start"] = estimator.embedding_
+        found[f"{name} components"] = np.array(estimator.n_connected_components_)
+    found["spectral start"] = make("UMAP", max_iter=1, init="spectral", learning_rate=1e-9).fit(X).embedding_
+    parts = np.concatenate([X[:900], X[900:] + 1000])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the input graph has 2 connected components")
+        found["two components"] = np.array(make("NegTSNE", max_iter=1).fit(parts).n_connected_components_)
+    return found
+
+
+def from_files(folder):
+    """Embed rows that each rank reads from files, all in memory and streamed."""
+    found = {}
+    for budget in (None, 60_000):
+        for name in ("rows.npy", "rows.parquet", "shards/*.npy"):
+            source = open_rows(str(Path(folder) / name))
+            estimator = make("NegTSNE", max_iter=20, memory_budget=budget, backend="torch").fit(source)
+            found[f"{name} {budget}"] = estimator.embedding_
+    mapped = np.load(Path(folder) / "rows.npy", mmap_mode="r")
+    found["mapped"] = make("NegTSNE", max_iter=20, backend="torch").fit(mapped).embedding_
+    return found
+
+
+def rows_of(estimator):
+    """Return a graph's rows as dense rows of all of it, to compare and to add up."""
+    dense = np.zeros((estimator.embedding_.shape[0],) * 2, dtype=np.float32)
+    first = estimator.graph_start_
+    dense[first : first + estimator.graph_.shape[0]] = estimator.graph_.toarray()
+    return dense
+
+
+def save(case, folder, *arguments):
+    """Run a case and save what this rank found."""
+    warnings.filterwarnings("ignore", "1 rows of the input graph have no edge")
+    np.savez(Path(folder) / f"{case}-{world()[0]}.npz", **globals()[case](*arguments))
+
+
+def disagreements(folder):
+    """Print the errors of ranks that differ, one line of JSON each, and whether all is well afterwards."""
+    rank, X = world()[0], digits()
+
+    def tried(what, *arguments, data=X, **parameters):
+        estimator = make("NegTSNE", max_iter=5, **parameters)
+        try:
+            estimator.fit(data, *arguments)
+        except Exception as error:
+            print(json.dumps([what, type(error).__name__, str(error)]), flush=True)
+
+    tried("rows", data=X[: len(X) - rank])
+    tried("columns", data=X[:, : 64 - rank])
+    tried("values", data=X + rank)
+    tried("parameters", n_neighbors=15 + rank)
+    bad = X.copy()
+    bad[-1, 3] = np.nan
+    np.save(Path(folder) / f"bad-{rank}.npy", bad)
+    tried("nan in the last rank's rows", data=open_rows(Path(folder) / f"bad-{rank}.npy"))
+
+
+def stopping():
+    """Print how many iterations each rank has done when one of them asks to stop."""
+    rank, size = world()
+    X = digits()
+
+    def stop(estimator, step):
+        return rank == size - 1 and step == 7
+
+    stopped = make("NegTSNE", max_iter=30, callbacks=stop).fit(X)
+    alone = make("InfoTSNE", max_iter=10).set_params(distributed="auto").fit(X)
+    own = make_own().fit(X)
+    print(json.dumps([stopped.n_iter_, stopped.history_["step"], alone.n_iter_, alone.graph_.shape, own.n_iter_]))
+    np.save(os.environ["WHERE"] + f"/alone-{rank}.npy", alone.embedding_)
+
+
+class WholeLoss(NegativeSamplingNeighborEmbedding):
+    """A method whose loss is not a sum over rows."""
+
+    def _compute_attractive_loss(self, pairs):
+        return -pairs.log_q_edges
+
+    def _compute_repulsive_loss(self, pairs):
+        return pairs.log_q_negatives.exp()
+
+    def _compute_loss(self, embedding_nd, state):
+        return super()._compute_loss(embedding_nd, state) + embedding_nd.square().sum().sqrt()
+
+
+def make_own():
+    """Return an estimator of a method that cannot be split."""
+    warnings.filterwarnings("ignore", "rank 0 does this fit alone: _compute_loss is overridden")
+    return WholeLoss(max_iter=3, random_state=0, distributed=world()[1] > 1)
