@@ -130,10 +130,14 @@ class TestData:
     @pytest.mark.parametrize("size", [1e30, 1e-30])
     def test_huge_and_tiny_values_are_embedded_as_well_as_ordinary_ones(self, method, size):
         X = load_digits().data[:200].astype(np.float32)
-        plain = small(method, max_iter=100).fit_transform(X)
-        scaled = small(method, max_iter=100).fit_transform(X * np.float32(size))
-        np.testing.assert_allclose(knn_recall(X, scaled), knn_recall(X, plain), atol=0.02)
-        assert knn_recall(X, plain) > 0.25
+
+        def recall(data):  # the mean of some runs: a last bit in the start decides about single points
+            runs = [small(method, max_iter=100, random_state=seed).fit_transform(data) for seed in range(5)]
+            return np.mean([knn_recall(X, embedding) for embedding in runs])
+
+        plain = recall(X)
+        np.testing.assert_allclose(recall(X * np.float32(size)), plain, atol=0.02)
+        assert plain > 0.25
 
 
 @each_method

@@ -58,7 +58,8 @@ def test_the_fast_step_traces_on_cuda(method, exclude):
         engine._problem = ForceProblem(
             layout, problem.graph, problem.forces, on_cuda(mode, problem.draw_weights), exclude
         )
-        for name in ("_rows", "_columns", "_row_weights", "_meeting"):
+        engine._problem.__dict__["row_weights"] = on_cuda(mode, problem.row_weights)
+        for name in ("_rows", "_columns", "_meeting"):
             setattr(engine, name, on_cuda(mode, getattr(engine, name)))
         z_ds = on_cuda(mode, problem.layout.scatter(z).t().contiguous())
         learned = {name: on_cuda(mode, value.detach()) for name, value in state.learned.items()}

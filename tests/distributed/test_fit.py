@@ -107,7 +107,7 @@ def test_streamed_rows_make_an_embedding_as_good_as_rows_in_memory(name, tmp_pat
     """20 000 points in lists, five chunks of them."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, 20, 20_000)
-    X = (rng.normal(size=(20, 12)) * 4)[y].astype(np.float32) + rng.normal(size=(20_000, 12)).astype(np.float32)
+    X = (rng.normal(size=(20, 12)) * 1.5)[y].astype(np.float32) + rng.normal(size=(20_000, 12)).astype(np.float32)
     np.save(tmp_path / "X.npy", X)
     budget = 3 * X.nbytes // 5
     quality = []

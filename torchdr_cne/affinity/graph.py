@@ -112,7 +112,7 @@ def directed_matrix(indices_nk: Tensor, weights_nk: Tensor, n_columns: int) -> s
     n, k = indices_nk.shape
     indptr = np.arange(n + 1, dtype=np.int64) * k
     columns = indices_nk.cpu().numpy().ravel()
-    values = weights_nk.cpu().numpy().ravel()
+    values = weights_nk.cpu().numpy().ravel().copy()  # sorted in place
     matrix = scipy.sparse.csr_array((values, columns, indptr), shape=(n, n_columns))
     matrix.sort_indices()
     return matrix

@@ -52,6 +52,8 @@ class _Points:
         n, metric = len(self._prepared), self._metric
         columns, squares = self._queries(rows)
         key = self._ordering_key(columns)
+        if metric == "cosine":  # all are at distance 1 from an all-zero row, to whatever their norms are rounded
+            key[(rows == 0).all(dim=1)] = 0.0
         is_here = torch.nonzero(own >= 0).squeeze(1)
         key[is_here, own[is_here]] = torch.inf
         n_candidates = min(n, n_neighbors + _SLACK)
