@@ -27,6 +27,13 @@ def launched() -> bool:
     return all(name in os.environ for name in _VARIABLES) and int(os.environ["WORLD_SIZE"]) > 1
 
 
+def is_first_process() -> bool:
+    """Tell whether this is rank 0, or alone."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank() == 0
+    return not launched() or os.environ["RANK"] == "0"
+
+
 @contextmanager
 def joined(distributed: bool | str | DistributedConfig, *, cuda: bool = False) -> Iterator[Ranks]:
     """Return the ranks of this fit: those of an initialised process group, of torchrun, or one.

@@ -5,6 +5,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from copy import copy
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchdr_cne.affinity import Affinity, AffinityGraph, graph_from_user
 from torchdr_cne.affinity.components import component_sizes, rows_without_edges
 from torchdr_cne.distributed import DistributedConfig, Ranks, Share, joined, listening
-from torchdr_cne.distributed.group import own_device
+from torchdr_cne.distributed.group import is_first_process, own_device
 from torchdr_cne.initialization import initial_embedding
 from torchdr_cne.inputs import OutputKind, Rows, RowSource, as_rows, read_features
 from torchdr_cne.inputs.sources import ArraySource
@@ -40,6 +41,7 @@ from torchdr_cne.matching.saving import Keeper, keeping
 from torchdr_cne.matching.snapshot import restore_learned
 from torchdr_cne.matching.splitting import check_input, run_on_first
 from torchdr_cne.matching.state import FitState, Phase
+from torchdr_cne.persistence import save_model
 
 _LARGE_COMPONENT = 0.05
 """Share of the points from which a second component is worth a warning."""
@@ -289,6 +291,28 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def fit_transform(self, X: Any, y: Any = None, *, graph: Any = None) -> Any:
         """Embed ``X`` and return the embedding; parameters as in `fit`."""
         return self.fit(X, y, graph=graph).embedding_
+
+    def save(self, path: str | Path) -> None:
+        """Save the fitted estimator in a folder, for `torchdr_cne.load`.
+
+        Parameters
+        ----------
+        path : str or Path
+            The folder; one that holds a saved estimator is replaced. If ranks share the fit, rank 0 writes it,
+            without the graph.
+
+        Raises
+        ------
+        FileExistsError
+            If something else is at ``path``.
+        ValueError
+            If a parameter, such as a function of your own, cannot be saved.
+        """
+        if is_first_process():
+            whole = copy(self)
+            if self.graph_.shape[0] != self.graph_.shape[1]:
+                del whole.graph_
+            save_model(whole, path)
 
     @property
     def _n_features_out(self) -> int:

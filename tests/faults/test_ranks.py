@@ -1,0 +1,191 @@
+"""Ranks that die, hang or are asked to leave: nothing is lost, and nobody waits in vain."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.distributed.harness import ROOT, environment
+
+WORKER = Path(__file__).with_name("worker.py")
+MAX_ITER, EVERY = 60, 10
+PATIENCE = 90.0
+
+
+class Job:
+    """The worker under torchrun, two ranks on this machine unless told otherwise."""
+
+    def __init__(self, folder, *, ranks=2, restarts=0, **options):
+        self.folder = folder
+        self.log = folder / "log.txt"
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
+        arguments = [str(WORKER), json.dumps({"folder": str(folder), "max_iter": MAX_ITER, "every": EVERY, **options})]
+        launched = [*launcher, f"--max-restarts={restarts}"] if ranks > 1 else []
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, *launched, *arguments],
+                env=environment(TORCH_ELASTIC_SHUTDOWN_TIMEOUT="3"),  # what hangs does not hear SIGTERM
+                cwd=ROOT,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in [self.process.pid, *self.workers()]:
+            try:
+                os.kill(process, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self.process.wait()
+
+    def wait(self, seconds=PATIENCE):
+        """Return the exit code."""
+        return self.process.wait(timeout=seconds)
+
+    def wait_for(self, pattern, seconds=PATIENCE):
+        """Wait until the log has a line."""
+        deadline = time.monotonic() + seconds
+        while not re.search(pattern, self.text()):
+            assert time.monotonic() < deadline, f"no {pattern!r} in:\n{self.text()}"
+            assert self.process.poll() is None or re.search(pattern, self.text()), self.text()
+            time.sleep(0.02)
+
+    def text(self):
+        return self.log.read_text()
+
+    def workers(self):
+        """Return the processes that run this job's worker, whoever is their parent."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            try:
+                command = (entry / "cmdline").read_bytes().decode().split("\0") if entry.name.isdigit() else []
+            except OSError:
+                continue
+            if (
+                str(WORKER) in command
+                and "torch.distributed.run" not in command
+                and str(self.folder) in " ".join(command)
+            ):
+                found.append(int(entry.name))
+        return [process for process in found if process != self.process.pid]
+
+    def checkpoints(self):
+        return sorted(int(path.name.removeprefix("step-")) for path in (self.folder / "checkpoints").glob("step-*"))
+
+    def embedding(self):
+        return np.load(self.folder / "embedding.npy")
+
+    def history(self):
+        return json.loads((self.folder / "history.json").read_text())
+
+
+def finished(folder, **options):
+    """Run a job to its end; return it."""
+    with Job(folder, **options) as job:
+        assert job.wait() == 0, job.text()
+        return job
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    return finished(tmp_path_factory.mktemp("uninterrupted"))
+
+
+def assert_same_fit(job, uninterrupted):
+    np.testing.assert_array_equal(job.embedding(), uninterrupted.embedding())
+    assert job.history() == uninterrupted.history()
+
+
+@pytest.mark.parametrize("at", [0, 35, MAX_ITER - 1])
+def test_a_killed_rank_is_replaced_and_at_most_one_interval_is_lost(at, tmp_path, uninterrupted):
+    job = finished(tmp_path, restarts=1, fault="kill", at=at)
+    assert_same_fit(job, uninterrupted)
+    resumed_at = at // EVERY * EVERY
+    assert f"rank 0 attempt 1 did steps [{resumed_at}] to [{MAX_ITER - 1}]" in job.text()
+
+
+def test_a_rank_killed_while_it_saves_leaves_the_checkpoint_before(tmp_path, uninterrupted):
+    job = finished(tmp_path, restarts=1, fault="kill while saving", at=40, rank=0)
+    assert_same_fit(job, uninterrupted)
+    assert "rank 0 attempt 1 did steps [30]" in job.text()
+
+
+def test_without_restarts_a_killed_rank_ends_all_within_five_seconds(tmp_path, uninterrupted):
+    with Job(tmp_path, fault="kill", at=35) as job:
+        job.wait_for("rank 1 attempt 0 step 35")
+        killed = time.monotonic()
+        assert job.wait() != 0
+        assert time.monotonic() - killed < 5
+        assert not job.workers()
+    assert job.checkpoints() == [20, 30]
+    # The same fit goes on with another number of ranks, from the same graph.
+    for ranks in (3, 1):
+        other = tmp_path / f"by {ranks}"
+        other.mkdir()
+        subprocess.run(["cp", "-r", str(tmp_path / "checkpoints"), str(other)], check=True)
+        resumed = finished(other, ranks=ranks)
+        assert "did steps [30] to [59]" in resumed.text()
+        np.testing.assert_array_equal(resumed.embedding(), uninterrupted.embedding())
+
+
+def test_workers_leave_when_their_launcher_is_killed(tmp_path):
+    with Job(tmp_path, max_iter=10_000, pace=0.02) as job:
+        job.wait_for("rank 0 attempt 0 step 20")
+        workers = job.workers()
+        assert len(workers) == 2
+        os.kill(job.process.pid, signal.SIGKILL)
+        killed = time.monotonic()
+        while job.workers() and time.monotonic() - killed < 20:
+            time.sleep(0.05)
+        assert time.monotonic() - killed < 10
+        assert (tmp_path / "checkpoints" / "PREEMPTED").exists()
+
+
+def test_a_terminated_job_saves_says_so_and_goes_on_when_begun_again(tmp_path, uninterrupted):
+    marker = tmp_path / "checkpoints" / "PREEMPTED"
+    with Job(tmp_path, pace=0.05) as job:
+        job.wait_for("rank 1 attempt 0 step 23")
+        job.process.send_signal(signal.SIGTERM)
+        told = time.monotonic()
+        assert job.wait() != 0
+        assert time.monotonic() - told < 10
+        assert not job.workers()
+    stopped_at = job.checkpoints()[-1]
+    assert 23 < stopped_at < MAX_ITER
+    assert json.loads(marker.read_text())["step"] == stopped_at
+    again = finished(tmp_path)
+    assert f"did steps [{stopped_at}] to [59]" in again.text()
+    assert_same_fit(again, uninterrupted)
+    assert not marker.exists()
+
+
+def test_a_rank_that_hangs_is_given_up_with_the_name_of_collective_and_step(tmp_path):
+    with Job(tmp_path, fault="hang", at=12, timeout=5.0) as job:
+        job.wait_for("rank 1 attempt 0 step 12")
+        hung = time.monotonic()
+        assert job.wait() != 0
+        assert 4 < time.monotonic() - hung < 15
+        assert not job.workers()
+    assert re.search(
+        r"rank 0 of 2 waited for the others in the exchange of positions at step 13 and gave up: a rank has died, or "
+        r"did not come within 5 s",
+        job.text(),
+    ) or re.search(r"in the agreement to go on at step 14 and gave up: .* within 5 s", job.text())
+
+
+def test_a_mistake_on_one_rank_ends_all(tmp_path):
+    with Job(tmp_path, fault="raise", at=12) as job:
+        assert job.wait(40) != 0
+        assert not job.workers()
+    assert "ZeroDivisionError: a mistake of the user's" in job.text()
