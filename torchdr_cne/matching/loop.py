@@ -124,7 +124,7 @@ class _Run:
             if step == phase.stop - 1 or (step + 1) % self._settings.check_interval == 0:
                 self._check()
             self._settings.save(outcome)
-        if self._sums:
+        if self._sums and Signal.PREEMPTED not in outcome.signal:  # then the fit goes on later, as if nothing had been
             self._check()
 
     def _take(self, step: int) -> None:
