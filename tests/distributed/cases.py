@@ -184,3 +184,29 @@ def make_own():
     """Return an estimator of a method that cannot be split."""
     warnings.filterwarnings("ignore", "rank 0 does this fit alone: _compute_loss is overridden")
     return WholeLoss(max_iter=3, random_state=0, distributed=world()[1] > 1)
+
+
+def traffic():
+    """Print how many bytes this rank hands to other ranks in a step, by method."""
+    import torch.distributed as dist
+
+    sent, X = [0], digits()
+    pass_on, gather = dist.batch_isend_irecv, dist.all_gather
+
+    def counted_pass(operations):
+        sent[0] += sum(op.tensor.numel() * op.tensor.itemsize for op in operations if op.op is dist.isend)
+        return pass_on(operations)
+
+    def counted_gather(everyone, own, **options):
+        sent[0] += own.numel() * own.itemsize * (len(everyone) - 1)
+        return gather(everyone, own, **options)
+
+    dist.batch_isend_irecv, dist.all_gather = counted_pass, counted_gather
+    found = {}
+    for name in METHODS:
+        totals = []
+        hook = {"on_training_step_start": lambda self, totals=totals: totals.append(sent[0])}
+        watched = type("Watched", (getattr(torchdr_cne, name),), hook)
+        watched(random_state=0, max_iter=9, check_interval=100, distributed=True).fit(X)
+        found[name] = np.diff(totals).tolist()
+    print(json.dumps(found))

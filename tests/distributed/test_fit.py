@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
+from benchmarks.distributed import bytes_per_step
 from tests.distributed import cases
 from tests.distributed.harness import run_ranks
 from torchdr_cne import UMAP, InfoTSNE, NegTSNE
@@ -153,6 +154,15 @@ def test_one_rank_s_wish_to_stop_stops_all_and_small_fits_are_rank_0_s(tmp_path,
     expected = InfoTSNE(random_state=0, max_iter=10, check_interval=10).fit(cases.digits()).embedding_
     for rank in range(3):
         np.testing.assert_array_equal(np.load(tmp_path / f"alone-{rank}.npy"), expected)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_a_step_sends_the_bytes_of_the_formula(size):
+    outputs = [json.loads(output) for output in run_ranks(size, "tests.distributed.cases:traffic")]
+    for name in cases.METHODS:
+        # The first steps begin with what is known already, and early exaggeration has checks of its own.
+        by_step = np.sum([of_rank[name][3:] for of_rank in outputs], axis=0)
+        assert (by_step == bytes_per_step(name, 1797, 2, size)).all(), name
 
 
 def test_asking_for_several_processes_in_one_is_refused():

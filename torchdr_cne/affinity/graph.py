@@ -98,7 +98,7 @@ def gathered(graph: AffinityGraph, share: Share) -> AffinityGraph | None:
     if share.ranks.size == 1:
         return graph
     parts = [
-        torch.cat(share.ranks.exchange([part] + [part[:0]] * (share.ranks.size - 1), "the gathering of the graph"))
+        share.ranks.exchange(part, [len(part)] + [0] * (share.ranks.size - 1), "the gathering of the graph")
         for part in (graph.indptr.diff(), graph.indices, graph.weights)
     ]
     if not share.ranks.is_first:

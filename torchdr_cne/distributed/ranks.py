@@ -213,17 +213,15 @@ class Ranks:
             for work in dist.batch_isend_irecv(operations) if operations else []:
                 work.wait()
 
-    def exchange(self, parts: Sequence[Tensor], what: str) -> list[Tensor]:
-        """Send ``parts[r]`` (m_r, …) to rank r and return what the ranks sent here, in their order."""
+    def exchange(self, outgoing: Tensor, counts: Sequence[int], what: str) -> Tensor:
+        """Send the first ``counts[0]`` rows to rank 0, the next to rank 1, …; return what came, rank 0's first."""
         if self.size == 1:
-            return list(parts)
-        counts = self.share([len(part) for part in parts], what)
-        coming = counts[:, self.rank].tolist()
-        outgoing = torch.cat(list(parts))
+            return outgoing
+        coming = self.share(counts, what)[:, self.rank].tolist()
         received = outgoing.new_empty((sum(coming), *outgoing.shape[1:]))
         with self._collective(what):
-            dist.all_to_all_single(received, outgoing, coming, [len(part) for part in parts], group=self._group)
-        return list(received.split(coming))
+            dist.all_to_all_single(received, outgoing.contiguous(), coming, list(counts), group=self._group)
+        return received
 
     def _global(self, rank: int) -> int:
         return dist.get_global_rank(self._group, rank) if self._group is not None else rank

@@ -68,7 +68,8 @@ class Share:
 
     def owners(self, items: Tensor) -> Tensor:
         """Return the rank that owns each of ``items`` (m,)."""
-        return torch.searchsorted(self._ends.to(items.device), items, right=True)
+        ends = self._ends.to(device=items.device, dtype=items.dtype)
+        return torch.searchsorted(ends, items, right=True, out_int32=True)
 
     def to_owners(self, items: Tensor, values: Sequence[Tensor], what: str) -> list[Tensor]:
         """Send each row of ``values``, all (m, …), to the rank that owns the item beside it, in order of the ranks.
@@ -78,9 +79,10 @@ class Share:
         if self.ranks.size == 1:
             return list(values)
         owner = self.owners(items)
-        order = torch.argsort(owner, stable=True)
         counts = torch.bincount(owner, minlength=self.ranks.size).tolist()
-        return [torch.cat(self.ranks.exchange(value[order].split(counts), what)) for value in values]
+        sent = [torch.cat([value[owner == rank] for rank in range(self.ranks.size)]) for value in values]
+        del owner
+        return [self.ranks.exchange(sent.pop(0), counts, what) for _ in values]
 
     def gather_(self, full: Tensor, what: str) -> Tensor:
         """Fill the other ranks' items in the last axis of ``full`` (…, n)."""

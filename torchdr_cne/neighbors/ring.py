@@ -18,7 +18,7 @@ from torchdr_cne.neighbors.distances import merged, prepare
 from torchdr_cne.neighbors.faiss_index import FaissConfig, default_lists
 from torchdr_cne.workers import Workers
 
-_BLOCK = 1 << 16
+_BLOCK = 1 << 14
 """Rows that travel together."""
 _COPIES = 3
 """Rows as they are read, in lists, and what is sorted on the way there."""
@@ -84,8 +84,9 @@ def _sample(rows: Rows, metric: str, seed: int) -> tuple[np.ndarray, np.ndarray]
     own = chosen[(chosen >= share.start) & (chosen < share.stop)] - share.start
     picked = [rows.block(int(row), int(row) + 1) for row in own]
     mine = torch.cat([*picked, rows.values[:0]])
-    everyone = share.ranks.exchange([mine] * share.ranks.size, "the sample of rows")
-    return prepare(torch.cat(everyone), metric).numpy(), chosen
+    n_ranks = share.ranks.size
+    everyone = share.ranks.exchange(mine.repeat(n_ranks, 1), [len(mine)] * n_ranks, "the sample of rows")
+    return prepare(everyone, metric).numpy(), chosen
 
 
 class _Chunk:
