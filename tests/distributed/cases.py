@@ -210,3 +210,20 @@ def traffic():
         watched(random_state=0, max_iter=9, check_interval=100, distributed=True).fit(X)
         found[name] = np.diff(totals).tolist()
     print(json.dumps(found))
+
+
+def sharded_graph():
+    """Print what comes of one fit's graph, a part on each rank, in another and when it is gathered."""
+    X = digits()
+    first = make("NegTSNE", max_iter=5, backend="torch").fit(X)
+    again = make("InfoTSNE", max_iter=5, backend="torch").fit(X, graph=first.graph_)
+    own = make("InfoTSNE", max_iter=5, backend="torch").fit(X)
+    whole = first.gather_graph()
+    wrong = first.graph_.copy()
+    wrong.data[0] *= 2
+    try:
+        make("InfoTSNE", max_iter=5).fit(X, graph=wrong)
+    except ValueError as error:
+        message = str(error)
+    same = bool((again.embedding_ == own.embedding_).all())
+    print(json.dumps([first.graph_.shape[0], same, message, None if whole is None else [whole.nnz, whole.shape[0]]]))

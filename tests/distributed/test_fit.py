@@ -156,6 +156,16 @@ def test_one_rank_s_wish_to_stop_stops_all_and_small_fits_are_rank_0_s(tmp_path,
         np.testing.assert_array_equal(np.load(tmp_path / f"alone-{rank}.npy"), expected)
 
 
+def test_a_graph_stays_with_the_ranks_serves_another_fit_and_can_be_gathered():
+    outputs = [json.loads(output) for output in run_ranks(3, "tests.distributed.cases:sharded_graph")]
+    expected = NegTSNE(max_iter=1, random_state=0, backend="torch").fit(cases.digits()).graph_
+    assert sum(rows for rows, *_ in outputs) == 1797
+    for rank, (_, same, message, gathered) in enumerate(outputs):
+        assert same
+        assert message.startswith("the ranks' rows are not those of one symmetric graph")
+        assert gathered == ([expected.nnz, 1797] if rank == 0 else None)
+
+
 @pytest.mark.parametrize("size", [2, 4])
 def test_a_step_sends_the_bytes_of_the_formula(size):
     outputs = [json.loads(output) for output in run_ranks(size, "tests.distributed.cases:traffic")]

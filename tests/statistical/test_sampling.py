@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy.stats import chi2
 
+from torchdr_cne.hashing import bounded, bounded_int, hash_counters, mix, mix_tensor, stream_key
 from torchdr_cne.sampling import BLOCK_SIZE, BlockLayout, NegativeSampler, draw_shifts, sample_negatives
 from torchdr_cne.sampling import exclusion as exclusion_module
-from torchdr_cne.sampling.hashing import bounded, bounded_int, hash_counters, mix, mix_tensor, stream_key
 
 
 def naive_draw(sampler, r):

@@ -3,7 +3,7 @@
 from torchdr_cne.affinity.base import Affinity
 from torchdr_cne.affinity.entropic import EntropicAffinity
 from torchdr_cne.affinity.graph import AffinityGraph
-from torchdr_cne.affinity.precomputed import graph_from_user
+from torchdr_cne.affinity.precomputed import graph_from_user, own_rows_from_user
 from torchdr_cne.affinity.umap import UMAPAffinity
 from torchdr_cne.affinity.union import UnionAffinity
 
@@ -14,4 +14,5 @@ __all__ = [
     "UMAPAffinity",
     "UnionAffinity",
     "graph_from_user",
+    "own_rows_from_user",
 ]

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from torchdr_cne.affinity.graph import AffinityGraph
+from torchdr_cne.distributed import Share
+from torchdr_cne.hashing import digest_of
 
 _SYMMETRY_TOLERANCE = 1e-5
 
@@ -40,14 +42,7 @@ def graph_from_user(matrix: Any, n_points: int | None = None) -> AffinityGraph:
     n = matrix.shape[0]
     if n_points is not None and n != n_points:
         raise ValueError(f"the graph has {n} points but X has {n_points} rows; pass the graph of these rows.")
-    csr = scipy.sparse.csr_array(matrix, dtype=np.float64, copy=True)
-    if not np.isfinite(csr.data).all():
-        raise ValueError("the graph contains NaN or infinite weights; drop or mend these edges.")
-    if (csr.data < 0).any():
-        raise ValueError(
-            f"the graph has {int((csr.data < 0).sum())} negative weights; affinities must be >= 0 "
-            "(a distance matrix is not an affinity)."
-        )
+    csr = _checked_weights(matrix)
     asymmetry = abs(csr - csr.T).max() if csr.nnz else 0.0
     if asymmetry > _SYMMETRY_TOLERANCE * csr.data.max(initial=0.0):
         raise ValueError(
@@ -60,6 +55,49 @@ def graph_from_user(matrix: Any, n_points: int | None = None) -> AffinityGraph:
     if graph.n_edges == 0:
         raise ValueError("the graph has no edge between different points; there is nothing to embed.")
     return graph
+
+
+def own_rows_from_user(matrix: Any, share: Share) -> AffinityGraph:
+    """Take this rank's rows, such as another fit's ``graph_``, of a symmetric graph that all ranks have together.
+
+    Parameters
+    ----------
+    matrix : scipy sparse matrix of shape (len(share), n)
+        Affinities; the diagonal is ignored.
+    share : Share
+        The rows of each rank.
+
+    Raises
+    ------
+    ValueError
+        On all ranks, if weights cannot be used or the graph is not symmetric to the last bit.
+    """
+    with share.ranks.agreed("reading the graph"):
+        csr = _checked_weights(matrix)
+        rows = np.repeat(np.arange(share.start, share.stop), np.diff(csr.indptr))
+        csr.data[rows == csr.indices] = 0
+        graph = AffinityGraph.from_scipy(csr)
+    i, j = graph.rows + share.start, graph.indices.long()
+    digests = torch.stack([digest_of(graph.weights, i, j), digest_of(graph.weights, j, i)])
+    there, back = share.ranks.add_up(digests, "the check of the graph's symmetry").tolist()
+    if there != back:
+        raise ValueError(
+            "the ranks' rows are not those of one symmetric graph; pass the graph_ of one fit on all ranks."
+        )
+    return graph
+
+
+def _checked_weights(matrix: Any) -> scipy.sparse.csr_array:
+    """Return a copy in double precision with finite weights that are not negative."""
+    csr = scipy.sparse.csr_array(matrix, dtype=np.float64, copy=True)
+    if not np.isfinite(csr.data).all():
+        raise ValueError("the graph contains NaN or infinite weights; drop or mend these edges.")
+    if (csr.data < 0).any():
+        raise ValueError(
+            f"the graph has {int((csr.data < 0).sum())} negative weights; affinities must be >= 0 "
+            "(a distance matrix is not an affinity)."
+        )
+    return csr
 
 
 def _from_tensor(matrix: Tensor) -> np.ndarray | scipy.sparse.coo_array:

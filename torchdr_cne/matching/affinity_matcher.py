@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from torchdr_cne.affinity import Affinity, AffinityGraph, graph_from_user
+from torchdr_cne.affinity import Affinity, AffinityGraph, graph_from_user, own_rows_from_user
 from torchdr_cne.affinity.components import component_sizes, rows_without_edges
+from torchdr_cne.affinity.graph import gathered
 from torchdr_cne.distributed import DistributedConfig, Ranks, Share, joined, listening
 from torchdr_cne.distributed.group import is_first_process, own_device
 from torchdr_cne.initialization import initial_embedding
@@ -241,7 +242,7 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             For scikit-learn's pipelines.
         graph : sparse matrix of shape (n, n), default=None
             Symmetric affinities of the rows of ``X``, for instance another estimator's ``graph_``; the
-            neighbour search is left out.
+            neighbour search is left out. Ranks may pass their own rows of it.
 
         Returns
         -------
@@ -291,6 +292,19 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def fit_transform(self, X: Any, y: Any = None, *, graph: Any = None) -> Any:
         """Embed ``X`` and return the embedding; parameters as in `fit`."""
         return self.fit(X, y, graph=graph).embedding_
+
+    def gather_graph(self) -> Any:
+        """Return ``graph_`` with the rows of all ranks on rank 0, None on the others; every rank calls it.
+
+        Returns
+        -------
+        scipy.sparse.csr_array of shape (n, n) or None
+        """
+        if self.graph_.shape[0] == self.graph_.shape[1]:
+            return self.graph_ if is_first_process() else None
+        with joined(self.distributed) as ranks:
+            whole = gathered(AffinityGraph.from_scipy(self.graph_), Share.of(self.graph_.shape[1], ranks))
+        return None if whole is None else whole.to_scipy()
 
     def save(self, path: str | Path) -> None:
         """Save the fitted estimator in a folder, for `torchdr_cne.load`.
@@ -367,7 +381,10 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         if isinstance(X, np.memmap) and X.ndim == 2 and (ranks.size > 1 or self.memory_budget is not None):
             X = ArraySource(X, "X")  # no process reads what it has no use for
         features, kind = read_features(self, X)
-        return features, None if graph is None else graph_from_user(graph, len(features)), kind
+        share = Share.of(len(features), ranks)
+        if graph is not None and ranks.size > 1 and getattr(graph, "shape", None) == (len(share), share.n):
+            return features, own_rows_from_user(graph, share), kind
+        return features, None if graph is None else graph_from_user(graph, share.n), kind
 
     def _own_rows(self, data: Any, share: Share) -> Rows | None:
         """Return this rank's rows, centred and scaled as all are."""

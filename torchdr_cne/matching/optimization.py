@@ -10,6 +10,19 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from torchdr_cne.matching.state import Phase
 
+_ELEMENTWISE = (
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "NAdam",
+    "RAdam",
+    "Adagrad",
+    "Adadelta",
+    "ASGD",
+    "RMSprop",
+    "Rprop",
+)
 EARLY_MOMENTUM, LATE_MOMENTUM = 0.5, 0.8
 
 
@@ -22,6 +35,15 @@ def optimizer_class(optimizer: str | type[Optimizer]) -> Any:
             "choose 'SGD' or 'Adam'."
         )
     return chosen
+
+
+def check_elementwise(optimizer: str | type[Optimizer]) -> None:
+    """Raise a ValueError unless the optimiser moves each number by itself, as ranks that own some of them must."""
+    if optimizer_class(optimizer).__name__ not in _ELEMENTWISE:
+        raise ValueError(
+            f"optimizer={optimizer!r} may look at several points at once, which ranks do not share; choose one of "
+            f"{', '.join(_ELEMENTWISE)}, or set distributed=False."
+        )
 
 
 def scheduler_class(scheduler: str | type[LRScheduler] | None) -> Any:

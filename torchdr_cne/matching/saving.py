@@ -13,13 +13,13 @@ from torch import Tensor
 
 from torchdr_cne.affinity import AffinityGraph
 from torchdr_cne.distributed import Share, Signal
+from torchdr_cne.hashing import digest_of
 from torchdr_cne.inputs.rows import row_blocks
 from torchdr_cne.matching.loop import Outcome
 from torchdr_cne.matching.objective import Objective
 from torchdr_cne.matching.snapshot import Snapshot, take_snapshot
 from torchdr_cne.matching.state import FitState
 from torchdr_cne.persistence import Checkpoints, DamagedError, FormatError, read_folder, to_plain, write_folder
-from torchdr_cne.sampling.hashing import hash_counters, mix_tensor
 
 _HOW_NOT_WHAT = {
     "callbacks",
@@ -199,13 +199,11 @@ def _data_digest(share: Share, data: Any, given: AffinityGraph | None) -> dict[s
     if data is not None:
         found["columns"] = data.shape[1]
         for rows, block in row_blocks(data, share.own):
-            row_keys = hash_counters(1, torch.arange(rows.start, rows.stop) + share.start).unsqueeze(1)
-            column_keys = hash_counters(2, torch.arange(block.shape[1]))
-            digest += mix_tensor(block.cpu().contiguous().view(torch.int64) ^ (row_keys + column_keys)).sum()
+            row_ids = torch.arange(rows.start, rows.stop).unsqueeze(1) + share.start
+            digest += digest_of(block.cpu(), row_ids, torch.arange(block.shape[1]))
     if given is not None:
         found["edges"] = int(share.ranks.share([given.n_edges], "the digest of the data").sum())
-        keys = hash_counters(1, given.rows + share.start) + hash_counters(2, given.indices.long())
-        digest += mix_tensor(given.weights.double().contiguous().view(torch.int64) ^ keys).sum()
+        digest += digest_of(given.weights, given.rows + share.start, given.indices.long())
     share.ranks.add_up(digest, "the digest of the data")
     found["digest"] = f"{int(digest) & (1 << 64) - 1:016x}"
     return found

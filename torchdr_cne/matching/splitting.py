@@ -13,6 +13,7 @@ from torchdr_cne.affinity import AffinityGraph
 from torchdr_cne.distributed import Ranks, Share
 from torchdr_cne.distributed.share import UNIT
 from torchdr_cne.inputs import RowSource
+from torchdr_cne.matching.optimization import check_elementwise
 from torchdr_cne.persistence import model_state, restore_model
 from torchdr_cne.sampling import BlockLayout
 
@@ -51,11 +52,13 @@ def check_input(estimator: Any, data: Any, graph: AffinityGraph | None, n: int, 
         if name not in ("device", "verbose", "n_jobs")
     }
     if graph is not None:
-        found["graph"] = f"{graph.n_points} points, {graph.n_edges} edges"
+        edges = f"{graph.n_edges} edges" if graph.n_rows == graph.n_points else "one part a rank"
+        found["graph"] = f"{graph.n_points} points, {edges}"
     if data is not None:
         found["X"] = f"{type(data).__name__} of shape {tuple(data.shape)} and dtype {data.dtype}"
         found["digest of some rows of X"] = _digest_of_some(data)
     ranks.check_equal(found, "their input")
+    check_elementwise(estimator.optimizer)
     why_not = estimator._why_not_split()
     if why_not and n >= ranks.config.min_rows:
         warnings.warn(f"rank 0 does this fit alone: {why_not}.", UserWarning, stacklevel=4)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from torchdr_cne.affinity import AffinityGraph
-from torchdr_cne.sampling.hashing import bounded_int, mix, random_permutation, stream_key
+from torchdr_cne.hashing import bounded_int, mix, random_permutation, stream_key
 
 BLOCK_SIZE = 64
 _PERMUTATION, _SHIFTS = 1, 2

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchdr_cne.sampling.hashing import bounded, hash_grid, stream_key
+from torchdr_cne.hashing import bounded, hash_grid, stream_key
 
 
 class NegativeSampler:

@@ -69,3 +69,12 @@ def bounded_int(word: int, bound: int) -> int:
 def random_permutation(n: int, key: int, device: torch.device | None = None) -> Tensor:
     """Return a permutation of range(n), int64: the order of n hashed counters."""
     return torch.argsort(hash_counters(key, torch.arange(n, device=device)), stable=True)
+
+
+def digest_of(values: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Return a digest (), int64, of float64 numbers at places (``first``, ``second``), whatever their order.
+
+    Digests of disjoint parts add up to that of the whole.
+    """
+    keys = hash_counters(1, first) + hash_counters(2, second)
+    return mix_tensor(values.double().contiguous().view(torch.int64) ^ keys).sum()
