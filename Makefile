@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types doctest wheel bench bench-quick bench-scaling bench-kernels clean
+.PHONY: demo test test-faults lint types doctest wheel bench bench-quick bench-scaling bench-distributed bench-kernels clean
 
 demo: $(READY)
 	$(BIN)/torchdr-cne demo --output demo
 
 test: $(READY)
 	$(BIN)/python -m pytest -q tests
+
+# Ten thousand damaged files, where `test` looks at two hundred.
+test-faults: $(READY)
+	TORCHDR_CNE_FAULTS=10000 $(BIN)/python -m pytest -q tests/faults tests/test_resume.py tests/test_persistence.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -43,6 +47,9 @@ bench-quick: $(READY)
 
 bench-scaling: $(READY)
 	$(BIN)/python -m benchmarks.scaling --threads $(THREADS) --output $(RESULTS)/scaling.json
+
+bench-distributed: $(READY)
+	$(BIN)/python -m benchmarks.distributed --data molecules --rounds 3 --output $(RESULTS)/distributed.json
 
 bench-kernels: $(READY)
 	$(BIN)/python -m benchmarks.kernels --output $(RESULTS)/kernels.json

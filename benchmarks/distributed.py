@@ -2,7 +2,8 @@
 
 Each run starts one process a rank (one process with as many threads as there are cores for 1 rank), in a network of
 its own where the system permits, and reports milliseconds a step, bytes a step on the wire beside the formula of
-docs/distributed.md, and the peak memory that each rank's rows, index and graph, and its loop, add.
+docs/distributed.md, and the peak memory that each rank's rows, index and graph, and its loop, add. ``--quality`` fits
+with all iterations and judges the embedding.
 """
 
 import argparse
@@ -35,11 +36,12 @@ def bytes_per_step(method: str, n: int, d: int, ranks: int) -> int:
     return (ranks - 1) * (4 * slots * vectors + sums + 8 * ranks)
 
 
-def work(file: str, method: str) -> None:
+def work(file: str, method: str, quality: bool) -> None:
     """Fit as one of the ranks and leave what was measured beside the file."""
     import torch
 
     import torchdr_cne
+    from torchdr_cne.evaluation import knn_accuracy, knn_recall
 
     ranks = int(os.environ.get("WORLD_SIZE", 1))
     X = np.load(file, mmap_mode="r")
@@ -58,7 +60,8 @@ def work(file: str, method: str) -> None:
 
     reset_peak()
     began = time.perf_counter()
-    estimator = Watched(random_state=0, max_iter=MAX_ITER, distributed=ranks > 1).fit(X)
+    settings = {} if quality else {"max_iter": MAX_ITER}
+    estimator = Watched(random_state=0, distributed=ranks > 1, **settings).fit(X)
     seconds = time.perf_counter() - began
     peaks["loop"] = peak_mb() - start
     steps = np.diff(marks) * 1e3
@@ -73,6 +76,12 @@ def work(file: str, method: str) -> None:
         "edges": int(estimator.graph_.nnz),
         "added_mb": peaks,
     }
+    if quality and rank == 0:
+        y = np.load(file.replace(".npy", ".y.npy"))
+        found["quality"] = [
+            float(knn_recall(np.asarray(X), estimator.embedding_, n_neighbors=15)),
+            float(knn_accuracy(estimator.embedding_, y, n_neighbors=10)),
+        ]
     Path(f"{file}.{rank}.json").write_text(json.dumps(found))
 
 
@@ -85,9 +94,9 @@ def _loopback_bytes() -> int:
     return 0
 
 
-def run(file: str, method: str, ranks: int) -> list[dict[str, Any]]:
+def run(file: str, method: str, ranks: int, quality: bool) -> list[dict[str, Any]]:
     """Start ``ranks`` processes and return what they measured."""
-    child = ["-m", "benchmarks.distributed", "--work", file, "--methods", method]
+    child = ["-m", "benchmarks.distributed", "--work", file, "--methods", method, *["--quality"] * quality]
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
     command = [sys.executable, *(torchrun if ranks > 1 else []), *child]
     threads = max(1, (os.cpu_count() or 1) // ranks)
@@ -104,8 +113,9 @@ def run(file: str, method: str, ranks: int) -> list[dict[str, Any]]:
 def table(results: dict[str, Any]) -> str:
     """Return the Markdown table of a record."""
     lines = [
-        "| method | ranks × threads | step, early / late ms | rate | MB a step (formula) | added MB: graph / loop |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
+        "| method | ranks × threads | step, early / late ms | rate | MB a step (formula) | added MB: graph / loop "
+        "| recall / accuracy |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     base: dict[str, float] = {}
     for method, ranks in dict.fromkeys((one["method"], one["ranks"]) for one in results["runs"]):
@@ -121,7 +131,9 @@ def table(results: dict[str, Any]) -> str:
         )
         lines.append(
             f"| {method} | {ranks} × {some[0]['by_rank'][0]['threads']} | {early:.1f} / {late:.1f} | "
-            f"{base[method] / late:.2f} | {sent / 1e6:.2f} ({formula / 1e6:.2f}) | {graph:.0f} / {loop:.0f} |"
+            f"{base[method] / late:.2f} | {sent / 1e6:.2f} ({formula / 1e6:.2f}) | {graph:.0f} / {loop:.0f} | "
+            + " / ".join(f"{score:.4f}" for score in some[0]["by_rank"][0].get("quality", []))
+            + " |"
         )
     return "\n".join(lines)
 
@@ -135,21 +147,24 @@ def main() -> None:
     parser.add_argument("--ranks", default="1,2,4")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--output", type=Path, default=None)
+    parser.add_argument("--quality", action="store_true")
     parser.add_argument("--work", default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
-        work(options.work, options.methods)
+        work(options.work, options.methods, options.quality)
         return
-    X = data.load(options.data, options.n).X
+    dataset = data.load(options.data, options.n)
+    X = dataset.X
     results = record.new_record("distributed", {"data": options.data, "n": len(X), "d": X.shape[1]}, [])
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder) / "X.npy")
         np.save(file, X)
-        del X
+        np.save(file.replace(".npy", ".y.npy"), dataset.y)
+        del X, dataset
         for _ in range(options.rounds):
             for method in options.methods.split(","):
                 for ranks in map(int, options.ranks.split(",")):
-                    by_rank = run(file, method, ranks)
+                    by_rank = run(file, method, ranks, options.quality)
                     means = {key: by_rank[0][key] for key in ("seconds", "early_ms", "late_ms", "bytes_per_step")}
                     results["runs"].append({"method": method, "ranks": ranks, **means, "by_rank": by_rank})
                     if options.output:
