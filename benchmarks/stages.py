@@ -33,15 +33,14 @@ class StageClock:
     def watching(self) -> Iterator["StageClock"]:
         """Time every fit inside the block."""
         from torchdr_cne.affinity import base
-        from torchdr_cne.matching import affinity_matcher
+        from torchdr_cne.matching import fit
 
-        matcher = affinity_matcher.AffinityMatcher
         with ExitStack() as stack:
             for owner, name, stage in (
                 (base, "neighbors_of_rows", "neighbours"),
-                (matcher, "_input_graph", "graph"),
-                (affinity_matcher, "initial_embedding", "initialisation"),
-                (matcher, "_match", "loop"),
+                (fit.Stages, "input_graph", "graph"),
+                (fit, "initial_embedding", "initialisation"),
+                (fit.Stages, "match", "loop"),
             ):
                 stack.enter_context(mock.patch.object(owner, name, self._timed(getattr(owner, name), stage)))
             yield self

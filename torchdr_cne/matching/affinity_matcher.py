@@ -1,10 +1,8 @@
 """The root of the hierarchy: match an affinity of the input with one of the embedding."""
 
 import inspect
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from copy import copy
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -18,16 +16,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from torchdr_cne.affinity import Affinity, AffinityGraph, graph_from_user, own_rows_from_user
-from torchdr_cne.affinity.components import component_sizes, rows_without_edges
 from torchdr_cne.affinity.graph import gathered
-from torchdr_cne.distributed import DistributedConfig, Ranks, Share, joined, listening
+from torchdr_cne.distributed import DistributedConfig, Ranks, Share, joined
 from torchdr_cne.distributed.group import is_first_process, own_device
-from torchdr_cne.initialization import initial_embedding
-from torchdr_cne.inputs import OutputKind, Rows, RowSource, as_rows, read_features
+from torchdr_cne.inputs import OutputKind, read_features
 from torchdr_cne.inputs.sources import ArraySource
 from torchdr_cne.matching.checks import COUNT, NOT_NEGATIVE, POSITIVE, Bound, check_bounds, check_choice
-from torchdr_cne.matching.loop import LoopSettings, Outcome, run
-from torchdr_cne.matching.memory import available_memory, check_memory
+from torchdr_cne.matching.fit import Given, take_part
 from torchdr_cne.matching.objective import AutogradObjective, Objective
 from torchdr_cne.matching.optimization import (
     make_optimizer,
@@ -36,16 +31,10 @@ from torchdr_cne.matching.optimization import (
     parameter_groups,
     scheduler_class,
 )
-from torchdr_cne.matching.progress import Progress
-from torchdr_cne.matching.resources import limited_threads, resolve_device, seed_from, torch_threads
-from torchdr_cne.matching.saving import Keeper, keeping
-from torchdr_cne.matching.snapshot import restore_learned
+from torchdr_cne.matching.resources import limited_threads, resolve_device, seed_from
 from torchdr_cne.matching.splitting import check_input, run_on_first
 from torchdr_cne.matching.state import FitState, Phase
 from torchdr_cne.persistence import save_model
-
-_LARGE_COMPONENT = 0.05
-"""Share of the points from which a second component is worth a warning."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -260,34 +249,14 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         device = resolve_device(self.device, X)
         with limited_threads(self.n_jobs), joined(self.distributed, cuda=device.type == "cuda") as ranks:
             with ranks.agreed("reading the input"):
-                seed = seed_from(self.random_state)
-                data, given, kind = self._read_input(X, graph, ranks)
-            seed = seed if ranks.size == 1 else int(ranks.share([seed % 2**63], "the seed")[0, 0])
-            n = len(data) if data is not None else given.n_points  # type: ignore[union-attr]
-            if ranks.size > 1 and not check_input(self, data, given, n, ranks):
-                run_on_first(self, ranks, lambda: self._fit(data, given, Share.whole(n), device, seed, kind))
+                given = self._read_input(X, graph, ranks)
+            if ranks.size > 1:
+                given = replace(given, seed=int(ranks.share([given.seed % 2**63], "the seed")[0, 0]))
+            if ranks.size == 1 or check_input(self, given, ranks):
+                take_part(self, given, ranks, own_device(device))
             else:
-                self._fit(data, given, Share.of(n, ranks), own_device(device), seed, kind)
+                run_on_first(self, ranks, lambda: take_part(self, given, Ranks(), device))
         return self
-
-    def _fit(
-        self,
-        data: Any,
-        given: AffinityGraph | None,
-        share: Share,
-        device: torch.device,
-        seed: int,
-        kind: OutputKind,
-    ) -> None:
-        """Take this rank's part in a fit."""
-        preemptible = self.checkpoint_dir is not None
-        with listening(share.ranks, preemptible=preemptible), keeping(self, share, data, given, seed) as keeper:
-            rows = self._own_rows(data, share)
-            phases = self._phases(share.n)
-            self._check_memory(rows, device)
-            affinities = self._input_graph(rows, given, share, keeper)
-            start = self._start(rows, affinities, share, keeper).to(device=device, dtype=self._torch_dtype)
-            self._match(affinities, share, start, phases, keeper, kind)
 
     def fit_transform(self, X: Any, y: Any = None, *, graph: Any = None) -> Any:
         """Embed ``X`` and return the embedding; parameters as in `fit`."""
@@ -338,7 +307,7 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         tags.input_tags.pairwise = isinstance(self.affinity_in, str)
         return tags
 
-    # ---- the stages of fit ------------------------------------------------------------------------------
+    # ---- what a fit asks for ------------------------------------------------------------------------------
 
     def _check_parameters(self) -> None:
         """Raise a ValueError for values that cannot work, before any work."""
@@ -368,138 +337,28 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def _torch_dtype(self) -> torch.dtype:
         return getattr(torch, self.dtype)
 
-    def _read_input(self, X: Any, graph: Any, ranks: Ranks) -> tuple[Any, AffinityGraph | None, OutputKind]:
-        """Return the checked table, the given graph if there is one, and the output kind."""
-        given: AffinityGraph | None = None
+    def _read_input(self, X: Any, graph: Any, ranks: Ranks) -> Given:
+        """Check the table and the given graph, if there is one."""
+        seed = seed_from(self.random_state)
         if self.affinity_in == "precomputed":
             if graph is not None:
                 raise ValueError("affinity_in='precomputed' takes the graph as X; leave graph= out.")
             given = graph_from_user(X)
             self.n_features_in_ = given.n_points
             self.__dict__.pop("feature_names_in_", None)
-            return None, given, OutputKind(X.device if isinstance(X, Tensor) else None)
+            return Given(None, given, OutputKind(X.device if isinstance(X, Tensor) else None), seed)
         if isinstance(X, np.memmap) and X.ndim == 2 and (ranks.size > 1 or self.memory_budget is not None):
             X = ArraySource(X, "X")  # no process reads what it has no use for
         features, kind = read_features(self, X)
         share = Share.of(len(features), ranks)
-        if graph is not None and ranks.size > 1 and getattr(graph, "shape", None) == (len(share), share.n):
-            return features, own_rows_from_user(graph, share), kind
-        return features, None if graph is None else graph_from_user(graph, share.n), kind
-
-    def _own_rows(self, data: Any, share: Share) -> Rows | None:
-        """Return this rank's rows, centred and scaled as all are."""
-        if data is None:
-            return None
-        budget = self.memory_budget
-        if budget is None and isinstance(data, RowSource):
-            available = available_memory()
-            budget = None if available is None else available // 3
-        center = self._input_affinity().metric != "cosine"
-        return as_rows(data, center=center, dtype=self._torch_dtype, share=share, budget=budget)
-
-    def _check_memory(self, rows: Rows | None, device: torch.device) -> None:
-        """Raise a MemoryError before the work if it cannot fit."""
-        if rows is None or device.type != "cpu" or not rows.in_memory:
-            return
-        shape = len(rows.share), rows.n_columns
-        with rows.share.ranks.agreed("the check of memory"):
-            stages = self._bytes_by_stage(*shape)
-            if stages:
-                check_memory(max(stages.values()), *shape)
+        if graph is None:
+            return Given(features, None, kind, seed)
+        if ranks.size > 1 and getattr(graph, "shape", None) == (len(share), share.n):
+            return Given(features, own_rows_from_user(graph, share), kind, seed)
+        return Given(features, graph_from_user(graph, share.n), kind, seed)
 
     def _input_affinity(self) -> Affinity:
         return self.affinity_in if isinstance(self.affinity_in, Affinity) else self._default_affinity()
-
-    def _input_graph(
-        self, rows: Rows | None, given: AffinityGraph | None, share: Share, keeper: Keeper
-    ) -> AffinityGraph:
-        """Compute or take over this rank's rows of the graph and publish them as ``graph_``."""
-        self.on_affinity_computation_start()
-        found = keeper.saved_graph() if given is None else given
-        if found is None:
-            assert rows is not None
-            found = self._input_affinity()(rows, random_state=keeper.seed)
-            keeper.save_graph(found)
-        if found.n_points != share.n:
-            raise TypeError(
-                f"{type(self._input_affinity()).__name__} made a graph of {found.n_points} points from one rank's rows "
-                f"of {share.n}; hand neighbors.share on to affinity.graph.symmetrized, or set distributed=False."
-            )
-        if found.n_rows == share.n and share.ranks.size > 1:
-            found = found.select(share.own)
-        self.graph_, self.graph_start_ = found.to_scipy(), share.start
-        self._report_components(found, share)
-        self.on_affinity_computation_end()
-        return found
-
-    def _report_components(self, graph: AffinityGraph, share: Share) -> None:
-        """Count connected components; warn where a second one is large and the start will not say so."""
-        sizes = np.sort(component_sizes(graph, share))
-        self.n_connected_components_ = len(sizes)
-        n_alone, first_alone = rows_without_edges(graph, share)
-        if n_alone:
-            warnings.warn(
-                f"{n_alone} rows of the input graph have no edge, first row {first_alone}: only repulsion places "
-                "these points; drop them or add edges.",
-                UserWarning,
-                stacklevel=5,
-            )
-        if (
-            len(sizes) > 1
-            and sizes[-2] >= _LARGE_COMPONENT * share.n
-            and not (isinstance(self.init, str) and self.init == "spectral")
-        ):
-            warnings.warn(
-                f"the input graph has {len(sizes)} connected components, the largest of {sizes[-1]} and {sizes[-2]} "
-                "points: distances between them carry no information; raise n_neighbors to join them.",
-                UserWarning,
-                stacklevel=5,
-            )
-
-    def _start(self, rows: Rows | None, graph: AffinityGraph, share: Share, keeper: Keeper) -> Tensor:
-        """Return the first embedding, or that of a checkpoint."""
-        if keeper.resumed is not None:
-            return keeper.resumed.tensors["embedding"]
-        settings = self.n_components, self.init_scaling, keeper.seed
-        return initial_embedding(self.init, rows, graph, *settings, share)
-
-    def _match(
-        self,
-        graph: AffinityGraph,
-        share: Share,
-        start_nd: Tensor,
-        phases: list[Phase],
-        keeper: Keeper,
-        kind: OutputKind,
-    ) -> None:
-        """Run the loop from ``start_nd`` and publish what it leaves."""
-        state = self._make_state(graph, start_nd, keeper.seed, phases[0], share)
-        if keeper.resumed is not None:
-            restore_learned(state, keeper.resumed)
-        objective = self._make_objective(state, start_nd)
-        self.n_iter_ = 0 if keeper.resumed is None else keeper.resumed.step
-        visible = self.verbose and share.ranks.is_first
-        with Progress(phases[-1].stop, type(self).__name__, visible=visible) as progress:
-            settings = LoopSettings(
-                ranks=share.ranks,
-                check_interval=self.check_interval,
-                min_grad_norm=self.min_grad_norm,
-                before_step=self.on_training_step_start,
-                after_step=lambda: self._after_step(objective, kind),
-                progress=progress,
-                save=lambda outcome: keeper.save(outcome, objective, state),
-            )
-            with torch_threads(1) if objective.own_threads else nullcontext():
-                outcome = run(
-                    objective,
-                    state,
-                    phases,
-                    lambda phase: self._optimizer(objective, state, phase),
-                    settings,
-                    keeper.resumed,
-                )
-        self._publish(objective, state, outcome, kind)
-        keeper.finish(outcome, objective, state)
 
     def _make_state(
         self, graph: AffinityGraph, start_nd: Tensor, seed: int, phase: Phase, share: Share | None = None
@@ -522,26 +381,3 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         groups = parameter_groups(objective.parameter, state.learned, self.learning_rate_, self._learned_learning_rate)
         optimizer = make_optimizer(self.optimizer, self.optimizer_kwargs, phase, groups)
         return optimizer, make_scheduler(self.scheduler, self.scheduler_kwargs, phase, optimizer)
-
-    def _after_step(self, objective: Objective, kind: OutputKind) -> bool:
-        """Count the step and call hooks and callbacks; True stops."""
-        self.n_iter_ += 1
-        self.on_training_step_end()
-        callbacks = self._callback_list()
-        if not callbacks:
-            return False
-        self.embedding_ = kind.wrap(objective.embedding())
-        return any([bool(callback(self, self.n_iter_)) for callback in callbacks])
-
-    def _publish(self, objective: Objective, state: FitState, outcome: Outcome, kind: OutputKind) -> None:
-        """Set the fitted attributes; an embedding that is not finite is an error and not a result."""
-        embedding = objective.embedding()
-        if not bool(torch.isfinite(embedding).all()):
-            raise FloatingPointError(
-                f"the embedding became NaN or infinite by iteration {outcome.n_iter} with learning rate "
-                f"{self.learning_rate_:.4g}; lower learning_rate, or check the loss hooks of a method of your own."
-            )
-        self.embedding_ = kind.wrap(embedding)
-        self.history_ = outcome.history
-        for name, value in state.learned.items():
-            setattr(self, f"{name}_", float(value.detach()))

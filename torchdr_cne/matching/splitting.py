@@ -13,6 +13,7 @@ from torchdr_cne.affinity import AffinityGraph
 from torchdr_cne.distributed import Ranks, Share
 from torchdr_cne.distributed.share import UNIT
 from torchdr_cne.inputs import RowSource
+from torchdr_cne.matching.fit import Given
 from torchdr_cne.matching.optimization import check_elementwise
 from torchdr_cne.persistence import model_state, restore_model
 from torchdr_cne.sampling import BlockLayout
@@ -38,7 +39,7 @@ def rows_by_slot(
     return AffinityGraph(indptr, columns, weights, graph.n_points), arrived
 
 
-def check_input(estimator: Any, data: Any, graph: AffinityGraph | None, n: int, ranks: Ranks) -> bool:
+def check_input(estimator: Any, given: Given, ranks: Ranks) -> bool:
     """Check that all ranks have the same input; return whether they share the fit, or leave it to rank 0.
 
     Raises
@@ -46,6 +47,7 @@ def check_input(estimator: Any, data: Any, graph: AffinityGraph | None, n: int, 
     ValueError
         On all ranks, if they differ.
     """
+    data, graph, n = given.data, given.graph, given.n_points
     found: dict[str, Any] = {
         name: value if isinstance(value, (int, float, str, type(None))) else type(value).__name__
         for name, value in estimator.get_params(deep=False).items()

@@ -1,0 +1,204 @@
+"""One fit, stage by stage: from a checked table to the estimator's fitted attributes."""
+
+import warnings
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchdr_cne.affinity import AffinityGraph
+from torchdr_cne.affinity.components import component_sizes, rows_without_edges
+from torchdr_cne.distributed import Ranks, Share, listening
+from torchdr_cne.initialization import initial_embedding
+from torchdr_cne.inputs import OutputKind, Rows, RowSource, as_rows
+from torchdr_cne.matching.loop import LoopSettings, Outcome, run
+from torchdr_cne.matching.memory import available_memory, check_memory
+from torchdr_cne.matching.objective import Objective
+from torchdr_cne.matching.progress import Progress
+from torchdr_cne.matching.resources import torch_threads
+from torchdr_cne.matching.saving import Keeper, keeping
+from torchdr_cne.matching.snapshot import restore_learned
+from torchdr_cne.matching.state import FitState, Phase
+
+_LARGE_COMPONENT = 0.05
+"""Share of the points from which a second component is worth a warning."""
+_SHARE_OF_FREE = 3
+"""Rows that stream, and their index, take no more than one in so many bytes of the free memory."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a fit begins with: a checked table or a graph or both, and how the embedding is handed back."""
+
+    data: Any
+    graph: AffinityGraph | None
+    kind: OutputKind
+    seed: int
+
+    @property
+    def n_points(self) -> int:
+        """Number of points."""
+        if self.data is not None:
+            return len(self.data)
+        assert self.graph is not None
+        return self.graph.n_points
+
+
+def take_part(estimator: Any, given: Given, ranks: Ranks, device: torch.device) -> None:
+    """Take this rank's part in a fit of ``estimator``."""
+    share = Share.of(given.n_points, ranks)
+    with (
+        listening(ranks, preemptible=estimator.checkpoint_dir is not None),
+        keeping(estimator, share, given.data, given.graph, given.seed) as keeper,
+    ):
+        stages = Stages(estimator, share, device, keeper)
+        phases = estimator._phases(share.n)
+        rows = None if given.data is None else stages.own_rows(given.data)
+        graph = stages.input_graph(rows, given.graph)
+        start = stages.start(rows, graph)
+        stages.match(graph, start, phases, given.kind)
+
+
+class Stages:
+    """The stages of a fit, in order.
+
+    Parameters
+    ----------
+    estimator : AffinityMatcher
+        Gives the parameters and hooks, and receives the results.
+    share : Share
+        The rows of each rank.
+    device : torch.device
+        Where the layout is computed.
+    keeper : Keeper
+        Saves the fit, and knows where an earlier one has come to.
+    """
+
+    def __init__(self, estimator: Any, share: Share, device: torch.device, keeper: Keeper) -> None:
+        self._estimator, self._share, self._device, self._keeper = estimator, share, device, keeper
+
+    def own_rows(self, data: Any) -> Rows:
+        """Return this rank's rows, centred and scaled as all are; stop here if memory will not do."""
+        estimator, budget = self._estimator, self._estimator.memory_budget
+        if budget is None and isinstance(data, RowSource):
+            available = available_memory()
+            budget = None if available is None else available // _SHARE_OF_FREE
+        center = estimator._input_affinity().metric != "cosine"
+        rows = as_rows(data, center=center, dtype=estimator._torch_dtype, share=self._share, budget=budget)
+        if self._device.type == "cpu" and rows.in_memory:
+            with self._share.ranks.agreed("the check of memory"):
+                stages = estimator._bytes_by_stage(len(self._share), rows.n_columns)
+                if stages:
+                    check_memory(max(stages.values()), len(self._share), rows.n_columns)
+        return rows
+
+    def input_graph(self, rows: Rows | None, given: AffinityGraph | None) -> AffinityGraph:
+        """Compute or take over this rank's rows of the graph and publish them as ``graph_``."""
+        estimator, share = self._estimator, self._share
+        estimator.on_affinity_computation_start()
+        found = self._keeper.saved_graph() if given is None else given
+        if found is None:
+            assert rows is not None
+            found = estimator._input_affinity()(rows, random_state=self._keeper.seed)
+            self._keeper.save_graph(found)
+        if found.n_points != share.n:
+            raise TypeError(
+                f"{type(estimator._input_affinity()).__name__} made a graph of {found.n_points} points from one rank's "
+                f"rows of {share.n}; hand neighbors.share on to affinity.graph.symmetrized, or set distributed=False."
+            )
+        if found.n_rows == share.n and share.ranks.size > 1:
+            found = found.select(share.own)
+        estimator.graph_, estimator.graph_start_ = found.to_scipy(), share.start
+        self._report_components(found)
+        estimator.on_affinity_computation_end()
+        return found
+
+    def _report_components(self, graph: AffinityGraph) -> None:
+        """Count connected components; warn where a second one is large and the start will not say so."""
+        estimator, share = self._estimator, self._share
+        sizes = np.sort(component_sizes(graph, share))
+        estimator.n_connected_components_ = len(sizes)
+        n_alone, first_alone = rows_without_edges(graph, share)
+        if n_alone:
+            warnings.warn(
+                f"{n_alone} rows of the input graph have no edge, first row {first_alone}: only repulsion places "
+                "these points; drop them or add edges.",
+                UserWarning,
+                stacklevel=6,
+            )
+        starts_spectral = isinstance(estimator.init, str) and estimator.init == "spectral"
+        if len(sizes) > 1 and sizes[-2] >= _LARGE_COMPONENT * share.n and not starts_spectral:
+            warnings.warn(
+                f"the input graph has {len(sizes)} connected components, the largest of {sizes[-1]} and {sizes[-2]} "
+                "points: distances between them carry no information; raise n_neighbors to join them.",
+                UserWarning,
+                stacklevel=6,
+            )
+
+    def start(self, rows: Rows | None, graph: AffinityGraph) -> Tensor:
+        """Return the first embedding (n, d), or that of a checkpoint."""
+        estimator, resumed = self._estimator, self._keeper.resumed
+        if resumed is not None:
+            start = resumed.tensors["embedding"]
+        else:
+            settings = estimator.n_components, estimator.init_scaling, self._keeper.seed
+            start = initial_embedding(estimator.init, rows, graph, *settings, self._share)
+        return start.to(device=self._device, dtype=estimator._torch_dtype)
+
+    def match(self, graph: AffinityGraph, start_nd: Tensor, phases: list[Phase], kind: OutputKind) -> None:
+        """Run the loop from ``start_nd`` and publish what it leaves."""
+        estimator, ranks, keeper = self._estimator, self._share.ranks, self._keeper
+        state = estimator._make_state(graph, start_nd, keeper.seed, phases[0], self._share)
+        if keeper.resumed is not None:
+            restore_learned(state, keeper.resumed)
+        objective = estimator._make_objective(state, start_nd)
+        estimator.n_iter_ = 0 if keeper.resumed is None else keeper.resumed.step
+        visible = estimator.verbose and ranks.is_first
+        with Progress(phases[-1].stop, type(estimator).__name__, visible=visible) as progress:
+            settings = LoopSettings(
+                ranks=ranks,
+                check_interval=estimator.check_interval,
+                min_grad_norm=estimator.min_grad_norm,
+                before_step=estimator.on_training_step_start,
+                after_step=lambda: self._after_step(objective, kind),
+                progress=progress,
+                save=lambda outcome: keeper.save(outcome, objective, state),
+            )
+            with torch_threads(1) if objective.own_threads else nullcontext():
+                outcome = run(
+                    objective,
+                    state,
+                    phases,
+                    lambda phase: estimator._optimizer(objective, state, phase),
+                    settings,
+                    keeper.resumed,
+                )
+        self._publish(objective, state, outcome, kind)
+        keeper.finish(outcome, objective, state)
+
+    def _after_step(self, objective: Objective, kind: OutputKind) -> bool:
+        """Count the step and call hooks and callbacks; True stops."""
+        estimator = self._estimator
+        estimator.n_iter_ += 1
+        estimator.on_training_step_end()
+        callbacks = estimator._callback_list()
+        if not callbacks:
+            return False
+        estimator.embedding_ = kind.wrap(objective.embedding())
+        return any([bool(callback(estimator, estimator.n_iter_)) for callback in callbacks])
+
+    def _publish(self, objective: Objective, state: FitState, outcome: Outcome, kind: OutputKind) -> None:
+        """Set the fitted attributes; an embedding that is not finite is an error and not a result."""
+        estimator, embedding = self._estimator, objective.embedding()
+        if not bool(torch.isfinite(embedding).all()):
+            raise FloatingPointError(
+                f"the embedding became NaN or infinite by iteration {outcome.n_iter} with learning rate "
+                f"{estimator.learning_rate_:.4g}; lower learning_rate, or check the loss hooks of a method of your own."
+            )
+        estimator.embedding_ = kind.wrap(embedding)
+        estimator.history_ = outcome.history
+        for name, value in state.learned.items():
+            setattr(estimator, f"{name}_", float(value.detach()))
