@@ -287,3 +287,23 @@ class TestStart:
     def test_an_unknown_name_lists_the_known_ones(self):
         with pytest.raises(ValueError, match=r"init='pcs' is unknown; choose one of .*'spectral'.* or pass an"):
             start("pcs", gaussian(50, 3))
+
+
+def test_wide_rows_that_stay_in_a_file_start_from_the_same_components(tmp_path):
+    from torchdr_cne.inputs import open_rows
+
+    X = np.random.default_rng(0).normal(size=(60, 1500)).astype(np.float32)
+    X[:, :3] *= [30, 20, 10]
+    np.save(tmp_path / "wide.npy", X)
+    rows = as_rows(open_rows(tmp_path / "wide.npy"), budget=50_000)
+    assert not rows.in_memory
+    np.testing.assert_allclose(pca_embedding(rows, 2), pca_embedding(as_rows(X), 2), atol=1e-3)
+
+
+def test_a_covariance_that_is_too_large_is_refused_with_what_to_do(tmp_path):
+    from torchdr_cne.inputs import open_rows
+
+    np.save(tmp_path / "wide.npy", np.zeros((3, 20_000), dtype=np.float32))
+    rows = as_rows(open_rows(tmp_path / "wide.npy"), budget=50_000)
+    with pytest.raises(ValueError, match=r"covariance of 20000 columns, 3 GB .* set init='random'"):
+        pca_embedding(rows, 2)

@@ -191,6 +191,50 @@ def test_ctrl_c_saves_what_there_is_and_the_fit_goes_on_when_begun_again(X, tmp_
     np.testing.assert_array_equal(resumed.embedding_, expected)
 
 
+INTERRUPTED_ANYWHERE = """
+import os, random, signal, sys, threading, time, warnings
+import numpy as np
+from sklearn.datasets import load_digits
+from torchdr_cne import NegTSNE
+
+warnings.simplefilter("ignore")
+X = load_digits().data[:300].astype(np.float32)
+
+def make(**more):
+    return NegTSNE(random_state=0, max_iter=300, check_interval=20, **more)
+
+expected, n_interrupted = make().fit(X).embedding_, 0
+for trial in range(25):
+    folder = f"{sys.argv[1]}/{trial}"
+    looping = threading.Event()
+
+    def interrupt():
+        looping.wait()
+        time.sleep(random.Random(trial).uniform(0, 0.05))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # after the fit it is nobody's
+    signal.signal(signal.SIGINT, handler)
+    try:
+        estimator = make(checkpoint_dir=folder, callbacks=lambda e, step: looping.set()).fit(X)
+        n_interrupted += estimator.n_iter_ < 300
+        time.sleep(0.1)
+    except KeyboardInterrupt:
+        pass
+    assert (make(checkpoint_dir=folder).fit(X).embedding_ == expected).all(), trial
+print(n_interrupted)
+"""
+
+
+def test_ctrl_c_at_any_moment_loses_no_bit(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_ANYWHERE, str(tmp_path)], capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) > 5
+
+
 FULL_DISK = """
 import resource, sys, warnings
 import numpy as np

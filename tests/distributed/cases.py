@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import time
 import warnings
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from sklearn.datasets import load_digits
 import torchdr_cne
 from torchdr_cne import NegativeSamplingNeighborEmbedding
 from torchdr_cne.affinity import EntropicAffinity, UMAPAffinity, UnionAffinity
+from torchdr_cne.distributed import DistributedConfig, RankError
 from torchdr_cne.inputs import open_rows
 from torchdr_cne.matching import objective
 
@@ -146,6 +149,9 @@ def disagreements(folder):
     tried("columns", data=X[:, : 64 - rank])
     tried("values", data=X + rank)
     tried("parameters", n_neighbors=15 + rank)
+    tried("start", init=np.random.default_rng(rank).normal(size=(len(X), 2)))
+    tried("affinity", affinity_in=UnionAffinity(n_neighbors=10 + rank))
+    tried("callbacks", callbacks=None if rank else print)
     bad = X.copy()
     bad[-1, 3] = np.nan
     np.save(Path(folder) / f"bad-{rank}.npy", bad)
@@ -227,3 +233,77 @@ def sharded_graph():
         message = str(error)
     same = bool((again.embedding_ == own.embedding_).all())
     print(json.dumps([first.graph_.shape[0], same, message, None if whole is None else [whole.nnz, whole.shape[0]]]))
+
+
+def uneven_memory(folder):
+    """Print what ranks find whose rows would fit the budget on one of them, and whose free memory differs."""
+    from torchdr_cne.matching import fit
+
+    rank = world()[0]
+    X = digits()[:900]
+    source = open_rows(Path(folder) / "rows.npy")
+    between = make("NegTSNE", max_iter=3, memory_budget=110_000).fit(source)
+    fit.available_memory = lambda: 600_000 if rank == 0 else 60_000
+    unequal = make("NegTSNE", max_iter=3).fit(source)
+    expected = make("NegTSNE", max_iter=3).fit(X)
+    print(json.dumps([bool(np.allclose(e.embedding_, expected.embedding_, atol=1e-3)) for e in (between, unequal)]))
+
+
+def own_fits(folder):
+    """Fit and save on each rank by itself; print nothing."""
+    rank = world()[0]
+    own = torchdr_cne.NegTSNE(max_iter=3, random_state=rank, distributed=False).fit(digits()[: 300 + rank])
+    own.save(Path(folder) / f"model-{rank}")
+    assert own.gather_graph().shape == (300 + rank, 300 + rank)
+    shared = make("NegTSNE", max_iter=3).set_params(distributed=DistributedConfig(min_rows=0)).fit(digits())
+    shared.save(Path(folder) / "shared")
+
+
+def recovery():
+    """Print how long rank 0 waits for a rank that has failed, and that the next fit is none the worse."""
+    rank, X = world()[0], digits()
+
+    def fail(estimator, step):
+        if rank == 1:
+            raise ZeroDivisionError
+
+    began = time.monotonic()
+    try:
+        make("NegTSNE", max_iter=5, callbacks=fail).fit(X)
+    except (RankError, ZeroDivisionError) as error:
+        kind = type(error).__name__
+    waited = time.monotonic() - began
+    print(json.dumps([kind, waited, make("NegTSNE", max_iter=5).fit(X).n_iter_]))
+
+
+def leaving(folder):
+    """Print what rank 0 hears when rank 1 alone is told to leave."""
+    rank, X = world()[0], digits()
+    signal.signal(signal.SIGTERM, lambda *_: None)  # rank 1 stays, to tell
+
+    def tell(estimator, step):
+        if rank == 1 and step == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    estimator = make("NegTSNE", max_iter=20, callbacks=tell, checkpoint_dir=folder)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            estimator.fit(X)
+            text = str(caught[-1].message)
+        except RankError as error:
+            text = str(error)
+    print(json.dumps([estimator.n_iter_, text]))
+
+
+def given_graph(graph_file, folder, stop):
+    """Fit a given graph with checkpoints; stop early if told to."""
+    graph, X = scipy.sparse.load_npz(graph_file), digits()
+
+    def interrupt(estimator, step):
+        if step == stop:
+            raise KeyboardInterrupt
+
+    warnings.filterwarnings("ignore", "interrupted after")
+    options = {"checkpoint_dir": folder, "callbacks": interrupt, "init": start(len(X))}
+    return {"embedding": make("NegTSNE", max_iter=20, **options).fit(X, graph=graph).embedding_}

@@ -33,7 +33,8 @@ def run_ranks(size: int, function: str, *arguments: object, timeout: float = 240
     Raises an AssertionError with the output of a rank that fails.
     """
     module, name = function.split(":")
-    code = f"import json, sys, {module} as m; m.{name}(*json.loads(sys.argv[1]))"
+    where = f"import faulthandler; faulthandler.dump_traceback_later({timeout - 2})"
+    code = f"{where}; import json, sys, {module} as m; m.{name}(*json.loads(sys.argv[1]))"
     port = str(free_port())
     with tempfile.TemporaryDirectory() as folder:
         ranks = [
@@ -60,7 +61,7 @@ def run_ranks(size: int, function: str, *arguments: object, timeout: float = 240
         for number, code_of_rank in enumerate(codes):
             errors = (Path(folder) / f"{number}.err").read_text()
             assert code_of_rank in (0, None), f"rank {number} of {size} ended with {code_of_rank}:\n{errors}"
-        assert None not in codes, f"after {timeout} s ranks are still at work: {codes}"
+            assert code_of_rank == 0, f"rank {number} of {size} is still at work after {timeout} s:\n{errors}"
         return [(Path(folder) / f"{rank}.out").read_text() for rank in range(size)]
 
 

@@ -9,7 +9,7 @@ import scipy.sparse
 from benchmarks.distributed import bytes_per_step
 from tests.distributed import cases
 from tests.distributed.harness import run_ranks
-from torchdr_cne import UMAP, InfoTSNE, NegTSNE
+from torchdr_cne import UMAP, InfoTSNE, NegTSNE, load
 from torchdr_cne.distributed import DistributedConfig, Share
 from torchdr_cne.evaluation import knn_accuracy, knn_recall
 from torchdr_cne.inputs import open_rows
@@ -124,7 +124,7 @@ def test_ranks_that_differ_all_say_in_what_before_any_work(tmp_path):
     outputs = run_ranks(3, "tests.distributed.cases:disagreements", str(tmp_path))
     lines = [[json.loads(line) for line in output.splitlines()] for output in outputs]
     assert [[what for what, *_ in of_rank] for of_rank in lines] == [
-        ["rows", "columns", "values", "parameters", "nan in the last rank's rows"]
+        ["rows", "columns", "values", "parameters", "start", "affinity", "callbacks", "nan in the last rank's rows"]
     ] * 3
     by_case = {
         what: [(kind, text) for _, kind, text in of_all]
@@ -136,6 +136,9 @@ def test_ranks_that_differ_all_say_in_what_before_any_work(tmp_path):
         "columns": "shape (1797, 64)",
         "values": "digest of some rows of X",
         "parameters": "n_neighbors=15",
+        "start": "init=",
+        "affinity": "affinity_in=",
+        "callbacks": "callbacks given=True",
     }.items():
         for kind, text in by_case[what]:
             assert kind == "ValueError"
@@ -154,6 +157,45 @@ def test_one_rank_s_wish_to_stop_stops_all_and_small_fits_are_rank_0_s(tmp_path,
     expected = InfoTSNE(random_state=0, max_iter=10, check_interval=10).fit(cases.digits()).embedding_
     for rank in range(3):
         np.testing.assert_array_equal(np.load(tmp_path / f"alone-{rank}.npy"), expected)
+
+
+def test_ranks_with_unequal_memory_decide_alike_what_they_stream(tmp_path):
+    np.save(tmp_path / "rows.npy", cases.digits()[:900])
+    outputs = run_ranks(2, "tests.distributed.cases:uneven_memory", str(tmp_path))
+    assert [json.loads(output) for output in outputs] == [[True, True]] * 2
+
+
+def test_ranks_save_their_own_fits_and_one_of_them_a_shared_one(tmp_path):
+    run_ranks(2, "tests.distributed.cases:own_fits", str(tmp_path))
+    assert load(tmp_path / "model-0").embedding_.shape == (300, 2)
+    assert load(tmp_path / "model-1").embedding_.shape == (301, 2)
+    shared = load(tmp_path / "shared")
+    assert shared.embedding_.shape == (1797, 2)
+    assert shared.distributed == DistributedConfig(min_rows=0)
+    shared.save(tmp_path / "again")
+
+
+def test_a_rank_that_fails_is_missed_at_once_and_the_next_fit_is_none_the_worse():
+    outputs = [json.loads(output) for output in run_ranks(2, "tests.distributed.cases:recovery")]
+    assert [kind for kind, *_ in outputs] == ["RankError", "ZeroDivisionError"]
+    assert max(waited for _, waited, _ in outputs) < 20
+    assert [n_iter for *_, n_iter in outputs] == [5, 5]
+
+
+def test_no_rank_takes_a_fit_for_finished_that_another_was_told_to_leave(tmp_path):
+    outputs = [json.loads(output) for output in run_ranks(2, "tests.distributed.cases:leaving", str(tmp_path))]
+    assert [n_iter for n_iter, _ in outputs] == [7, 7]
+    assert "another rank was told to leave by SIGTERM; the fit is saved after 7 iterations" in outputs[0][1]
+    assert "SIGTERM has ended the fit early, and a handler has kept the process" in outputs[1][1]
+
+
+@pytest.mark.filterwarnings("ignore:1 rows of the input graph have no edge")
+def test_a_fit_of_a_given_graph_goes_on_with_another_number_of_ranks(graph_file, tmp_path):
+    expected = cases.given_graph(graph_file, str(tmp_path / "whole"), 0)["embedding"]
+    folder = str(tmp_path / "pieces")
+    found_by_ranks(3, tmp_path, "given_graph", graph_file, folder, 8)
+    for found in found_by_ranks(2, tmp_path, "given_graph", graph_file, folder, 0):
+        np.testing.assert_array_equal(found["embedding"], expected)
 
 
 def test_a_graph_stays_with_the_ranks_serves_another_fit_and_can_be_gathered():
@@ -184,9 +226,11 @@ def test_asking_for_several_processes_in_one_is_refused():
         NegTSNE(distributed="always").fit(cases.digits())
 
 
-@pytest.mark.parametrize(("field", "value"), [("min_rows", -1), ("timeout", 0)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("min_rows", -1), ("min_rows", 1.5), ("timeout", 0), ("timeout", "60"), ("timeout", np.inf)]
+)
 def test_a_configuration_names_what_cannot_be(field, value):
-    with pytest.raises(ValueError, match=f"{field}={value} must be"):
+    with pytest.raises(ValueError, match=f"{field}={value!r} must be"):
         DistributedConfig(**{field: value})
 
 

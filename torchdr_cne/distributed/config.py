@@ -1,6 +1,9 @@
 """When and how a fit is split over ranks."""
 
+import numbers
 from dataclasses import dataclass
+
+_LONGEST = 1e9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +23,7 @@ class DistributedConfig:
     timeout: float = 300.0
 
     def __post_init__(self) -> None:
-        if self.min_rows < 0:
-            raise ValueError(f"min_rows={self.min_rows} must be at least 0; 0 splits whatever can be split.")
-        if not self.timeout > 0:
-            raise ValueError(f"timeout={self.timeout} must be a positive number of seconds.")
+        if not isinstance(self.min_rows, numbers.Integral) or self.min_rows < 0:
+            raise ValueError(f"min_rows={self.min_rows!r} must be an integer >= 0; 0 splits whatever can be split.")
+        if not isinstance(self.timeout, numbers.Real) or not 0 < self.timeout < _LONGEST:
+            raise ValueError(f"timeout={self.timeout!r} must be a positive number of seconds, below {_LONGEST:g}.")

@@ -1,12 +1,16 @@
 """Joining a process group for the length of one fit."""
 
+import importlib
 import itertools
 import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import torch
@@ -52,7 +56,8 @@ def joined(distributed: bool | str | DistributedConfig, *, cuda: bool = False) -
     if distributed is True:
         config = DistributedConfig(min_rows=0)
     if dist.is_available() and dist.is_initialized():
-        group: Any = dist.new_group(timeout=timedelta(seconds=config.timeout), backend=_backend(cuda))
+        with _meeting(config):
+            group: Any = dist.new_group(timeout=timedelta(seconds=config.timeout), backend=_backend(cuda))
         try:
             yield Ranks(dist.get_rank(group), dist.get_world_size(group), group, config)
         finally:
@@ -77,19 +82,28 @@ def _backend(cuda: bool) -> str:
 def _group_of_launcher(config: DistributedConfig, cuda: bool, environment: Mapping[str, str]) -> Iterator[Ranks]:
     rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
     timeout = timedelta(seconds=config.timeout)
-    try:
+    # Imported later, it would keep this group in default arguments, and the connections open for ever.
+    importlib.import_module("torch.distributed.nn.functional")
+    with _meeting(config):
         dist.init_process_group(
             _backend(cuda), store=_store(rank, size, timeout, environment), rank=rank, world_size=size, timeout=timeout
         )
-    except RuntimeError as error:
-        raise RankError(
-            f"rank {rank} of {size} could not join the others at {environment['MASTER_ADDR']}:"
-            f"{environment['MASTER_PORT']} within {config.timeout:g} s ({str(error).splitlines()[0]})"
-        ) from error
     try:
         yield Ranks(rank, size, dist.group.WORLD, config)
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def _meeting(config: DistributedConfig) -> Iterator[None]:
+    """Say what to do where the ranks do not find each other."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise RankError(
+            f"the ranks have not met within {config.timeout:g} s; every rank has to call fit, in the same order. For a "
+            "fit of one rank's own set distributed=False."
+        ) from error
 
 
 def _store(rank: int, size: int, timeout: timedelta, environment: Mapping[str, str]) -> Any:
@@ -98,28 +112,33 @@ def _store(rank: int, size: int, timeout: timedelta, environment: Mapping[str, s
     The addresses of ranks that have been killed stay in a store: those that replace them must not find them.
     """
     by_launcher = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    store = dist.TCPStore(
-        environment["MASTER_ADDR"],
-        int(environment["MASTER_PORT"]),
-        size,
-        is_master=rank == 0 and not by_launcher,
-        timeout=timeout,
-        multi_tenant=True,
-    )
+    address, port = environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
+    store = _connection(address, port, size, rank == 0 and not by_launcher, timeout)
     attempt = environment.get("TORCHELASTIC_RESTART_COUNT", "0")
     return dist.PrefixStore(f"torchdr_cne/attempt-{attempt}/fit-{next(_fits)}", store)
+
+
+@cache
+def _connection(address: str, port: int, size: int, is_host: bool, timeout: timedelta) -> Any:
+    """Return the one connection of this process to a store, or the store itself.
+
+    It stays for the next fit: one that rank 0 made anew could be missed by a rank that still finds the old one.
+    """
+    return dist.TCPStore(address, port, size, is_master=is_host, timeout=timeout, multi_tenant=True)
 
 
 @contextmanager
 def _leaving_with_parent() -> Iterator[None]:
     """End this process when its launcher has died: first as SIGTERM would, then at once."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:  # started by hand, perhaps to outlive its shell
+        yield
+        return
     parent, done = os.getppid(), threading.Event()
 
     def watch() -> None:
         while not done.wait(_LOOK_AT_PARENT):
             if os.getppid() != parent:
-                import signal
-
+                print("torchdr_cne: torchrun has died, and this rank leaves", file=sys.stderr, flush=True)
                 os.kill(os.getpid(), signal.SIGTERM)
                 time.sleep(_FAREWELL)
                 os._exit(1)
@@ -131,6 +150,11 @@ def _leaving_with_parent() -> Iterator[None]:
     finally:
         done.set()
         watcher.join()
+
+
+def ranks_of_this_machine() -> int:
+    """Return how many ranks a launcher has started here."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if launched() else 1
 
 
 def own_device(device: torch.device) -> torch.device:

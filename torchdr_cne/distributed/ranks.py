@@ -233,7 +233,9 @@ class Ranks:
             yield
         except RuntimeError as error:
             where = what if self.step is None else f"{what} at step {self.step + 1}"
+            late = "timed out" in str(error).lower()
+            reason = f"did not come within {self.config.timeout:g} s" if late else "has died or left"
             raise RankError(
-                f"rank {self.rank} of {self.size} waited for the others in {where} and gave up: a rank has died, or "
-                f"did not come within {self.config.timeout:g} s ({str(error).splitlines()[0]})"
+                f"rank {self.rank} of {self.size} waited for the others in {where} and gave up: one of them {reason}; "
+                "its own message tells why."
             ) from error

@@ -1,5 +1,6 @@
 """Which of n items each rank owns."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -92,7 +93,7 @@ class Share:
         """Return the rows (n, …) of all ranks, of which ``own`` are this rank's."""
         if self.ranks.size == 1:
             return own
-        width = own[:1].numel() if len(own) else max(1, own.numel())
+        width = math.prod(own.shape[1:])
         full = own.new_empty((self.n, *own.shape[1:]))
         full[self.own] = own
         self.ranks.gather_(full.view(-1), [width * bound for bound in self.bounds], what)

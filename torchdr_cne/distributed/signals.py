@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,24 +11,27 @@ from torchdr_cne.distributed.ranks import Ranks, Signal
 
 
 @contextmanager
-def listening(ranks: Ranks, *, preemptible: bool) -> Iterator[None]:
+def listening(ranks: Ranks, *, resumable: bool) -> Iterator[None]:
     """Turn signals into ``ranks.signal`` within the block; a SIGTERM is passed on at its end.
 
     Parameters
     ----------
     ranks : Ranks
         Receives the wish.
-    preemptible : bool
-        Whether there is something to save before SIGTERM ends the process.
+    resumable : bool
+        Whether the fit is saved before it ends, which it can be between two steps only.
     """
-    wishes = {signal.SIGTERM: Signal.PREEMPTED} if preemptible else {}
-    if ranks.size > 1:  # where one rank may not leave alone
+    wishes = {signal.SIGTERM: Signal.PREEMPTED} if resumable else {}
+    if resumable or ranks.size > 1:  # where no rank may leave by itself
         wishes[signal.SIGINT] = Signal.INTERRUPTED
     if threading.current_thread() is not threading.main_thread():
         wishes = {}
 
     def wish(number: int, frame: Any) -> None:
-        ranks.signal |= wishes[signal.Signals(number)]
+        asked = wishes[signal.Signals(number)]
+        if asked == Signal.INTERRUPTED and asked in ranks.signal:  # for the second time
+            raise KeyboardInterrupt
+        ranks.signal |= asked
 
     before = {number: signal.signal(number, wish) for number in wishes}
     try:
@@ -37,3 +41,9 @@ def listening(ranks: Ranks, *, preemptible: bool) -> Iterator[None]:
             signal.signal(number, handler)
     if Signal.PREEMPTED in ranks.signal:
         signal.raise_signal(signal.SIGTERM)
+        warnings.warn(
+            "SIGTERM has ended the fit early, and a handler has kept the process; the estimator is fitted with "
+            "the embedding so far, and the same fit goes on when it is begun again.",
+            UserWarning,
+            stacklevel=5,
+        )

@@ -1,11 +1,15 @@
 """Principal components from the covariance, or from the Gram matrix of wide tables."""
 
+import numpy as np
+import scipy.sparse.linalg
 import torch
 from torch import Tensor
 
 from torchdr_cne.inputs import Rows
 
 _BLOCK_ELEMENTS = 1 << 18
+_WIDE, _WIDEST = 1000, 16_384
+"""Columns of which the leading directions are found by themselves, and at most, if there are fewer rows."""
 _RESOLVED = 1e-6
 """Components with more than this share of the largest variance keep six digits in float32 products."""
 
@@ -43,11 +47,19 @@ def pca_embedding(rows: Rows | Tensor, n_components: int) -> Tensor:
 
 def _from_covariance(rows: Rows, mean: Tensor, n_components: int) -> tuple[Tensor, Tensor]:
     """Return the leading variances and the directions (f, n_components at most)."""
+    if rows.n_columns > _WIDEST:
+        raise ValueError(
+            f"init='pca' needs a covariance of {rows.n_columns} columns, {8 * rows.n_columns**2 / 1e9:.0f} GB for each "
+            "process, where rows are streamed or shared; reduce the columns first, or set init='random'."
+        )
     covariance = torch.zeros((rows.n_columns,) * 2, dtype=torch.float64, device=mean.device)
     for block in rows.blocks(_BLOCK_ELEMENTS):
         centred = block.double() - mean
         covariance.addmm_(centred.T, centred)
-    return _leading(rows.share.ranks.add_up(covariance, "the sum of covariances"), n_components)
+    rows.share.ranks.add_up(covariance, "the sum of covariances")
+    if rows.n_columns > max(_WIDE, rows.n_points):  # no room for a decomposition of it all
+        return _leading_few(covariance, n_components)
+    return _leading(covariance, n_components)
 
 
 def _from_gram(rows: Rows, mean: Tensor, n_components: int) -> tuple[Tensor, Tensor]:
@@ -63,3 +75,12 @@ def _leading(matrix: Tensor, n_components: int) -> tuple[Tensor, Tensor]:
     """Return the ``n_components`` largest eigenvalues, descending, and their eigenvectors as columns."""
     values, vectors = torch.linalg.eigh(matrix)
     return values.flip(0)[:n_components], vectors.flip(1)[:, :n_components].contiguous()
+
+
+def _leading_few(matrix: Tensor, n_components: int) -> tuple[Tensor, Tensor]:
+    """Do `_leading`'s work for a large matrix of low rank, without decomposing all of it."""
+    start = np.ones(len(matrix))
+    values, vectors = scipy.sparse.linalg.eigsh(matrix.cpu().numpy(), k=n_components, v0=start)
+    order = np.argsort(-values)
+    parts = values[order].copy(), np.ascontiguousarray(vectors[:, order])
+    return torch.from_numpy(parts[0]).to(matrix.device), torch.from_numpy(parts[1]).to(matrix.device)

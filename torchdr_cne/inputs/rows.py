@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -184,7 +185,8 @@ def as_rows(
     # Decided by the values alone, so that dtype and memory layout of X never change the result.
     in_range = largest == 0 or _SAFE_RANGE[0] <= largest <= _SAFE_RANGE[1]
     scale = 1.0 if in_range else 2.0 ** -round(np.log2(largest))
-    if isinstance(X, RowSource) and budget is not None and len(share) * X.shape[1] * dtype.itemsize > budget:
+    longest = max(end - start for start, end in pairwise(share.bounds))  # all ranks decide alike
+    if isinstance(X, RowSource) and budget is not None and longest * X.shape[1] * dtype.itemsize > budget:
         nothing = torch.empty((0, X.shape[1]), dtype=dtype)
         return StreamedRows(nothing, scale, share, is_constant, X, centre, budget)
     shared = None if isinstance(X, RowSource) else _shared_tensor(X, dtype)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -90,12 +91,14 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Show a progress bar on a terminal.
     distributed : {"auto", True, False} or DistributedConfig, default="auto"
         "auto" shares a fit of 100 000 rows or more among the ranks of an initialised process group, or of a launcher
-        such as torchrun; a smaller one is rank 0's alone. True shares any, False none.
+        such as torchrun; a smaller one is rank 0's alone, which every rank waits for. True shares any with 256 rows
+        a rank, False none: each rank's fit is its own.
     memory_budget : int or None, default=None
         Bytes that the rows of a `RowSource` and their index may take in a process; what is larger is streamed. None
         is a third of the free memory.
     checkpoint_dir : str, Path or None, default=None
-        Folder in which the fit is saved as it goes; the same fit, begun again, goes on from there.
+        Folder in which the fit is saved as it goes; the same fit, begun again, goes on from there. One that a callback
+        has stopped is at its end.
     checkpoint_every : int, default=50
         Iterations between checkpoints.
 
@@ -107,6 +110,8 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         The input affinities; pass it as ``graph=`` to reuse it. If ranks share the fit, each has its own rows only.
     graph_start_ : int
         The point of ``graph_``'s first row: 0 unless ranks share the fit.
+    n_ranks_ : int
+        How many processes have taken part.
     n_connected_components_ : int
         Connected components of the graph; a warning tells of a second one with 5 % of the points or more.
     n_iter_ : int
@@ -252,6 +257,7 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                 given = self._read_input(X, graph, ranks)
             if ranks.size > 1:
                 given = replace(given, seed=int(ranks.share([given.seed % 2**63], "the seed")[0, 0]))
+            self.n_ranks_ = ranks.size
             if ranks.size == 1 or check_input(self, given, ranks):
                 take_part(self, given, ranks, own_device(device))
             else:
@@ -269,8 +275,9 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         -------
         scipy.sparse.csr_array of shape (n, n) or None
         """
+        check_is_fitted(self, "graph_")
         if self.graph_.shape[0] == self.graph_.shape[1]:
-            return self.graph_ if is_first_process() else None
+            return self.graph_ if self.n_ranks_ == 1 or is_first_process() else None
         with joined(self.distributed) as ranks:
             whole = gathered(AffinityGraph.from_scipy(self.graph_), Share.of(self.graph_.shape[1], ranks))
         return None if whole is None else whole.to_scipy()
@@ -281,8 +288,8 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Parameters
         ----------
         path : str or Path
-            The folder; one that holds a saved estimator is replaced. If ranks share the fit, rank 0 writes it,
-            without the graph.
+            The folder; one that holds a saved estimator is replaced. If ranks have done the fit together, rank 0
+            writes it, without the graph where they have shared it.
 
         Raises
         ------
@@ -291,11 +298,13 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         ValueError
             If a parameter, such as a function of your own, cannot be saved.
         """
-        if is_first_process():
-            whole = copy(self)
-            if self.graph_.shape[0] != self.graph_.shape[1]:
-                del whole.graph_
-            save_model(whole, path)
+        check_is_fitted(self, "embedding_")
+        if self.n_ranks_ > 1 and not is_first_process():
+            return
+        whole = copy(self)
+        if hasattr(self, "graph_") and self.graph_.shape[0] != self.graph_.shape[1]:
+            del whole.graph_
+        save_model(whole, path)
 
     @property
     def _n_features_out(self) -> int:
@@ -321,8 +330,11 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                 f"affinity_in={self.affinity_in!r} is unknown; pass an Affinity such as UnionAffinity(), "
                 "'precomputed' or None."
             )
-        if not isinstance(self.distributed, DistributedConfig):
-            check_choice("distributed", self.distributed, ("auto", True, False))
+        if not (isinstance(self.distributed, (DistributedConfig, bool)) or self.distributed == "auto"):
+            raise ValueError(
+                f"distributed={self.distributed!r} is unknown; choose one of 'auto', True, False, or pass a "
+                "DistributedConfig."
+            )
         optimizer_class(self.optimizer)
         scheduler_class(self.scheduler)
         if not all(callable(callback) for callback in self._callback_list()):

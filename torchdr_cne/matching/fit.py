@@ -11,7 +11,8 @@ from torch import Tensor
 
 from torchdr_cne.affinity import AffinityGraph
 from torchdr_cne.affinity.components import component_sizes, rows_without_edges
-from torchdr_cne.distributed import Ranks, Share, listening
+from torchdr_cne.distributed import RankError, Ranks, Share, Signal, listening
+from torchdr_cne.distributed.group import ranks_of_this_machine
 from torchdr_cne.initialization import initial_embedding
 from torchdr_cne.inputs import OutputKind, Rows, RowSource, as_rows
 from torchdr_cne.matching.loop import LoopSettings, Outcome, run
@@ -25,6 +26,7 @@ from torchdr_cne.matching.state import FitState, Phase
 
 _LARGE_COMPONENT = 0.05
 """Share of the points from which a second component is worth a warning."""
+_UNKNOWN_MEMORY = 1 << 62
 _SHARE_OF_FREE = 3
 """Rows that stream, and their index, take no more than one in so many bytes of the free memory."""
 
@@ -49,17 +51,17 @@ class Given:
 
 def take_part(estimator: Any, given: Given, ranks: Ranks, device: torch.device) -> None:
     """Take this rank's part in a fit of ``estimator``."""
-    share = Share.of(given.n_points, ranks)
-    with (
-        listening(ranks, preemptible=estimator.checkpoint_dir is not None),
-        keeping(estimator, share, given.data, given.graph, given.seed) as keeper,
-    ):
+    share, own_graph = Share.of(given.n_points, ranks), given.graph
+    if own_graph is not None and own_graph.n_rows == share.n and ranks.size > 1:
+        own_graph = own_graph.select(share.own)
+    with keeping(estimator, share, given.data, own_graph, given.seed) as keeper:
         stages = Stages(estimator, share, device, keeper)
         phases = estimator._phases(share.n)
         rows = None if given.data is None else stages.own_rows(given.data)
-        graph = stages.input_graph(rows, given.graph)
+        graph = stages.input_graph(rows, own_graph)
         start = stages.start(rows, graph)
-        stages.match(graph, start, phases, given.kind)
+        with listening(ranks, resumable=estimator.checkpoint_dir is not None):
+            stages.match(graph, start, phases, given.kind)
 
 
 class Stages:
@@ -84,8 +86,7 @@ class Stages:
         """Return this rank's rows, centred and scaled as all are; stop here if memory will not do."""
         estimator, budget = self._estimator, self._estimator.memory_budget
         if budget is None and isinstance(data, RowSource):
-            available = available_memory()
-            budget = None if available is None else available // _SHARE_OF_FREE
+            budget = self._free_memory() // _SHARE_OF_FREE
         center = estimator._input_affinity().metric != "cosine"
         rows = as_rows(data, center=center, dtype=estimator._torch_dtype, share=self._share, budget=budget)
         if self._device.type == "cpu" and rows.in_memory:
@@ -94,6 +95,12 @@ class Stages:
                 if stages:
                     check_memory(max(stages.values()), len(self._share), rows.n_columns)
         return rows
+
+    def _free_memory(self) -> int:
+        """Return the least that any rank can have, so that all decide alike; a machine's ranks divide its memory."""
+        available = available_memory()
+        own = _UNKNOWN_MEMORY if available is None else available // ranks_of_this_machine()
+        return int(self._share.ranks.smallest(torch.tensor(own), "the check of memory"))
 
     def input_graph(self, rows: Rows | None, given: AffinityGraph | None) -> AffinityGraph:
         """Compute or take over this rank's rows of the graph and publish them as ``graph_``."""
@@ -109,8 +116,6 @@ class Stages:
                 f"{type(estimator._input_affinity()).__name__} made a graph of {found.n_points} points from one rank's "
                 f"rows of {share.n}; hand neighbors.share on to affinity.graph.symmetrized, or set distributed=False."
             )
-        if found.n_rows == share.n and share.ranks.size > 1:
-            found = found.select(share.own)
         estimator.graph_, estimator.graph_start_ = found.to_scipy(), share.start
         self._report_components(found)
         estimator.on_affinity_computation_end()
@@ -122,6 +127,8 @@ class Stages:
         sizes = np.sort(component_sizes(graph, share))
         estimator.n_connected_components_ = len(sizes)
         n_alone, first_alone = rows_without_edges(graph, share)
+        if not share.ranks.is_first:
+            return
         if n_alone:
             warnings.warn(
                 f"{n_alone} rows of the input graph have no edge, first row {first_alone}: only repulsion places "
@@ -165,6 +172,7 @@ class Stages:
                 before_step=estimator.on_training_step_start,
                 after_step=lambda: self._after_step(objective, kind),
                 progress=progress,
+                resumable=estimator.checkpoint_dir is not None,
                 save=lambda outcome: keeper.save(outcome, objective, state),
             )
             with torch_threads(1) if objective.own_threads else nullcontext():
@@ -178,6 +186,11 @@ class Stages:
                 )
         self._publish(objective, state, outcome, kind)
         keeper.finish(outcome, objective, state)
+        if Signal.PREEMPTED in outcome.signal and Signal.PREEMPTED not in ranks.signal:
+            raise RankError(
+                f"another rank was told to leave by SIGTERM; the fit is saved after {outcome.n_iter} iterations in "
+                f"{estimator.checkpoint_dir} and goes on from there when it is begun again."
+            )
 
     def _after_step(self, objective: Objective, kind: OutputKind) -> bool:
         """Count the step and call hooks and callbacks; True stops."""

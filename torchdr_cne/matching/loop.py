@@ -34,6 +34,8 @@ class LoopSettings:
         Called after each iteration; returning True stops.
     progress : callable
         Called with the number of iterations done at every check.
+    resumable : bool
+        Whether a fit that is told to leave goes on later, as if nothing had been.
     save : callable
         Called with the outcome so far after each iteration.
     """
@@ -44,17 +46,22 @@ class LoopSettings:
     before_step: Callable[[], None]
     after_step: Callable[[], bool]
     progress: Callable[[int], None]
+    resumable: bool
     save: Callable[["Outcome"], None]
 
 
 @dataclass
 class Outcome:
-    """What the loop leaves: the last optimiser, iterations done, what ended it early, and what was recorded."""
+    """What the loop leaves: the last optimiser, iterations done, what ended it early, and what was recorded.
+
+    ``is_whole`` is False if it ended within a step.
+    """
 
     optimizer: Optimizer | None = None
     n_iter: int = 0
     signal: Signal = Signal.NONE
     history: dict[str, list[float]] = field(default_factory=dict)
+    is_whole: bool = True
 
     def record(self, **values: float) -> None:
         """Append one number to each named list."""
@@ -124,7 +131,8 @@ class _Run:
             if step == phase.stop - 1 or (step + 1) % self._settings.check_interval == 0:
                 self._check()
             self._settings.save(outcome)
-        if self._sums and Signal.PREEMPTED not in outcome.signal:  # then the fit goes on later, as if nothing had been
+        goes_on = self._settings.resumable and outcome.signal & (Signal.PREEMPTED | Signal.INTERRUPTED)
+        if self._sums and not goes_on:
             self._check()
 
     def _take(self, step: int) -> None:
@@ -138,8 +146,11 @@ class _Run:
         if self._scheduler is not None:
             self._scheduler.step()
         self._outcome.n_iter = step + 1
-        if self._settings.after_step():
-            self._settings.ranks.signal |= Signal.STOP
+        try:
+            if self._settings.after_step():
+                self._settings.ranks.signal |= Signal.STOP
+        except KeyboardInterrupt:  # all ranks stop, and between two steps
+            self._settings.ranks.signal |= Signal.INTERRUPTED
 
     def _check(self) -> None:
         """Look at the gradients since the last check; record them."""
@@ -173,6 +184,7 @@ def _interruptible(outcome: Outcome):  # type: ignore[no-untyped-def]
         yield
     except KeyboardInterrupt:
         outcome.signal |= Signal.INTERRUPTED
+        outcome.is_whole = False
     if Signal.INTERRUPTED in outcome.signal:
         warnings.warn(
             f"interrupted after {outcome.n_iter} iterations; the estimator is fitted with the embedding so far, "

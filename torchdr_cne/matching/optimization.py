@@ -39,7 +39,7 @@ def optimizer_class(optimizer: str | type[Optimizer]) -> Any:
 
 def check_elementwise(optimizer: str | type[Optimizer]) -> None:
     """Raise a ValueError unless the optimiser moves each number by itself, as ranks that own some of them must."""
-    if optimizer_class(optimizer).__name__ not in _ELEMENTWISE:
+    if optimizer_class(optimizer) not in [getattr(torch.optim, name) for name in _ELEMENTWISE]:
         raise ValueError(
             f"optimizer={optimizer!r} may look at several points at once, which ranks do not share; choose one of "
             f"{', '.join(_ELEMENTWISE)}, or set distributed=False."

@@ -4,7 +4,7 @@ import hashlib
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ class Keeper:
     def finish(self, outcome: Outcome, objective: Objective, state: FitState) -> None:
         """Save the fit's end, and whether it was its end."""
         already = self.resumed is not None and self.resumed.finished
-        if self._folder is None or already:
+        if self._folder is None or already or not outcome.is_whole:
             return
         finished = not outcome.signal & (Signal.PREEMPTED | Signal.INTERRUPTED)
         snapshot = take_snapshot(outcome.optimizer, outcome.n_iter, outcome.history, objective, state)
@@ -161,12 +161,12 @@ def keeping(estimator: Any, share: Share, data: Any, given: AffinityGraph | None
         yield Keeper(share, 0, seed, None, {})
         return
     folder = Path(estimator.checkpoint_dir)
-    identity = {"config": _config(estimator), "data": _data_digest(share, data, given)}
+    identity = {"config": configuration(estimator), "data": _data_digest(share, data, given)}
     keeper = Keeper(share, estimator.checkpoint_every, seed, folder, identity)
     checkpoints = Checkpoints(folder, identity) if share.ranks.is_first else None
     with share.ranks.agreed("locking the checkpoint folder"):
-        held = nullcontext() if checkpoints is None else checkpoints.__enter__()
-    del held
+        if checkpoints is not None:
+            _enter(checkpoints, folder)
     try:
         keeper.look_back(checkpoints)
         yield keeper
@@ -175,7 +175,17 @@ def keeping(estimator: Any, share: Share, data: Any, given: AffinityGraph | None
             checkpoints.__exit__(None, None, None)
 
 
-def _config(estimator: Any) -> dict[str, Any]:
+def _enter(checkpoints: Checkpoints, folder: Path) -> None:
+    try:
+        checkpoints.__enter__()
+    except OSError as error:
+        raise ValueError(
+            f"checkpoint_dir={str(folder)!r} cannot be used: {error.strerror or error}; give a folder that can be "
+            "written to, or one that can be made."
+        ) from error
+
+
+def configuration(estimator: Any) -> dict[str, Any]:
     """Return what of an estimator's parameters decides its result, as JSON values."""
     config: dict[str, Any] = {"method": type(estimator).__name__}
     for name, value in estimator.get_params(deep=False).items():

@@ -12,9 +12,11 @@ from torch import Tensor
 from torchdr_cne.affinity import AffinityGraph
 from torchdr_cne.distributed import Ranks, Share
 from torchdr_cne.distributed.share import UNIT
+from torchdr_cne.hashing import digest_of
 from torchdr_cne.inputs import RowSource
 from torchdr_cne.matching.fit import Given
 from torchdr_cne.matching.optimization import check_elementwise
+from torchdr_cne.matching.saving import configuration
 from torchdr_cne.persistence import model_state, restore_model
 from torchdr_cne.sampling import BlockLayout
 
@@ -48,23 +50,24 @@ def check_input(estimator: Any, given: Given, ranks: Ranks) -> bool:
         On all ranks, if they differ.
     """
     data, graph, n = given.data, given.graph, given.n_points
-    found: dict[str, Any] = {
-        name: value if isinstance(value, (int, float, str, type(None))) else type(value).__name__
-        for name, value in estimator.get_params(deep=False).items()
-        if name not in ("device", "verbose", "n_jobs")
-    }
-    if graph is not None:
-        edges = f"{graph.n_edges} edges" if graph.n_rows == graph.n_points else "one part a rank"
-        found["graph"] = f"{graph.n_points} points, {edges}"
+    found = configuration(estimator)
+    for name in ("checkpoint_dir", "callbacks"):  # what they are is each rank's own affair
+        found[f"{name} given"] = getattr(estimator, name) is not None
+    found |= {name: getattr(estimator, name) for name in ("checkpoint_every", "memory_budget", "distributed")}
+    if graph is not None and graph.n_rows == graph.n_points:
+        digest = int(digest_of(graph.weights, graph.rows, graph.indices.long()))
+        found["graph"] = f"{graph.n_points} points, {graph.n_edges} edges, digest {digest:x}"
     if data is not None:
         found["X"] = f"{type(data).__name__} of shape {tuple(data.shape)} and dtype {data.dtype}"
         found["digest of some rows of X"] = _digest_of_some(data)
     ranks.check_equal(found, "their input")
-    check_elementwise(estimator.optimizer)
     why_not = estimator._why_not_split()
     if why_not and n >= ranks.config.min_rows:
         warnings.warn(f"rank 0 does this fit alone: {why_not}.", UserWarning, stacklevel=4)
-    return not why_not and n >= ranks.config.min_rows and -(-n // UNIT) >= ranks.size
+    is_shared = not why_not and n >= ranks.config.min_rows and -(-n // UNIT) >= ranks.size
+    if is_shared:
+        check_elementwise(estimator.optimizer)
+    return is_shared
 
 
 def _digest_of_some(data: Any) -> str:
@@ -79,7 +82,8 @@ def run_on_first(estimator: Any, ranks: Ranks, fit: Callable[[], None]) -> None:
     with ranks.patient(), ranks.agreed("the fit on rank 0"):
         if ranks.is_first:
             fit()
-    state = model_state(estimator) if ranks.is_first else None
+    with ranks.agreed("handing out the result"):
+        state = model_state(estimator) if ranks.is_first else None
     tensors, plain = ranks.copy_state_from(0, state, "the exchange of the result")
     if not ranks.is_first:
         restore_model(estimator, tensors, plain)

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
-from torchdr_cne import affinity, neighbors, similarities
+from torchdr_cne import affinity, distributed, neighbors, similarities
 from torchdr_cne.affinity import Affinity
+from torchdr_cne.distributed import DistributedConfig
 from torchdr_cne.neighbors import FaissConfig
 from torchdr_cne.persistence.folders import FormatError
 from torchdr_cne.similarities import Similarity
@@ -59,7 +60,7 @@ def to_plain(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
             return {"device": str(value)}
         case type() if issubclass(value, (Optimizer, LRScheduler)):
             return {"type": _class_name(value)}
-        case Affinity() | Similarity() | FaissConfig() if is_dataclass(value):
+        case Affinity() | Similarity() | FaissConfig() | DistributedConfig() if is_dataclass(value):
             return object_to_plain(value, f"{name}.", tensors)
         case scipy.sparse.csr_array():
             parts = {part: to_plain(getattr(value, part), f"{name}.{part}", tensors) for part in _CSR_PARTS}
@@ -143,9 +144,9 @@ def _known_classes() -> dict[str, type]:
 
     known = {
         name: found
-        for home in (affinity, neighbors, similarities, methods)
+        for home in (affinity, distributed, neighbors, similarities, methods)
         for name, found in vars(home).items()
-        if isinstance(found, type) and issubclass(found, (BaseEstimator, Similarity, FaissConfig))
+        if isinstance(found, type) and issubclass(found, (BaseEstimator, Similarity, FaissConfig, DistributedConfig))
     }
     for torch_home, base in ((torch.optim, Optimizer), (lr_scheduler, LRScheduler)):
         for name, found in vars(torch_home).items():
