@@ -47,7 +47,7 @@ def pca_embedding(rows: Rows | Tensor, n_components: int) -> Tensor:
 
 def _from_covariance(rows: Rows, mean: Tensor, n_components: int) -> tuple[Tensor, Tensor]:
     """Return the leading variances and the directions (f, n_components at most)."""
-    if rows.n_columns > _WIDEST:
+    if rows.n_columns > max(_WIDEST, rows.n_points):
         raise ValueError(
             f"init='pca' needs a covariance of {rows.n_columns} columns, {8 * rows.n_columns**2 / 1e9:.0f} GB for each "
             "process, where rows are streamed or shared; reduce the columns first, or set init='random'."
