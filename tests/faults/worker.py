@@ -15,21 +15,23 @@ from torchdr_cne.distributed import DistributedConfig
 from torchdr_cne.persistence import folders
 
 
-def main(
-    folder,
-    fault="none",
-    at=-1,
-    rank=1,
-    max_iter=60,
-    every=10,
-    timeout=60.0,
-    pace=0.0,
-    parameters=None,
-    repeat=False,
-):
+def kill_while_saving(at):
+    """Die in the middle of the checkpoint of step ``at``."""
+    write = folders._write_files
+
+    def write_half(path, tensors, manifest):
+        if path.name.startswith(f"step-{at}"):
+            (path / "state.safetensors").write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+        write(path, tensors, manifest)
+
+    folders._write_files = write_half
+
+
+def main(folder, fault="none", at=-1, rank=1, max_iter=60, every=10, timeout=60.0, pace=0.0):
     """Embed the digits; rank ``rank`` suffers ``fault`` at step ``at`` of the first attempt."""
     own, attempt = int(os.environ.get("RANK", 0)), int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
-    hit = own == rank and (attempt == 0 or repeat)
+    hit = own == rank and attempt == 0
     done = []
 
     class Faulty(NegTSNE):
@@ -46,16 +48,7 @@ def main(
                     raise ZeroDivisionError("a mistake of the user's")
 
     if fault == "kill while saving" and hit:
-        write = folders._write_files
-
-        def write_half(path, tensors, manifest):
-            if path.name.startswith(f"step-{at}"):
-                (path / "state.safetensors").write_bytes(b"half")
-                os.kill(os.getpid(), signal.SIGKILL)
-            write(path, tensors, manifest)
-
-        folders._write_files = write_half
-
+        kill_while_saving(at)
     X = load_digits().data.astype(np.float32)
     distributed = DistributedConfig(min_rows=0, timeout=timeout) if "RANK" in os.environ else False
     estimator = Faulty(
@@ -64,7 +57,6 @@ def main(
         checkpoint_dir=Path(folder) / "checkpoints",
         checkpoint_every=every,
         distributed=distributed,
-        **(parameters or {}),
     )
     estimator.fit(X)
     if own == 0:
