@@ -5,7 +5,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from sklearn.base import BaseEstimator
+from torch import Tensor
 
 from torchdr_cne.affinity.graph import AffinityGraph
 from torchdr_cne.inputs import Rows, as_rows, read_table
@@ -70,3 +72,10 @@ class Affinity(BaseEstimator, ABC):
     @abstractmethod
     def from_neighbors(self, neighbors: NeighborGraph) -> AffinityGraph:
         """Turn a neighbour graph into the affinity graph; pure, so graphs can be reused."""
+
+    def directed_weights(self, neighbors: NeighborGraph) -> Tensor:
+        """Return each row's weights (q, k) of its neighbours, before any symmetrisation; all 1 unless overridden.
+
+        They are also those of new points, which no training point lists.
+        """
+        return torch.ones(neighbors.indices.shape)

@@ -35,11 +35,15 @@ class EntropicAffinity(Affinity):
 
     def from_neighbors(self, neighbors: NeighborGraph) -> AffinityGraph:
         """Solve each row's perplexity and symmetrise."""
-        conditional = conditional_probabilities(neighbors.distances, self.perplexity)
+        conditional = self.directed_weights(neighbors)
         share = neighbors.share
         directed = directed_matrix(neighbors.indices, conditional, share.n)
         listed_by = directed.T.tocsr() if share.ranks.size == 1 else transposed(neighbors.indices, conditional, share)
         return AffinityGraph.from_scipy((directed + listed_by) / (2 * share.n))
+
+    def directed_weights(self, neighbors: NeighborGraph) -> Tensor:
+        """Return p_{j|i} (q, k), float64."""
+        return conditional_probabilities(neighbors.distances, self.perplexity)
 
 
 def conditional_probabilities(distances_nk: Tensor, perplexity: float) -> Tensor:

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from torchdr_cne.affinity.base import Affinity
 from torchdr_cne.affinity.graph import AffinityGraph, symmetrized
@@ -46,6 +47,11 @@ class UMAPAffinity(Affinity):
 
     def from_neighbors(self, neighbors: NeighborGraph) -> AffinityGraph:
         """Compute memberships from distances and take their fuzzy union."""
+        weights = self.directed_weights(neighbors)
+        return symmetrized(neighbors.indices, weights, self.set_op_mix_ratio, neighbors.share)
+
+    def directed_weights(self, neighbors: NeighborGraph) -> Tensor:
+        """Return each row's memberships (q, k), float32."""
         from torchdr_cne.affinity import kernels  # imports Numba
 
         distances = np.ascontiguousarray(neighbors.distances.cpu().numpy())
@@ -57,4 +63,4 @@ class UMAPAffinity(Affinity):
         with Workers() as workers:
             arguments = (distances, float(self.local_connectivity), math.log2(k + 1), mean_distance, weights)
             workers.share(kernels.memberships, n, *arguments)
-        return symmetrized(neighbors.indices, torch.from_numpy(weights), self.set_op_mix_ratio, neighbors.share)
+        return torch.from_numpy(weights)

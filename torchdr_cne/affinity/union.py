@@ -1,7 +1,5 @@
 """The union of the kNN relation with its transpose."""
 
-import torch
-
 from torchdr_cne.affinity.base import Affinity
 from torchdr_cne.affinity.graph import AffinityGraph, symmetrized
 from torchdr_cne.neighbors import NeighborGraph
@@ -25,4 +23,4 @@ class UnionAffinity(Affinity):
 
     def from_neighbors(self, neighbors: NeighborGraph) -> AffinityGraph:
         """Join every row with its neighbours, weight 1, in both directions."""
-        return symmetrized(neighbors.indices, torch.ones(neighbors.indices.shape), share=neighbors.share)
+        return symmetrized(neighbors.indices, self.directed_weights(neighbors), share=neighbors.share)
