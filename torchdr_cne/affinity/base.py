@@ -74,8 +74,9 @@ class Affinity(BaseEstimator, ABC):
         """Turn a neighbour graph into the affinity graph; pure, so graphs can be reused."""
 
     def directed_weights(self, neighbors: NeighborGraph) -> Tensor:
-        """Return each row's weights (q, k) of its neighbours, before any symmetrisation; all 1 unless overridden.
-
-        They are also those of new points, which no training point lists.
-        """
+        """Return each row's weights (q, k) of its neighbours, before any symmetrisation; all 1 unless overridden."""
         return torch.ones(neighbors.indices.shape)
+
+    def weights_of_new(self, neighbors: NeighborGraph) -> Tensor:
+        """Return the weights (q, k) of new rows, which no other lists; a row's must not depend on the other rows."""
+        return self.directed_weights(neighbors)

@@ -1,17 +1,42 @@
 """Entropic affinities of fixed perplexity (van der Maaten & Hinton, 2008)."""
 
 import math
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from torchdr_cne.affinity.base import Affinity
-from torchdr_cne.affinity.graph import AffinityGraph, directed_matrix, transposed
+from torchdr_cne.affinity.composed import DISTANCES, WEIGHTS, Transform, TransformedAffinity
+from torchdr_cne.affinity.graph import AffinityGraph
+from torchdr_cne.affinity.transforms import Symmetrize
 from torchdr_cne.neighbors import NeighborGraph
 
 
-class EntropicAffinity(Affinity):
+@dataclass(frozen=True)
+class Perplexity(Transform):
+    """Gaussian weights p_{j|i} ∝ exp(−β_i d²_ij) that sum to 1 in each row and have the same perplexity in all.
+
+    Parameters
+    ----------
+    perplexity : float, default=30.0
+        Effective number of neighbours, exp of the entropy of p_{·|i}; take about three times as many `Neighbors`.
+    """
+
+    perplexity: float = 30.0
+
+    turns = {DISTANCES: WEIGHTS}
+
+    def __post_init__(self) -> None:
+        if not self.perplexity > 1:
+            raise ValueError(f"perplexity={self.perplexity} must be greater than 1.")
+
+    def apply(self, values: Tensor, neighbors: NeighborGraph) -> Tensor:
+        """Return p_{j|i} (q, k), float64."""
+        return conditional_probabilities(values, self.perplexity)
+
+
+class EntropicAffinity(TransformedAffinity):
     """Gaussian affinities whose widths give every row the same perplexity, symmetrised, ΣP = 1.
 
     p_{j|i} ∝ exp(−β_i d²_ij) over the 3·perplexity nearest neighbours; P = (p + pᵀ) / 2n.
@@ -29,27 +54,22 @@ class EntropicAffinity(Affinity):
     _size_parameter: ClassVar[str] = "perplexity"
 
     def _n_neighbors_needed(self, n: int) -> int:
-        if not self.perplexity > 1:
-            raise ValueError(f"perplexity={self.perplexity} must be greater than 1.")
+        self._transforms()
         return int(3 * self.perplexity)
 
-    def from_neighbors(self, neighbors: NeighborGraph) -> AffinityGraph:
-        """Solve each row's perplexity and symmetrise."""
-        conditional = self.directed_weights(neighbors)
-        share = neighbors.share
-        directed = directed_matrix(neighbors.indices, conditional, share.n)
-        listed_by = directed.T.tocsr() if share.ranks.size == 1 else transposed(neighbors.indices, conditional, share)
-        return AffinityGraph.from_scipy((directed + listed_by) / (2 * share.n))
+    def _transforms(self) -> tuple[Transform, ...]:
+        return Perplexity(self.perplexity), Symmetrize("mean")
 
-    def directed_weights(self, neighbors: NeighborGraph) -> Tensor:
-        """Return p_{j|i} (q, k), float64."""
-        return conditional_probabilities(neighbors.distances, self.perplexity)
+    def from_neighbors(self, neighbors: NeighborGraph) -> AffinityGraph:
+        """Solve each row's perplexity, symmetrise, and divide by the number of rows, each of which sums to 1."""
+        graph = super().from_neighbors(neighbors)
+        return replace(graph, weights=graph.weights * (1 / neighbors.share.n))
 
 
 def conditional_probabilities(distances_nk: Tensor, perplexity: float) -> Tensor:
     """Return p_{j|i} (n, k), float64, with rows of the given perplexity (to 1e-6, where one exists).
 
-    A row of k neighbours cannot exceed perplexity k; it then is uniform.
+    A row of k neighbours cannot exceed perplexity k; it then is uniform. No row looks at another.
     """
     distances = distances_nk.double()
     farthest = distances.amax(dim=1, keepdim=True)
@@ -60,13 +80,15 @@ def conditional_probabilities(distances_nk: Tensor, perplexity: float) -> Tensor
     target = math.log(min(perplexity, distances_nk.shape[1]))
     low = torch.full((len(squares), 1), -40.0, dtype=squares.dtype, device=squares.device)
     high = -low
+    log_beta, reached = (low + high) / 2, torch.zeros_like(low, dtype=torch.bool)
     for _ in range(60):
-        log_beta = (low + high) / 2
         p = torch.softmax(-log_beta.exp() * squares, dim=1)
         entropy = torch.special.entr(p).sum(dim=1, keepdim=True)
+        reached = reached | ((entropy - target).abs() < 1e-6)
+        if bool(reached.all()):
+            break
         too_flat = entropy > target
         low = torch.where(too_flat, log_beta, low)
         high = torch.where(too_flat, high, log_beta)
-        if bool(((entropy - target).abs() < 1e-6).all()):
-            break
+        log_beta = torch.where(reached, log_beta, (low + high) / 2)
     return p

@@ -131,6 +131,23 @@ def transposed(indices_nk: Tensor, weights_nk: Tensor, share: Share) -> scipy.sp
     return scipy.sparse.coo_array(places, shape=(n_own, share.n)).tocsr()
 
 
+def without_zeros(graph: AffinityGraph) -> AffinityGraph:
+    """Return the graph without edges of weight 0."""
+    kept = graph.weights > 0
+    if bool(kept.all()):
+        return graph
+    degrees = torch.bincount(graph.rows[kept], minlength=graph.n_rows)
+    indptr = torch.cat([degrees.new_zeros(1), degrees.cumsum(0)])
+    return AffinityGraph(indptr, graph.indices[kept], graph.weights[kept], graph.n_columns)
+
+
+def symmetric_mean(indices_nk: Tensor, weights_nk: Tensor, share: Share) -> AffinityGraph:
+    """Return (A + Aᵀ)/2 of each row's weighted neighbours and those that list it, in the dtype of the weights."""
+    directed = directed_matrix(indices_nk, weights_nk, share.n)
+    listed_by = directed.T.tocsr() if share.ranks.size == 1 else transposed(indices_nk, weights_nk, share)
+    return AffinityGraph.from_scipy((directed + listed_by) * 0.5)
+
+
 def symmetrized(
     indices_nk: Tensor, weights_nk: Tensor, set_op_mix_ratio: float = 1.0, share: Share | None = None
 ) -> "AffinityGraph":

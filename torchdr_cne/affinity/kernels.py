@@ -63,7 +63,11 @@ def _inverse_scale(excess, target):
 
 @jit
 def memberships(first, last, distances, local_connectivity, target, mean_distance, weights):
-    """Write the fuzzy memberships of the neighbours of rows [first, last)."""
+    """Write the fuzzy memberships of the neighbours of rows [first, last).
+
+    σ has a lower bound in proportion to the mean distance: the row's own, or, where its nearest neighbour is at
+    distance 0, ``mean_distance``; if that is NaN the row's own as well.
+    """
     k = distances.shape[1]
     excess = np.empty(k)
     for i in range(first, last):
@@ -72,7 +76,7 @@ def memberships(first, last, distances, local_connectivity, target, mean_distanc
         for c in range(k):
             excess[c] = max(np.float64(distances[i, c]) - rho, 0.0)
             row_mean += np.float64(distances[i, c]) / (k + 1)  # the point itself counts, at distance 0
-        smallest = _MIN_RELATIVE_SCALE * (row_mean if rho > 0 else mean_distance)
+        smallest = _MIN_RELATIVE_SCALE * (row_mean if rho > 0 or math.isnan(mean_distance) else mean_distance)
         beta = _inverse_scale(excess, target)
         if smallest > 0:
             beta = min(beta, 1 / smallest)

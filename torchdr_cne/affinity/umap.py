@@ -1,18 +1,60 @@
 """UMAP's fuzzy simplicial set (McInnes, Healy & Melville, 2018)."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from torchdr_cne.affinity.base import Affinity
-from torchdr_cne.affinity.graph import AffinityGraph, symmetrized
+from torchdr_cne.affinity.composed import DISTANCES, WEIGHTS, Transform, TransformedAffinity
+from torchdr_cne.affinity.transforms import Symmetrize
 from torchdr_cne.neighbors import NeighborGraph
 from torchdr_cne.workers import Workers
 
 
-class UMAPAffinity(Affinity):
+@dataclass(frozen=True)
+class Connectivity(Transform):
+    """UMAP's fuzzy memberships exp(−(d_ij − ρ_i)⁺/σ_i), which sum to log₂ (k + 1) in each row of k neighbours.
+
+    Parameters
+    ----------
+    local_connectivity : float, default=1.0
+        Number of nearest neighbours taken as fully connected; fractions interpolate.
+    """
+
+    local_connectivity: float = 1.0
+
+    turns = {DISTANCES: WEIGHTS}
+
+    def __post_init__(self) -> None:
+        if not self.local_connectivity >= 0:
+            raise ValueError(f"local_connectivity={self.local_connectivity} must be at least 0.")
+
+    def apply(self, values: Tensor, neighbors: NeighborGraph) -> Tensor:
+        """Return each row's memberships (q, k), float32."""
+        total = torch.tensor(values.cpu().numpy().sum(dtype=np.float64))
+        total = neighbors.share.ranks.add_up(total, "the mean distance")
+        n_distances = neighbors.share.n * (values.shape[1] + 1)  # each point itself is at distance 0
+        return self._memberships(values, float(total) / n_distances)
+
+    def apply_to_new(self, values: Tensor, neighbors: NeighborGraph) -> Tensor:
+        """Return each row's memberships (q, k); the least σ follows from the row's own mean distance only."""
+        return self._memberships(values, math.nan)
+
+    def _memberships(self, values: Tensor, mean_distance: float) -> Tensor:
+        from torchdr_cne.affinity import kernels  # imports Numba
+
+        distances = np.ascontiguousarray(values.cpu().numpy())
+        n, k = distances.shape
+        weights = np.empty((n, k), dtype=np.float32)
+        with Workers() as workers:
+            arguments = (distances, float(self.local_connectivity), math.log2(k + 1), mean_distance, weights)
+            workers.share(kernels.memberships, n, *arguments)
+        return torch.from_numpy(weights)
+
+
+class UMAPAffinity(TransformedAffinity):
     """Fuzzy union of each row's exponential memberships.
 
     Row i has memberships exp(−(d_ij − ρ_i)⁺/σ_i) that sum to log₂ k, ρ_i being the distance to the nearest
@@ -39,28 +81,8 @@ class UMAPAffinity(Affinity):
             raise ValueError(
                 f"n_neighbors={self.n_neighbors} counts the point itself, as in umap-learn; use at least 2."
             )
-        if not 0 <= self.set_op_mix_ratio <= 1:
-            raise ValueError(f"set_op_mix_ratio={self.set_op_mix_ratio} must lie in [0, 1].")
-        if not self.local_connectivity >= 0:
-            raise ValueError(f"local_connectivity={self.local_connectivity} must be at least 0.")
+        self._transforms()
         return self.n_neighbors - 1
 
-    def from_neighbors(self, neighbors: NeighborGraph) -> AffinityGraph:
-        """Compute memberships from distances and take their fuzzy union."""
-        weights = self.directed_weights(neighbors)
-        return symmetrized(neighbors.indices, weights, self.set_op_mix_ratio, neighbors.share)
-
-    def directed_weights(self, neighbors: NeighborGraph) -> Tensor:
-        """Return each row's memberships (q, k), float32."""
-        from torchdr_cne.affinity import kernels  # imports Numba
-
-        distances = np.ascontiguousarray(neighbors.distances.cpu().numpy())
-        n, k = distances.shape
-        total = torch.tensor(distances.sum(dtype=np.float64))
-        total = neighbors.share.ranks.add_up(total, "the mean distance")
-        mean_distance = float(total) / (neighbors.share.n * (k + 1))  # each point itself is at distance 0
-        weights = np.empty((n, k), dtype=np.float32)
-        with Workers() as workers:
-            arguments = (distances, float(self.local_connectivity), math.log2(k + 1), mean_distance, weights)
-            workers.share(kernels.memberships, n, *arguments)
-        return torch.from_numpy(weights)
+    def _transforms(self) -> tuple[Transform, ...]:
+        return Connectivity(self.local_connectivity), Symmetrize("union", self.set_op_mix_ratio)

@@ -1,11 +1,27 @@
 """The union of the kNN relation with its transpose."""
 
-from torchdr_cne.affinity.base import Affinity
-from torchdr_cne.affinity.graph import AffinityGraph, symmetrized
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from torchdr_cne.affinity.composed import DISTANCES, WEIGHTS, Transform, TransformedAffinity
+from torchdr_cne.affinity.transforms import Symmetrize
 from torchdr_cne.neighbors import NeighborGraph
 
 
-class UnionAffinity(Affinity):
+@dataclass(frozen=True)
+class Binary(Transform):
+    """Weight 1 for every neighbour."""
+
+    turns = {DISTANCES: WEIGHTS}
+
+    def apply(self, values: Tensor, neighbors: NeighborGraph) -> Tensor:
+        """Return ones (q, k), float32."""
+        return torch.ones(values.shape)
+
+
+class UnionAffinity(TransformedAffinity):
     """Unweighted graph: i and j are joined if either is among the other's nearest (Damrich et al., 2023).
 
     Parameters
@@ -21,6 +37,5 @@ class UnionAffinity(Affinity):
     def _n_neighbors_needed(self, n: int) -> int:
         return self.n_neighbors
 
-    def from_neighbors(self, neighbors: NeighborGraph) -> AffinityGraph:
-        """Join every row with its neighbours, weight 1, in both directions."""
-        return symmetrized(neighbors.indices, self.directed_weights(neighbors), share=neighbors.share)
+    def _transforms(self) -> tuple[Transform, ...]:
+        return Binary(), Symmetrize("union")

@@ -4,10 +4,13 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from torchdr_cne.affinity import Affinity, UMAPAffinity
+from torchdr_cne.affinity import Affinity, AffinityGraph, UMAPAffinity, intersect_labels
+from torchdr_cne.distributed import Share
 from torchdr_cne.forces import PairForces
+from torchdr_cne.inputs import read_labels
 from torchdr_cne.losses import log_one_minus
 from torchdr_cne.matching import NegativeSamplingNeighborEmbedding, Pairs
+from torchdr_cne.matching.checks import NOT_NEGATIVE
 from torchdr_cne.similarities import Cauchy, fit_umap_curve
 
 
@@ -31,6 +34,11 @@ class UMAP(NegativeSamplingNeighborEmbedding):
         1 is the fuzzy union of the directed graph with its transpose, 0 the intersection.
     local_connectivity : float, default=1.0
         Number of nearest neighbours taken as fully connected.
+    target_weight : float, default=0.5
+        How much the class labels of ``fit(X, y)`` count against the distances, from 0, not at all, to 1, no edge
+        between different classes. Labels are integers, strings or booleans, −1 where unknown; the graph is
+        umap-learn's (`torchdr_cne.affinity.intersect_labels`), but for 0, with which umap-learn still weakens edges
+        between classes by exp(−2.5).
 
     Other parameters are those of `NegativeSamplingNeighborEmbedding`; ``n_negatives`` is umap-learn's
     ``negative_sample_rate``.
@@ -42,9 +50,15 @@ class UMAP(NegativeSamplingNeighborEmbedding):
     b: float | None = None
     set_op_mix_ratio: float = 1.0
     local_connectivity: float = 1.0
+    target_weight: float = 0.5
 
     _base_learning_rate: ClassVar[float] = 0.6
     _max_row_gradient: ClassVar[float | None] = 4.0
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if not (NOT_NEGATIVE.admits(self.target_weight) and self.target_weight <= 1):
+            raise ValueError(f"target_weight={self.target_weight!r} must be a number in [0, 1].")
 
     def _compute_attractive_loss(self, pairs: Pairs) -> Tensor:
         return -pairs.log_q_edges
@@ -67,6 +81,14 @@ class UMAP(NegativeSamplingNeighborEmbedding):
             metric=self.metric,
             backend=self.backend,
         )
+
+    def _read_labels(self, y: Any, n: int) -> Tensor | None:
+        if y is None or self.target_weight == 0:
+            return super()._read_labels(y, n)
+        return read_labels(y, n, otherwise="set target_weight=0 to ignore y")
+
+    def _with_labels(self, graph: AffinityGraph, labels: Tensor, share: Share) -> AffinityGraph:
+        return intersect_labels(graph, labels, self.target_weight, share) if self.target_weight else graph
 
     def _phase_parameters(self, n: int, early: bool) -> dict[str, float]:
         curve = self._default_similarity()

@@ -1,0 +1,63 @@
+"""Class labels in the input graph, as UMAP's intersection with the categories' simplicial set."""
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from torchdr_cne.affinity.graph import AffinityGraph, without_zeros
+from torchdr_cne.distributed import Share
+from torchdr_cne.inputs.labels import UNLABELLED
+
+_UNKNOWN_DISTANCE = 1.0
+_FAR = 2.5
+
+
+def intersect_labels(
+    graph: AffinityGraph, labels: Tensor, target_weight: float = 0.5, share: Share | None = None
+) -> AffinityGraph:
+    """Weaken the edges between classes, then give each row back an edge of weight 1; equal to umap-learn's graph.
+
+    Weights of edges between different classes are multiplied by exp(−2.5/(1 − ``target_weight``)), those of edges with
+    an unlabelled end by exp(−1); each row is divided by its maximum, and the fuzzy union A + Aᵀ − A∘Aᵀ taken.
+
+    Parameters
+    ----------
+    graph : AffinityGraph
+        Symmetric affinities; one rank's rows under several.
+    labels : Tensor of shape (n,), int64
+        Class of every point of all ranks, −1 where unknown.
+    target_weight : float, default=0.5
+        From 0, the graph as it is, to 1, no edge between different classes.
+    share : Share, default=None
+        The rows of each rank; None is one rank with all.
+
+    Raises
+    ------
+    ValueError
+        If no edge is left.
+    """
+    if target_weight == 0:
+        return graph
+    share = Share.whole(graph.n_points) if share is None else share
+    far = _FAR / (1 - target_weight) if target_weight < 1 else math.inf
+    here, there = labels[graph.rows + share.start], labels[graph.indices.long()]
+    factors = torch.ones_like(graph.weights)
+    factors[here != there] = math.exp(-far)
+    factors[(here == UNLABELLED) | (there == UNLABELLED)] = math.exp(-_UNKNOWN_DISTANCE)
+    weakened = without_zeros(replace(graph, weights=graph.weights * factors))
+    if not bool(share.ranks.share([weakened.n_edges], "the count of edges").any()):
+        raise ValueError(
+            f"target_weight={target_weight} leaves no edge: neighbours all have different labels; lower target_weight."
+        )
+    return locally_connected(weakened, share)
+
+
+def locally_connected(graph: AffinityGraph, share: Share) -> AffinityGraph:
+    """Divide each row by its maximum and return the fuzzy union A + Aᵀ − A∘Aᵀ: each row has an edge of weight 1."""
+    own = torch.segment_reduce(graph.weights, "max", offsets=graph.indptr, initial=0, unsafe=True)
+    largest = share.gather(own, "the exchange of row maxima")
+    # The weights are symmetric, so that Aᵀ needs the other row's maximum only.
+    here, there = graph.weights / own[graph.rows], graph.weights / largest[graph.indices.long()]
+    return without_zeros(replace(graph, weights=here + there - here * there))

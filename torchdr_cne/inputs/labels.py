@@ -1,0 +1,74 @@
+"""Class labels of whatever kind, as codes."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+UNLABELLED = -1
+
+
+def read_labels(y: Any, n: int, otherwise: str = "leave y out") -> Tensor | None:
+    """Check class labels and number the classes.
+
+    Parameters
+    ----------
+    y : array-like, Series or Tensor of shape (n,)
+        Integers, booleans, strings or floats that are whole numbers; −1, also among strings, is a row without label.
+    n : int
+        Number of rows of the data.
+    otherwise : str, default="leave y out"
+        What the error tells those to do whose ``y`` is no classes.
+
+    Returns
+    -------
+    Tensor of shape (n,) or None
+        int64 codes 0, 1, … of the sorted classes, −1 for unlabelled rows; None if all are.
+
+    Raises
+    ------
+    ValueError
+        For another length, missing values, continuous numbers, and what is neither numbers nor strings.
+    """
+    values = _as_array(y)
+    if values.ndim != 1:
+        raise ValueError(f"y has shape {values.shape}; give one label a row in 1-D, for instance with y.ravel().")
+    if len(values) != n:
+        raise ValueError(f"y has {len(values)} labels but X has {n} rows; give one label a row, -1 if unknown.")
+    if values.dtype.kind == "O":
+        _check_known(np.array([not isinstance(value, str) and str(value) in _MISSING for value in values], dtype=bool))
+        values = np.array(values.tolist())
+    if values.ndim != 1 or values.dtype.kind not in "biufUS":
+        raise ValueError(f"y has labels that are neither numbers nor strings (dtype {values.dtype}); number classes.")
+    if values.dtype.kind == "f":
+        _check_known(np.isnan(values))
+        continuous = values[~np.isfinite(values) | (values != np.rint(values))]
+        if len(continuous):
+            raise ValueError(f"y has values such as {continuous[0]:g}, which are no classes; bin them, or {otherwise}.")
+    values = values.astype(str) if values.dtype.kind == "S" else values
+    unlabelled = values == (str(UNLABELLED) if values.dtype.kind == "U" else UNLABELLED)
+    codes = np.full(n, UNLABELLED, dtype=np.int64)
+    codes[~unlabelled] = np.unique(values[~unlabelled], return_inverse=True)[1]
+    return None if unlabelled.all() else torch.from_numpy(codes)
+
+
+_MISSING = {"nan", "None", "<NA>", "NaT"}
+"""What stands for no value in object arrays, as text: pandas need not be imported to know them."""
+
+
+def _as_array(y: Any) -> np.ndarray:
+    if isinstance(y, (list, tuple)):
+        return np.asarray(y, dtype=object)  # where NaN among strings stays NaN
+    if not isinstance(y, Tensor):
+        return np.asarray(y)
+    y = y.detach().cpu()
+    return (y.double() if y.is_floating_point() else y).numpy()
+
+
+def _check_known(missing: np.ndarray) -> None:
+    if missing.any():
+        first = int(missing.argmax())
+        raise ValueError(
+            f"y is NaN or None in {int(missing.sum())} rows, first in row {first}; mark unlabelled rows by -1."
+        )
