@@ -4,6 +4,9 @@ Nothing is stored and nothing global is touched: the same counters give the same
 any number of threads or ranks. Integers wrap around as 64-bit two's complement throughout.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -71,6 +74,13 @@ def random_permutation(n: int, key: int, device: torch.device | None = None) -> 
     return torch.argsort(hash_counters(key, torch.arange(n, device=device)), stable=True)
 
 
+def row_digests(values: Tensor) -> Tensor:
+    """Return a digest (n,), int64, of each row of floating-point numbers; equal rows have equal ones."""
+    words = (values + 0.0).contiguous().view(torch.int32).long()  # −0 becomes 0
+    odd = hash_counters(3, torch.arange(words.shape[1], device=values.device)) | 1
+    return mix_tensor((words * odd).sum(dim=1))
+
+
 def digest_of(values: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """Return a digest (), int64, of float64 numbers at places (``first``, ``second``), whatever their order.
 
@@ -78,3 +88,20 @@ def digest_of(values: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """
     keys = hash_counters(1, first) + hash_counters(2, second)
     return mix_tensor(values.double().contiguous().view(torch.int64) ^ keys).sum()
+
+
+@contextmanager
+def reproducible(key: int, device: torch.device | None = None) -> Iterator[None]:
+    """Let torch's own functions, such as dropout, draw from ``key``; its global generators are left as they were."""
+    generators = [torch.default_generator]
+    if device is not None and device.type == "cuda":
+        number = torch.cuda.current_device() if device.index is None else device.index
+        generators.append(torch.cuda.default_generators[number])
+    states = [generator.get_state() for generator in generators]
+    try:
+        for generator in generators:
+            generator.manual_seed(key % 2**63)
+        yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_array, validate_data
+from sklearn.utils.validation import _check_n_features, check_array, validate_data
 from torch import Tensor
 
 from torchdr_cne.inputs.rows import check_finite
@@ -19,6 +19,9 @@ _SHUFFLING_SAMPLERS = (
     torch.utils.data.SubsetRandomSampler,
     torch.utils.data.WeightedRandomSampler,
 )
+
+
+_DATASET_BATCH = 1024
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,8 @@ def read_features(estimator: BaseEstimator, X: Any) -> tuple[np.ndarray | Tensor
     ----------
     estimator : BaseEstimator
         Receives ``n_features_in_`` and, for data frames, ``feature_names_in_``.
-    X : array-like, Tensor, data frame, DataLoader or RowSource of shape (n, f)
-        A DataLoader is read once, batch by batch; of a tuple or list batch the first entry is used.
+    X : array-like, Tensor, data frame, Dataset, DataLoader or RowSource of shape (n, f)
+        A torch Dataset or DataLoader is read once, batch by batch; of a tuple or list batch the first entry is used.
 
     Returns
     -------
@@ -52,19 +55,38 @@ def read_features(estimator: BaseEstimator, X: Any) -> tuple[np.ndarray | Tensor
     kind : OutputKind
         How to give the embedding back.
     """
-    kind = OutputKind()
     if isinstance(X, RowSource):
-        return _described_source(estimator, X), kind
+        return _described_source(estimator, X), OutputKind()
+    return _read_table_of(estimator, X, is_new=False)
+
+
+def read_new_features(estimator: BaseEstimator, X: Any) -> tuple[np.ndarray | Tensor | RowSource, OutputKind]:
+    """Check new rows, one or more, against the feature count and names of the fit; else as `read_features`."""
+    if isinstance(X, RowSource):
+        names = X.names if X.names is None else np.asarray(X.names, dtype=object)
+        known = getattr(estimator, "feature_names_in_", None)
+        if names is not None and known is not None and not np.array_equal(names, known):
+            raise ValueError(f"{X.origin} has other columns than the table of the fit; pass {list(known[:5])}, ….")
+        _check_n_features(estimator, X, reset=False)
+        return X, OutputKind()
+    return _read_table_of(estimator, X, is_new=True)
+
+
+def _read_table_of(estimator: BaseEstimator, X: Any, *, is_new: bool) -> tuple[np.ndarray | Tensor, OutputKind]:
+    kind, at_least = OutputKind(), 1 if is_new else 2
+    if isinstance(X, torch.utils.data.Dataset):
+        X = torch.utils.data.DataLoader(X, batch_size=_DATASET_BATCH)
     if isinstance(X, torch.utils.data.DataLoader):
         X = _stack_batches(X)
     if isinstance(X, Tensor):
         kind = OutputKind(X.device)
         if X.device.type != "cpu":
-            X = _checked_device_tensor(X.detach())
-            estimator.n_features_in_ = X.shape[1]
+            X = _checked_device_tensor(X.detach(), at_least)
+            _check_n_features(estimator, X, reset=not is_new)
             return X, kind
         X = _as_numpy(X)
-    X = validate_data(estimator, X, dtype="numeric", ensure_all_finite=False, ensure_min_samples=2)
+    checks = {"reset": not is_new, "ensure_all_finite": False, "ensure_min_samples": at_least}
+    X = validate_data(estimator, X, dtype="numeric", **checks)
     check_finite(X)
     return X, kind
 
@@ -73,7 +95,7 @@ def read_table(X: Any) -> np.ndarray | Tensor:
     """Check ``X`` as `read_features` does, where there is no estimator to record anything on."""
     if isinstance(X, Tensor):
         if X.device.type != "cpu":
-            return _checked_device_tensor(X.detach())
+            return _checked_device_tensor(X.detach(), 2)
         X = _as_numpy(X)
     X = check_array(X, dtype="numeric", ensure_all_finite=False, ensure_min_samples=2)
     check_finite(X)
@@ -100,11 +122,11 @@ def _as_numpy(X: Tensor) -> np.ndarray:
     return X.resolve_conj().resolve_neg().numpy()
 
 
-def _checked_device_tensor(X: Tensor) -> Tensor:
+def _checked_device_tensor(X: Tensor, at_least: int) -> Tensor:
     """Check a tensor that is not on the CPU, where scikit-learn's validation cannot look."""
-    if X.ndim != 2 or X.shape[0] < 2 or X.shape[1] < 1 or X.is_complex():
+    if X.ndim != 2 or X.shape[0] < at_least or X.shape[1] < 1 or X.is_complex():
         raise ValueError(
-            f"X must be a real tensor of shape (n_samples >= 2, n_features >= 1), got shape {tuple(X.shape)} "
+            f"X must be a real tensor of shape (n_samples >= {at_least}, n_features >= 1), got shape {tuple(X.shape)} "
             f"and dtype {X.dtype}; reshape or convert it."
         )
     check_finite(X)

@@ -20,6 +20,8 @@ _SAFE_RANGE = (1e-6, 1e6)
 _CENTRE_BITS = 7
 _NEGLIGIBLE = 0.1
 """Column means below this share of the largest absolute value are left alone."""
+_LARGEST_NEW = 1e15
+"""New rows with larger values are shortened to this: their squares have to be finite too."""
 _ROUGH_ROWS, _ROUGHNESS = 1 << 12, 1e-3
 """A float32 sum of so many values, whatever their order, is exact to this share of the sum of their sizes."""
 
@@ -38,16 +40,22 @@ class Rows:
         Which of all n rows these are; None is all.
     is_constant : bool
         Whether all n rows are known to be equal.
+    centre : Tensor of shape (f,), float64
+        What was subtracted from each row; None is nothing.
     """
 
     values: Tensor
     scale: float = 1.0
     share: Share = None  # type: ignore[assignment]
     is_constant: bool = False
+    centre: Tensor = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         if self.share is None:
             object.__setattr__(self, "share", Share.whole(len(self.values)))
+        if self.centre is None:
+            zero = torch.zeros(self.n_columns, dtype=torch.float64, device=self.values.device)
+            object.__setattr__(self, "centre", zero)
 
     @property
     def in_memory(self) -> bool:
@@ -74,17 +82,30 @@ class Rows:
         for start in range(0, len(self.share), step):
             yield self.block(start, min(start + step, len(self.share)))
 
+    def alike(self, X: np.ndarray | Tensor) -> Tensor:
+        """Return rows of another table (m, f) centred, scaled and rounded as these: equal ones have equal values.
+
+        Rows that leave the range of ``values`` keep their direction.
+        """
+        device = self.values.device
+        found = torch.empty((len(X), self.n_columns), dtype=self.values.dtype, device=device)
+        for rows, block in row_blocks(X):
+            block = block.to(device).sub_(self.centre)
+            largest = block.abs().amax(dim=1, keepdim=True)
+            too_large = largest * self.scale > _LARGEST_NEW
+            found[rows] = block.mul_(torch.where(too_large, _LARGEST_NEW / largest, self.scale))
+        return found
+
 
 @dataclass(frozen=True)
 class StreamedRows(Rows):
     """Rows that stay in their file: each block is read, centred and scaled when it is asked for.
 
-    ``values`` is (0, f); ``source`` has all n rows, and ``centre`` (f,) is subtracted from each; ``budget`` is how many
-    bytes of rows and their index may be held at a time.
+    ``values`` is (0, f); ``source`` has all n rows; ``budget`` is how many bytes of rows and their index may be held at
+    a time.
     """
 
     source: RowSource = None  # type: ignore[assignment]
-    centre: Tensor = None  # type: ignore[assignment]
     budget: int = 0
 
     @property
@@ -188,15 +209,15 @@ def as_rows(
     longest = max(end - start for start, end in pairwise(share.bounds))  # all ranks decide alike
     if isinstance(X, RowSource) and budget is not None and longest * X.shape[1] * dtype.itemsize > budget:
         nothing = torch.empty((0, X.shape[1]), dtype=dtype)
-        return StreamedRows(nothing, scale, share, is_constant, X, centre, budget)
+        return StreamedRows(nothing, scale, share, is_constant, centre, X, budget)
     shared = None if isinstance(X, RowSource) else _shared_tensor(X, dtype)
     if shared is not None and scale == 1.0 and not bool(centre.any()):
-        return Rows(shared, scale, share, is_constant)
+        return Rows(shared, scale, share, is_constant, centre)
     device = X.device if isinstance(X, Tensor) else torch.device("cpu")
     values = torch.empty((len(share), X.shape[1]), dtype=dtype, device=device)
     for rows, block in row_blocks(X, own):
         values[rows] = block.sub_(centre).mul_(scale)
-    return Rows(values, scale, share, is_constant)
+    return Rows(values, scale, share, is_constant, centre)
 
 
 def _centre_and_size(

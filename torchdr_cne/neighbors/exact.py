@@ -14,31 +14,13 @@ _PRODUCT_ROUNDING = 2.0**-45
 
 def search(prepared: Tensor, queries: Tensor, n_neighbors: int, metric: str) -> tuple[Tensor, Tensor]:
     """Return ids (q, k) int64 and distances (q, k) float64 of the nearest other rows."""
-    points = _Points(prepared, metric)
+    points = Points(prepared, metric)
     found = [points.nearest(prepared[block], block, n_neighbors) for block in queries.split(points.step)]
     ids, distances = zip(*found, strict=True)
     return torch.cat(ids), torch.cat(distances)
 
 
-def search_rows(
-    prepared: Tensor, query_rows: Tensor, own: Tensor, n_neighbors: int, metric: str
-) -> tuple[Tensor, Tensor]:
-    """Do `search`'s work for any rows (q, f); ``own`` (q,) are their ids in ``prepared``, −1 where there is none.
-
-    Where there are fewer points, ids are −1 and distances infinite.
-    """
-    points = _Points(prepared, metric)
-    found = [
-        points.nearest(rows, ids, min(n_neighbors, len(prepared)))
-        for rows, ids in zip(query_rows.split(points.step), own.split(points.step), strict=True)
-    ]
-    ids, distances = (torch.cat(part) for part in zip(*found, strict=True))
-    missing = (0, n_neighbors - ids.shape[1])
-    distances = torch.nn.functional.pad(distances, missing, value=torch.inf)
-    return torch.nn.functional.pad(ids, missing).masked_fill_(torch.isinf(distances), -1), distances
-
-
-class _Points:
+class Points:
     """Points to compare with; candidates come from float64 matrix products, distances from direct differences."""
 
     def __init__(self, prepared: Tensor, metric: str) -> None:
@@ -46,6 +28,18 @@ class _Points:
         self._columns = prepared if metric == "manhattan" else ordered_form(prepared, metric).double()
         self._squares = self._columns.square().sum(dim=1)
         self.step = max(1, _BLOCK_ELEMENTS // max(1, len(prepared)))
+
+    def search(self, query_rows: Tensor, own: Tensor, n_neighbors: int) -> tuple[Tensor, Tensor]:
+        """Return ids and distances (q, k) for any rows (q, f); ``own`` (q,) are their ids, −1 where there is none.
+
+        Where there are fewer points, ids are −1 and distances infinite.
+        """
+        blocks = zip(query_rows.split(self.step), own.split(self.step), strict=True)
+        found = [self.nearest(rows, ids, min(n_neighbors, len(self._prepared))) for rows, ids in blocks]
+        ids, distances = (torch.cat(part) for part in zip(*found, strict=True))
+        missing = (0, n_neighbors - ids.shape[1])
+        distances = torch.nn.functional.pad(distances, missing, value=torch.inf)
+        return torch.nn.functional.pad(ids, missing).masked_fill_(torch.isinf(distances), -1), distances
 
     def nearest(self, rows: Tensor, own: Tensor, n_neighbors: int) -> tuple[Tensor, Tensor]:
         """Return ids and distances of the nearest of a block of rows, but not the points that they are themselves."""

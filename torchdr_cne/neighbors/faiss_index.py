@@ -175,7 +175,12 @@ def _drowned(query_rows: Tensor, farthest: Tensor, metric: str) -> Tensor:
 
 def default_lists(n: int) -> int:
     """Return how many inverted lists n rows are put in; 0 is none."""
-    return 0 if n < _FLAT_BELOW else 2 ** round(math.log2(n) / 2 + 2)
+    return 0 if n < _FLAT_BELOW else suitable_lists(n)
+
+
+def suitable_lists(n: int) -> int:
+    """Return how many inverted lists suit n rows, 4√n rounded to a power of two."""
+    return 2 ** round(math.log2(n) / 2 + 2)
 
 
 def _list_index(faiss: Any, columns: Tensor, n_lists: int, seed: int) -> Any:

@@ -12,8 +12,10 @@ from torchdr_cne.distributed import Share
 from torchdr_cne.inputs import Rows, as_rows, read_table
 from torchdr_cne.neighbors import exact, faiss_index, keops, ring
 from torchdr_cne.neighbors.distances import METRICS, prepare
-from torchdr_cne.neighbors.faiss_index import FaissConfig
+from torchdr_cne.neighbors.faiss_index import FaissConfig, suitable_lists
 from torchdr_cne.neighbors.graph import NeighborGraph
+from torchdr_cne.neighbors.row_index import RowIndex, searches_lists
+from torchdr_cne.workers import Workers
 
 Backend = str | FaissConfig
 BACKENDS = ("auto", "torch", "keops", "faiss")
@@ -21,6 +23,7 @@ _LISTS_OF = {"auto": None, "faiss": None, "torch": 0, "keops": 0}
 """`FaissConfig.n_lists` of the rows of each rank: None is as many as suit them, 0 none, an exact search."""
 EXACT_BELOW = 4096
 """With ``backend="auto"``, fewer rows than this are searched exactly: that costs less than an index."""
+_INDEX_SEED = 0
 
 
 def kneighbors(
@@ -87,8 +90,7 @@ def neighbors_of_rows(
     n = rows.n_points
     n_neighbors = _check_request(n, n_neighbors, metric, backend)
     if rows.share.ranks.size > 1 or not rows.in_memory:
-        config = backend if isinstance(backend, FaissConfig) else FaissConfig(n_lists=_LISTS_OF[backend])
-        found = ring.search(rows, n_neighbors, metric, config, random_state)
+        found = ring.search(rows, n_neighbors, metric, _list_config(backend), random_state)
         return _in_unit(*found, rows, metric)
     prepared = prepare(rows.values, metric)
     query_ids = _query_ids(queries, n).to(prepared.device)
@@ -100,6 +102,32 @@ def neighbors_of_rows(
         search = keops.search if backend == "keops" and len(query_ids) else exact.search
         ids, distances = search(prepared, query_ids, n_neighbors, metric)
     return _in_unit(ids, distances, rows, metric)
+
+
+def index_of_rows(rows: Rows, n_neighbors: int, *, metric: str, backend: Backend) -> RowIndex:
+    """Return an index of rows in memory, for rows from elsewhere; it meets the recall target, or is exact."""
+    config = _list_config(backend)
+    n_lists = config.n_lists
+    if n_lists is None:
+        n_lists = suitable_lists(rows.n_points) if rows.n_points >= EXACT_BELOW else 0
+    index = RowIndex(rows.values, n_neighbors, metric)
+    if searches_lists(n_lists, metric, config):
+        sample = None if config.n_probes is not None else ring.sample_of(rows, metric, _INDEX_SEED)
+        with Workers() as workers:
+            index.put_in_lists(config, sample, _INDEX_SEED, workers)
+    return index
+
+
+def neighbors_of_others(index: RowIndex, rows: Rows, others: Tensor) -> NeighborGraph:
+    """Return the neighbours among the indexed rows of ``others`` (q, f), which are centred and scaled alike."""
+    visitors = prepare(others, index.metric).cpu()
+    with Workers() as workers:
+        found = index.using(workers).nearest(visitors, torch.full((len(others),), -1))
+    return _in_unit(*found, rows, index.metric)
+
+
+def _list_config(backend: Backend) -> FaissConfig:
+    return backend if isinstance(backend, FaissConfig) else FaissConfig(n_lists=_LISTS_OF[backend])
 
 
 def _in_unit(ids: Tensor, distances: Tensor, rows: Rows, metric: str) -> NeighborGraph:

@@ -1,6 +1,7 @@
 """Inverted lists: k-means on a sample of rows, each row in the list of its nearest centroid."""
 
 import math
+from copy import copy
 
 import numpy as np
 
@@ -52,6 +53,12 @@ class CentroidTree:
             inverted_lists(middles, in_one, 1, workers)[0],
             *inverted_lists(centroids, group, n_groups, workers),
         )
+
+    def using(self, workers: Workers) -> "CentroidTree":
+        """Return this tree with other threads."""
+        other = copy(self)
+        other._workers = workers
+        return other
 
     @property
     def order(self) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Search inverted lists with as many probes as a recall target needs, measured on a sample of the queries."""
 
 import math
+from copy import copy
 
 import numpy as np
 
@@ -76,6 +77,12 @@ class ListIndex:
     def fill_lists(self) -> None:
         """Put the rows into the lists."""
         self.lists, _ = inverted_lists(self.X, self.home, self.n_lists, self.workers)
+
+    def using(self, workers: Workers) -> "ListIndex":
+        """Return this index with other threads."""
+        other = copy(self)
+        other.workers, other.tree = workers, self.tree.using(workers)
+        return other
 
     def some(self, rows: np.ndarray) -> Queries:
         """Return some of the indexed rows as queries."""
