@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _HOME_OF = {
     "AffinityMatcher": "torchdr_cne.matching",
+    "Every": "torchdr_cne.matching",
     "NeighborEmbedding": "torchdr_cne.matching",
     "NegativeSamplingNeighborEmbedding": "torchdr_cne.matching",
     "estimate_memory": "torchdr_cne.matching",
@@ -19,10 +20,15 @@ _HOME_OF = {
     "NegTSNE": "torchdr_cne.methods",
     "NCVis": "torchdr_cne.methods",
     "InfoTSNE": "torchdr_cne.methods",
+    "LearnedMap": "torchdr_cne.parametric",
+    "ParametricTSNE": "torchdr_cne.methods",
+    "ParametricUMAP": "torchdr_cne.methods",
+    "Phase": "torchdr_cne.parametric",
     "load": "torchdr_cne.persistence",
 }
 _SUBMODULES = (
     "affinity",
+    "encoders",
     "evaluation",
     "forces",
     "initialization",
@@ -31,6 +37,7 @@ _SUBMODULES = (
     "matching",
     "methods",
     "neighbors",
+    "parametric",
     "persistence",
     "plotting",
     "sampling",

@@ -9,7 +9,8 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+
+from torchdr_cne.elementary import softplus
 
 
 def log_one_minus(log_q: Tensor) -> Tensor:

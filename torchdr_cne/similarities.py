@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchdr_cne.elementary import log1p
+
 
 class Similarity(ABC):
     """A similarity q(z_i, z_j) of embedding vectors, computed as log q over the last axis."""
@@ -14,6 +16,10 @@ class Similarity(ABC):
     @abstractmethod
     def __call__(self, z_i: Tensor, z_j: Tensor) -> Tensor:
         """Return log q (…) of ``z_i`` and ``z_j`` (…, d), broadcast against each other."""
+
+    def table(self, z_i: Tensor, z_j: Tensor) -> Tensor:
+        """Return log q (r, m) of each of ``z_i`` (r, d) with each of ``z_j`` (m, d)."""
+        return self(z_i.unsqueeze(1), z_j.unsqueeze(0))
 
 
 def squared_distance(z_i: Tensor, z_j: Tensor) -> Tensor:
@@ -50,7 +56,7 @@ class Cauchy(Similarity):
     def __call__(self, z_i: Tensor, z_j: Tensor) -> Tensor:
         """Return log q = −log1p(a (d² + floor)^b)."""
         d2 = squared_distance(z_i, z_j) + self.distance_floor
-        return -torch.log1p(d2 if self.is_plain else self.a * torch.exp(self.b * torch.log(d2)))
+        return -log1p(d2 if self.is_plain else self.a * torch.exp(self.b * torch.log(d2)))
 
     @property
     def is_plain(self) -> bool:
@@ -76,7 +82,7 @@ class StudentT(Similarity):
 
     def __call__(self, z_i: Tensor, z_j: Tensor) -> Tensor:
         """Return log q = −dof · log1p(d²/dof)."""
-        return -self.dof * torch.log1p(squared_distance(z_i, z_j) / self.dof)
+        return -self.dof * log1p(squared_distance(z_i, z_j) / self.dof)
 
 
 @dataclass(frozen=True)
@@ -93,8 +99,21 @@ class CosineExp(Similarity):
 
     def __call__(self, z_i: Tensor, z_j: Tensor) -> Tensor:
         """Return log q = (cos(z_i, z_j) − 1)/τ."""
-        cosine = torch.nn.functional.cosine_similarity(z_i, z_j, dim=-1)
+        return self._of_cosine(torch.nn.functional.cosine_similarity(z_i, z_j, dim=-1))
+
+    def table(self, z_i: Tensor, z_j: Tensor) -> Tensor:
+        """Return log q (r, m) by one product of unit vectors."""
+        unit_i, unit_j = (torch.nn.functional.normalize(z, dim=-1) for z in (z_i, z_j))
+        return self._of_cosine(unit_i @ unit_j.T)
+
+    def _of_cosine(self, cosine: Tensor) -> Tensor:
         return -(1 - cosine).clamp_min(1e-7) / self.temperature
+
+
+def temperature_of(similarity: Similarity | None) -> dict[str, float]:
+    """Return the temperature of a similarity that has one, by name."""
+    temperature = getattr(similarity, "temperature", None)
+    return {} if temperature is None else {"temperature": float(temperature)}
 
 
 def fit_umap_curve(min_dist: float, spread: float) -> tuple[float, float]:

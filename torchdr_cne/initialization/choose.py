@@ -21,7 +21,7 @@ _FLAT_NOISE = 0.01
 def initial_embedding(
     init: Any,
     rows: Rows | None,
-    graph: AffinityGraph,
+    graph: AffinityGraph | None,
     n_components: int,
     scaling: float,
     seed: int,
@@ -36,8 +36,8 @@ def initial_embedding(
         starts with a little noise, since forces never leave a flat start's subspace.
     rows : Rows or None
         The features; without them (a precomputed graph) "pca" becomes "spectral".
-    graph : AffinityGraph
-        The input graph, or this rank's rows of it.
+    graph : AffinityGraph or None
+        The input graph, or this rank's rows of it; a spectral start needs it.
     n_components : int
         Dimension d.
     scaling : float
@@ -47,8 +47,10 @@ def initial_embedding(
     share : Share, default=None
         The rows of each rank; None is one with all.
     """
-    share = Share.whole(graph.n_points) if share is None else share
-    n = graph.n_points
+    if share is None:
+        assert graph is not None
+        share = Share.whole(graph.n_points)
+    n = share.n
     if not isinstance(init, str):
         return _given(init, n, n_components)
     if init not in INITIALIZATIONS:
@@ -68,6 +70,7 @@ def initial_embedding(
     if init == "pca" and rows is not None:
         layout = pca_embedding(rows, n_components).float().cpu()
     else:
+        assert graph is not None
         layout = _spectral(graph, share, n_components, rows, seed)
     flat = layout.std(dim=0, correction=0) == 0
     return torch.where(flat, _scaled(noise, _FLAT_NOISE * scaling), _scaled(layout, scaling))

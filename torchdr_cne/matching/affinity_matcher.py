@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
@@ -16,26 +15,30 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from torchdr_cne.affinity import Affinity, AffinityGraph, graph_from_user, own_rows_from_user
+from torchdr_cne.affinity import Affinity, AffinityGraph
 from torchdr_cne.affinity.graph import gathered
 from torchdr_cne.distributed import DistributedConfig, Ranks, Share, joined
 from torchdr_cne.distributed.group import is_first_process, own_device
-from torchdr_cne.inputs import OutputKind, read_features
-from torchdr_cne.inputs.sources import ArraySource
+from torchdr_cne.inputs import read_labels, read_new_features
 from torchdr_cne.matching.checks import COUNT, NOT_NEGATIVE, POSITIVE, Bound, check_bounds, check_choice
 from torchdr_cne.matching.fit import Given, take_part
+from torchdr_cne.matching.networks import check_networks
 from torchdr_cne.matching.objective import AutogradObjective, Objective
 from torchdr_cne.matching.optimization import (
-    make_optimizer,
-    make_scheduler,
     optimizer_class,
-    parameter_groups,
     scheduler_class,
 )
-from torchdr_cne.matching.resources import limited_threads, resolve_device, seed_from
+from torchdr_cne.matching.phase import Phase, in_sequence
+from torchdr_cne.matching.placement import check_placeable, place
+from torchdr_cne.matching.reading import read_input
+from torchdr_cne.matching.refinement import Refinement
+from torchdr_cne.matching.resources import limited_threads, resolve_device
 from torchdr_cne.matching.splitting import check_input, run_on_first
-from torchdr_cne.matching.state import FitState, Phase
+from torchdr_cne.matching.state import FitState
 from torchdr_cne.persistence import save_model
+
+_BATCHES, _MIN_BATCHES = 25, 3500
+"""Mini-batches of a fit by an encoder, times the square root of the number of points, and at least."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -60,10 +63,10 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     learning_rate : "auto" or float, default="auto"
         "auto" is the method's rate divided by the exaggeration; a number is used as it is. The loss is normalised
         so that rates depend neither on n nor on the scale of the affinities.
-    max_iter : int, default=300
-        Number of iterations.
-    optimizer : str or torch.optim.Optimizer class, default="SGD"
-        Optimiser, rebuilt when early exaggeration ends.
+    max_iter : int or None, default=None
+        Number of iterations, with an encoder of mini-batches; None is the method's own.
+    optimizer : str or torch.optim.Optimizer class, default="auto"
+        Optimiser, rebuilt when early exaggeration ends; "auto" is SGD, and Adam under an encoder.
     optimizer_kwargs : "auto", dict or None, default="auto"
         Its keywords. "auto" gives SGD momentum 0.5 during early exaggeration and 0.8 after it.
     scheduler : str, torch LRScheduler class or None, default="LinearLR"
@@ -71,7 +74,8 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     scheduler_kwargs : "auto", dict or None, default="auto"
         Its keywords. "auto" lets ``LinearLR`` fall to 0 over all iterations.
     min_grad_norm : float, default=1e-7
-        Stop when the root mean square gradient of the rows falls below it.
+        Stop when the root mean square gradient of the rows falls below it; not under an encoder, where a mini-batch
+        may have none by chance.
     check_interval : int, default=50
         Iterations between checks (stopping, NaN, ``history_``).
     device : "auto", str or torch.device, default="auto"
@@ -86,13 +90,27 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Called as ``callback(estimator, step)`` after each iteration, with ``embedding_`` and ``n_iter_``
         up to date; returning True stops the fit.
     compile : bool, default=False
-        Compile the loss, or the torch force tiles, with ``torch.compile``.
+        Compile the loss, or the torch force tiles, with ``torch.compile``; nothing under an encoder, which may be a
+        compiled module itself.
     verbose : bool, default=False
         Show a progress bar on a terminal.
     distributed : {"auto", True, False} or DistributedConfig, default="auto"
         "auto" shares a fit of 100 000 rows or more among the ranks of an initialised process group, or of a launcher
         such as torchrun; a smaller one is rank 0's alone, which every rank waits for. True shares any with 256 rows
         a rank, False none: each rank's fit is its own.
+    encoder : {"mlp"}, sequence of int, torch.nn.Module or None, default=None
+        Network that computes the embedding from the rows, trained on mini-batches, so that `transform` serves rows it
+        has never seen. "mlp" has hidden layers of 100, 100, 100, a sequence gives their sizes; a module of your own
+        takes rows (r, f) of ``dtype`` to (r, n_components), is copied, and begins with its weights. None moves the
+        points themselves. ``init``, ``min_grad_norm`` and ``compile`` have no effect beside one. See
+        docs/learned-maps.md.
+    decoder : {"mlp"}, sequence of int, torch.nn.Module or None, default=None
+        Network from places back to rows, trained beside the encoder, for `inverse_transform`.
+    extra_loss : Loss or None, default=None
+        What is added to the method's loss under an encoder, such as ``0.3 * Classification()``; with a decoder
+        ``Reconstruction()`` is added, unless it is there.
+    batch_size : int or None, default=None
+        Edges, or items, of a mini-batch under an encoder; None is 1 024, and 256 for fewer than 10 000 rows.
     memory_budget : int or None, default=None
         Bytes that the rows of a `RowSource` and their index may take in a process; what is larger is streamed. None
         is a third of the free memory.
@@ -101,6 +119,9 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         has stopped is at its end.
     checkpoint_every : int, default=50
         Iterations between checkpoints.
+    store_training_data : bool, default=True
+        Keep the rows of the fit, which `transform` compares new rows with; they may be the caller's own memory. False
+        drops them, and saved estimators are smaller by them.
 
     Attributes
     ----------
@@ -114,12 +135,15 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         How many processes have taken part.
     n_connected_components_ : int
         Connected components of the graph; a warning tells of a second one with 5 % of the points or more.
+    training_rows_ : KeptRows or None
+        The rows of the fit, if they are kept.
     n_iter_ : int
         Iterations done.
     learning_rate_ : float
         The last phase's learning rate before the scheduler; ``history_`` has the scheduled ones.
     history_ : dict of str to list
-        ``step``, ``learning_rate``, ``grad_norm`` and learned scalars at every check.
+        ``step``, ``learning_rate``, ``grad_norm`` and learned scalars at every check; where losses are computed, and
+        not only forces, ``loss`` and its parts, means since the last check.
     n_features_in_, feature_names_in_
         As in scikit-learn.
     """
@@ -129,8 +153,8 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     init: Any = "pca"
     init_scaling: float = 1.0
     learning_rate: float | str = "auto"
-    max_iter: int = 300
-    optimizer: str | type[Optimizer] = "SGD"
+    max_iter: int | None = None
+    optimizer: str | type[Optimizer] = "auto"
     optimizer_kwargs: Mapping[str, Any] | str | None = "auto"
     scheduler: str | type[LRScheduler] | None = "LinearLR"
     scheduler_kwargs: Mapping[str, Any] | str | None = "auto"
@@ -144,12 +168,20 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     compile: bool = False
     verbose: bool = False
     distributed: bool | str | DistributedConfig = "auto"
+    encoder: Any = None
+    decoder: Any = None
+    extra_loss: Any = None
+    batch_size: int | None = None
     memory_budget: int | None = None
     checkpoint_dir: str | Path | None = None
     checkpoint_every: int = 50
+    store_training_data: bool = True
 
+    _default_max_iter: ClassVar[int] = 300
     _base_learning_rate: ClassVar[float] = 1.0
     _learned_learning_rate: ClassVar[float] = 1.0
+    _encoder_learning_rate: ClassVar[float] = 3e-3
+    _learned_rate_beside_encoder: ClassVar[float] = 0.02
     _max_row_gradient: ClassVar[float | None] = None
     _bounds: ClassVar[dict[str, Bound]] = {
         "n_components": COUNT,
@@ -158,6 +190,7 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         "init_scaling": POSITIVE,
         "min_grad_norm": NOT_NEGATIVE,
         "memory_budget": COUNT,
+        "batch_size": COUNT,
         "checkpoint_every": COUNT,
     }
 
@@ -200,7 +233,13 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     def _phases(self, n: int) -> list[Phase]:
         """Return the phases of a fit of ``n`` points."""
-        return [Phase(0, self.max_iter, self.max_iter)]
+        return in_sequence([Phase(self._n_iter(n))])
+
+    def _n_iter(self, n: int) -> int:
+        """Return the number of iterations of a fit of ``n`` points."""
+        if self.max_iter is not None:
+            return self.max_iter
+        return self._default_max_iter if self.encoder is None else max(_MIN_BATCHES, round(_BATCHES * n**0.5))
 
     def _learned_scalars(self) -> dict[str, float]:
         """Return names and starting values of scalars learned with the embedding."""
@@ -214,10 +253,39 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """Return what the stages of a fit on the CPU hold beside the data; empty if that is not known."""
         return {}
 
+    def _refinement(self, embedding_nd: Tensor) -> Refinement | None:
+        """Return how new points are moved among those of ``embedding_nd``; None leaves them at their first place."""
+        return None
+
     def _make_objective(self, state: FitState, start_nd: Tensor) -> Objective:
         """Return what the loop asks for gradients."""
+        if self.encoder is not None:
+            from torchdr_cne.parametric.fitting import make_objective
+
+            return make_objective(self, state)
         loss = torch.compile(self._compute_loss) if self.compile else self._compute_loss
         return AutogradObjective(start_nd, loss, self._max_row_gradient, state.share.ranks)
+
+    def _read_labels(self, y: Any, n: int) -> Tensor | None:
+        """Return the class codes (n,) of ``y``, −1 where unknown (`read_labels`); None is a fit without labels."""
+        asked = self.extra_loss is not None and any("labels" in term.needs for _, term in self.extra_loss.terms())
+        return read_labels(y, n) if asked and y is not None else None
+
+    def _with_labels(self, graph: AffinityGraph, labels: Tensor, share: Share) -> AffinityGraph:
+        """Return the input graph, this rank's rows of it, as the labels of all points change it."""
+        return graph
+
+    def _batch_loss(self) -> Any:
+        """Return the method's loss of a mini-batch, a `torchdr_cne.parametric.Loss`; None if it has none."""
+        return None
+
+    def _reported(self, phase: Phase) -> dict[str, float]:
+        """Return constants of a phase that ``history_`` is to have."""
+        return {}
+
+    def _needs_graph(self, phases: Sequence[Phase]) -> bool:
+        """Tell whether the input graph is needed."""
+        return True
 
     def _why_not_split(self) -> str:
         """Return why a fit cannot be shared among ranks; "" if the loss is a sum over the rows of ``state.share``."""
@@ -232,11 +300,12 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         ----------
         X : array-like, Tensor, data frame, memmap or DataLoader of shape (n, f)
             The data; with ``affinity_in="precomputed"`` a symmetric affinity matrix (n, n).
-        y : ignored
-            For scikit-learn's pipelines.
+        y : array-like of shape (n,), default=None
+            Class labels, where the method says that it uses them; ignored by the others. Every rank is given all.
         graph : sparse matrix of shape (n, n), default=None
             Symmetric affinities of the rows of ``X``, for instance another estimator's ``graph_``; the
-            neighbour search is left out. Ranks may pass their own rows of it.
+            neighbour search is left out. Ranks may pass their own rows of it. Where labels change the graph, they
+            change this one too: give one that was made without them.
 
         Returns
         -------
@@ -252,9 +321,16 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """
         self._check_parameters()
         device = resolve_device(self.device, X)
-        with limited_threads(self.n_jobs), joined(self.distributed, cuda=device.type == "cuda") as ranks:
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            limited_threads(self.n_jobs),
+            joined(self.distributed, cuda=device.type == "cuda") as ranks,
+        ):
             with ranks.agreed("reading the input"):
-                given = self._read_input(X, graph, ranks)
+                given = read_input(self, X, graph, ranks)
+                if given.pairs is None:  # whose rows have no numbers
+                    given = replace(given, labels=self._read_labels(y, given.n_points))
             if ranks.size > 1:
                 given = replace(given, seed=int(ranks.share([given.seed % 2**63], "the seed")[0, 0]))
             self.n_ranks_ = ranks.size
@@ -267,6 +343,44 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def fit_transform(self, X: Any, y: Any = None, *, graph: Any = None) -> Any:
         """Embed ``X`` and return the embedding; parameters as in `fit`."""
         return self.fit(X, y, graph=graph).embedding_
+
+    def transform(self, X: Any) -> Any:
+        """Place new rows in the embedding, which stays as it is.
+
+        With an encoder, the network says where each row is; what follows is for fits without one.
+
+        A row that equals one of the fit has its place, the first one's if there are several. Any other gets the mean
+        place of its neighbours in the fit, weighted by the input affinity; methods of two loss hooks, as all here are,
+        take it from there, or from a neighbour's place, down their own loss. No row's place depends on the other rows.
+
+        Parameters
+        ----------
+        X : array-like, Tensor, data frame, DataLoader or RowSource of shape (m, f)
+            Rows with the features of the fit.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (m, n_components)
+            The places, in the kind of ``X``.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If ``X`` is no finite table of the same features, or the fit's rows have not been kept.
+        """
+        check_is_fitted(self, "embedding_")
+        if hasattr(self, "encoder_"):
+            from torchdr_cne.parametric.encoding import encode, read_rows
+
+            features, kind = read_rows(self, X)
+            with limited_threads(self.n_jobs):
+                return kind.wrap(encode(self, features))
+        check_placeable(self)
+        features, kind = read_new_features(self, X)
+        with limited_threads(self.n_jobs):
+            return kind.wrap(place(self, features))
 
     def gather_graph(self) -> Any:
         """Return ``graph_`` with the rows of all ranks on rank 0, None on the others; every rank calls it.
@@ -316,6 +430,27 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         tags.input_tags.pairwise = isinstance(self.affinity_in, str)
         return tags
 
+    def inverse_transform(self, Z: Any) -> Any:
+        """Return the rows that the decoder gives for places in the embedding.
+
+        Parameters
+        ----------
+        Z : array-like or Tensor of shape (m, n_components)
+            Places, for instance from `transform`.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (m, n_features)
+
+        Raises
+        ------
+        ValueError
+            If the estimator was fitted without a decoder, or ``Z`` has another shape or NaN.
+        """
+        from torchdr_cne.parametric.encoding import decode
+
+        return decode(self, Z)
+
     # ---- what a fit asks for ------------------------------------------------------------------------------
 
     def _check_parameters(self) -> None:
@@ -327,18 +462,34 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         precomputed = isinstance(self.affinity_in, str) and self.affinity_in == "precomputed"
         if not (self.affinity_in is None or precomputed or isinstance(self.affinity_in, Affinity)):
             raise ValueError(
-                f"affinity_in={self.affinity_in!r} is unknown; pass an Affinity such as UnionAffinity(), "
-                "'precomputed' or None."
+                f"affinity_in={self.affinity_in!r} is unknown; pass an Affinity such as UnionAffinity(), one "
+                "composed from Neighbors(…) to Symmetrize(…), 'precomputed' or None."
             )
         if not (isinstance(self.distributed, (DistributedConfig, bool)) or self.distributed == "auto"):
             raise ValueError(
                 f"distributed={self.distributed!r} is unknown; choose one of 'auto', True, False, or pass a "
                 "DistributedConfig."
             )
-        optimizer_class(self.optimizer)
+        optimizer_class(self._optimizer_choice)
         scheduler_class(self.scheduler)
+        check_networks(self)
         if not all(callable(callback) for callback in self._callback_list()):
             raise ValueError(f"callbacks={self.callbacks!r} must be a callable or a sequence of callables.")
+
+    def _training_set(
+        self, given: Given, share: Share, device: torch.device, seed: int, phases: Sequence[Phase]
+    ) -> Any:
+        """Return the rows that mini-batches are made of, with their networks; None without an encoder."""
+        if self.encoder is None:
+            return None
+        from torchdr_cne.parametric.fitting import make_training_set
+
+        return make_training_set(self, given, share, device, seed, phases)
+
+    @property
+    def _optimizer_choice(self) -> str | type[Optimizer]:
+        automatic = isinstance(self.optimizer, str) and self.optimizer == "auto"
+        return ("SGD" if self.encoder is None else "Adam") if automatic else self.optimizer
 
     def _callback_list(self) -> list[Any]:
         if self.callbacks is None:
@@ -349,47 +500,22 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def _torch_dtype(self) -> torch.dtype:
         return getattr(torch, self.dtype)
 
-    def _read_input(self, X: Any, graph: Any, ranks: Ranks) -> Given:
-        """Check the table and the given graph, if there is one."""
-        seed = seed_from(self.random_state)
-        if self.affinity_in == "precomputed":
-            if graph is not None:
-                raise ValueError("affinity_in='precomputed' takes the graph as X; leave graph= out.")
-            given = graph_from_user(X)
-            self.n_features_in_ = given.n_points
-            self.__dict__.pop("feature_names_in_", None)
-            return Given(None, given, OutputKind(X.device if isinstance(X, Tensor) else None), seed)
-        if isinstance(X, np.memmap) and X.ndim == 2 and (ranks.size > 1 or self.memory_budget is not None):
-            X = ArraySource(X, "X")  # no process reads what it has no use for
-        features, kind = read_features(self, X)
-        share = Share.of(len(features), ranks)
-        if graph is None:
-            return Given(features, None, kind, seed)
-        if ranks.size > 1 and getattr(graph, "shape", None) == (len(share), share.n):
-            return Given(features, own_rows_from_user(graph, share), kind, seed)
-        return Given(features, graph_from_user(graph, share.n), kind, seed)
-
     def _input_affinity(self) -> Affinity:
         return self.affinity_in if isinstance(self.affinity_in, Affinity) else self._default_affinity()
 
     def _make_state(
-        self, graph: AffinityGraph, start_nd: Tensor, seed: int, phase: Phase, share: Share | None = None
+        self, graph: AffinityGraph | None, start_nd: Tensor, seed: int, phase: Phase, share: Share | None = None
     ) -> FitState:
         """Return the fit's state; the graph's weights are scaled to mean row weight 1."""
-        share = Share.whole(graph.n_points) if share is None else share
-        graph = graph.to(start_nd.device, start_nd.dtype)
-        mean_row_weight = float(share.total(graph.row_weights, "the mean row weight")) / share.n
-        graph = replace(graph, weights=graph.weights / mean_row_weight)
+        if share is None:
+            assert graph is not None
+            share = Share.whole(graph.n_points)
+        if graph is not None:
+            graph = graph.to(start_nd.device, start_nd.dtype)
+            mean_row_weight = float(share.total(graph.row_weights, "the mean row weight")) / share.n
+            graph = replace(graph, weights=graph.weights / mean_row_weight)
         learned = {
             name: torch.full((), value, dtype=start_nd.dtype, device=start_nd.device, requires_grad=True)
             for name, value in self._learned_scalars().items()
         }
         return FitState(graph=graph, share=share, seed=seed, phase=phase, learned=learned)
-
-    def _optimizer(self, objective: Objective, state: FitState, phase: Phase) -> tuple[Optimizer, LRScheduler | None]:
-        """Build optimiser and scheduler of a phase."""
-        automatic = self.learning_rate == "auto"
-        self.learning_rate_ = self._auto_learning_rate(phase) if automatic else float(self.learning_rate)
-        groups = parameter_groups(objective.parameter, state.learned, self.learning_rate_, self._learned_learning_rate)
-        optimizer = make_optimizer(self.optimizer, self.optimizer_kwargs, phase, groups)
-        return optimizer, make_scheduler(self.scheduler, self.scheduler_kwargs, phase, optimizer)

@@ -2,7 +2,8 @@
 
 import warnings
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,16 +14,20 @@ from torchdr_cne.affinity import AffinityGraph
 from torchdr_cne.affinity.components import component_sizes, rows_without_edges
 from torchdr_cne.distributed import RankError, Ranks, Share, Signal, listening
 from torchdr_cne.distributed.group import ranks_of_this_machine
+from torchdr_cne.encoders.running import evaluating
 from torchdr_cne.initialization import initial_embedding
-from torchdr_cne.inputs import OutputKind, Rows, RowSource, as_rows
+from torchdr_cne.inputs import OutputKind, PositivePairs, Rows, RowSource, as_rows
 from torchdr_cne.matching.loop import LoopSettings, Outcome, run
 from torchdr_cne.matching.memory import available_memory, check_memory
 from torchdr_cne.matching.objective import Objective
+from torchdr_cne.matching.optimization import optimizer_of_phase
+from torchdr_cne.matching.phase import Phase, in_sequence
 from torchdr_cne.matching.progress import Progress
 from torchdr_cne.matching.resources import torch_threads
 from torchdr_cne.matching.saving import Keeper, keeping
 from torchdr_cne.matching.snapshot import restore_learned
-from torchdr_cne.matching.state import FitState, Phase
+from torchdr_cne.matching.state import FitState
+from torchdr_cne.neighbors import KeptRows
 
 _LARGE_COMPONENT = 0.05
 """Share of the points from which a second component is worth a warning."""
@@ -33,16 +38,20 @@ _SHARE_OF_FREE = 3
 
 @dataclass(frozen=True)
 class Given:
-    """What a fit begins with: a checked table or a graph or both, and how the embedding is handed back."""
+    """What a fit begins with: a checked table or a graph or both, labels, and how the embedding is handed back."""
 
     data: Any
     graph: AffinityGraph | None
     kind: OutputKind
     seed: int
+    labels: Tensor | None = None
+    pairs: PositivePairs | None = None
 
     @property
     def n_points(self) -> int:
-        """Number of points."""
+        """Number of points; of given pairs, the number of mini-batches of an epoch."""
+        if self.pairs is not None:
+            return len(self.pairs)
         if self.data is not None:
             return len(self.data)
         assert self.graph is not None
@@ -54,14 +63,25 @@ def take_part(estimator: Any, given: Given, ranks: Ranks, device: torch.device) 
     share, own_graph = Share.of(given.n_points, ranks), given.graph
     if own_graph is not None and own_graph.n_rows == share.n and ranks.size > 1:
         own_graph = own_graph.select(share.own)
-    with keeping(estimator, share, given.data, own_graph, given.seed) as keeper:
+    data = given.data if given.pairs is None else given.pairs
+    with keeping(estimator, share, data, own_graph, given.seed, given.labels) as keeper:
         stages = Stages(estimator, share, device, keeper)
         phases = estimator._phases(share.n)
+        training = estimator._training_set(given, share, device, keeper.seed, phases)
         rows = None if given.data is None else stages.own_rows(given.data)
-        graph = stages.input_graph(rows, own_graph)
-        start = stages.start(rows, graph)
+        graph = None
+        if given.pairs is None and estimator._needs_graph(phases):
+            graph = stages.input_graph(rows, own_graph, given.labels)
+        else:  # also none that an earlier fit has left
+            for name in ("graph_", "graph_start_", "n_connected_components_"):
+                estimator.__dict__.pop(name, None)
+        if training is None:
+            start = stages.start(rows, graph)
+        else:
+            training = replace(training, rows=rows)
+            start = torch.zeros((0, estimator.n_components), dtype=training.dtype, device=device)
         with listening(ranks, resumable=estimator.checkpoint_dir is not None):
-            stages.match(graph, start, phases, given.kind)
+            stages.match(graph, start, phases, given.kind, training)
 
 
 class Stages:
@@ -81,6 +101,7 @@ class Stages:
 
     def __init__(self, estimator: Any, share: Share, device: torch.device, keeper: Keeper) -> None:
         self._estimator, self._share, self._device, self._keeper = estimator, share, device, keeper
+        self._kept: KeptRows | None = None
 
     def own_rows(self, data: Any) -> Rows:
         """Return this rank's rows, centred and scaled as all are; stop here if memory will not do."""
@@ -94,6 +115,9 @@ class Stages:
                 stages = estimator._bytes_by_stage(len(self._share), rows.n_columns)
                 if stages:
                     check_memory(max(stages.values()), len(self._share), rows.n_columns)
+        by_place = estimator.encoder is None and self._share.ranks.size == 1
+        if by_place and estimator.store_training_data and rows.in_memory:
+            self._kept = KeptRows(rows)
         return rows
 
     def _free_memory(self) -> int:
@@ -102,7 +126,9 @@ class Stages:
         own = _UNKNOWN_MEMORY if available is None else available // ranks_of_this_machine()
         return int(self._share.ranks.smallest(torch.tensor(own), "the check of memory"))
 
-    def input_graph(self, rows: Rows | None, given: AffinityGraph | None) -> AffinityGraph:
+    def input_graph(
+        self, rows: Rows | None, given: AffinityGraph | None, labels: Tensor | None = None
+    ) -> AffinityGraph:
         """Compute or take over this rank's rows of the graph and publish them as ``graph_``."""
         estimator, share = self._estimator, self._share
         estimator.on_affinity_computation_start()
@@ -116,6 +142,8 @@ class Stages:
                 f"{type(estimator._input_affinity()).__name__} made a graph of {found.n_points} points from one rank's "
                 f"rows of {share.n}; hand neighbors.share on to affinity.graph.symmetrized, or set distributed=False."
             )
+        if labels is not None:
+            found = estimator._with_labels(found, labels, share)
         estimator.graph_, estimator.graph_start_ = found.to_scipy(), share.start
         self._report_components(found)
         estimator.on_affinity_computation_end()
@@ -145,7 +173,7 @@ class Stages:
                 stacklevel=6,
             )
 
-    def start(self, rows: Rows | None, graph: AffinityGraph) -> Tensor:
+    def start(self, rows: Rows | None, graph: Any) -> Tensor:
         """Return the first embedding (n, d), or that of a checkpoint."""
         estimator, resumed = self._estimator, self._keeper.resumed
         if resumed is not None:
@@ -155,35 +183,34 @@ class Stages:
             start = initial_embedding(estimator.init, rows, graph, *settings, self._share)
         return start.to(device=self._device, dtype=estimator._torch_dtype)
 
-    def match(self, graph: AffinityGraph, start_nd: Tensor, phases: list[Phase], kind: OutputKind) -> None:
-        """Run the loop from ``start_nd`` and publish what it leaves."""
+    def match(
+        self,
+        graph: AffinityGraph | None,
+        start_nd: Tensor,
+        phases: list[Phase],
+        kind: OutputKind,
+        training: Any = None,
+    ) -> None:
+        """Run the loop from ``start_nd``, or from the networks of ``training``, and publish what it leaves."""
         estimator, ranks, keeper = self._estimator, self._share.ranks, self._keeper
-        state = estimator._make_state(graph, start_nd, keeper.seed, phases[0], self._share)
+        moved = graph if training is None else None  # networks draw their edges from the graph as it is, on the host
+        state = estimator._make_state(moved, start_nd, keeper.seed, phases[0], self._share)
+        if training is not None:
+            state.training = replace(training, graph=graph)
+        objective = estimator._make_objective(state, start_nd)
+        phases = in_sequence(phases, objective.epoch_length)
         if keeper.resumed is not None:
             restore_learned(state, keeper.resumed)
-        objective = estimator._make_objective(state, start_nd)
+            objective.load(keeper.resumed.tensors)
         estimator.n_iter_ = 0 if keeper.resumed is None else keeper.resumed.step
+        make_optimizer = partial(optimizer_of_phase, estimator, objective, state)
         visible = estimator.verbose and ranks.is_first
-        with Progress(phases[-1].stop, type(estimator).__name__, visible=visible) as progress:
-            settings = LoopSettings(
-                ranks=ranks,
-                check_interval=estimator.check_interval,
-                min_grad_norm=estimator.min_grad_norm,
-                before_step=estimator.on_training_step_start,
-                after_step=lambda: self._after_step(objective, kind),
-                progress=progress,
-                resumable=estimator.checkpoint_dir is not None,
-                save=lambda outcome: keeper.save(outcome, objective, state),
-            )
-            with torch_threads(1) if objective.own_threads else nullcontext():
-                outcome = run(
-                    objective,
-                    state,
-                    phases,
-                    lambda phase: estimator._optimizer(objective, state, phase),
-                    settings,
-                    keeper.resumed,
-                )
+        with (
+            Progress(phases[-1].stop, type(estimator).__name__, visible=visible) as progress,
+            torch_threads(1) if objective.own_threads else nullcontext(),
+        ):
+            settings = self._loop_settings(objective, state, kind, progress)
+            outcome = run(objective, state, phases, make_optimizer, settings, keeper.resumed)
         self._publish(objective, state, outcome, kind)
         keeper.finish(outcome, objective, state)
         if Signal.PREEMPTED in outcome.signal and Signal.PREEMPTED not in ranks.signal:
@@ -192,16 +219,45 @@ class Stages:
                 f"{estimator.checkpoint_dir} and goes on from there when it is begun again."
             )
 
-    def _after_step(self, objective: Objective, kind: OutputKind) -> bool:
+    def _loop_settings(
+        self, objective: Objective, state: FitState, kind: OutputKind, progress: Progress
+    ) -> LoopSettings:
+        estimator = self._estimator
+        return LoopSettings(
+            ranks=self._share.ranks,
+            check_interval=estimator.check_interval,
+            # One mini-batch's gradient may vanish by chance, such as that of a classifier without labelled rows.
+            min_grad_norm=estimator.min_grad_norm if state.training is None else 0.0,
+            before_step=estimator.on_training_step_start,
+            after_step=lambda outcome: self._after_step(objective, state, outcome, kind),
+            reported=estimator._reported,
+            progress=progress,
+            resumable=estimator.checkpoint_dir is not None,
+            save=lambda outcome: self._keeper.save(outcome, objective, state),
+        )
+
+    def _after_step(self, objective: Objective, state: FitState, outcome: Outcome, kind: OutputKind) -> bool:
         """Count the step and call hooks and callbacks; True stops."""
         estimator = self._estimator
         estimator.n_iter_ += 1
         estimator.on_training_step_end()
-        callbacks = estimator._callback_list()
+        step = estimator.n_iter_
+        callbacks = [callback for callback in estimator._callback_list() if step % getattr(callback, "every", 1) == 0]
         if not callbacks:
             return False
-        estimator.embedding_ = kind.wrap(objective.embedding())
-        return any([bool(callback(estimator, estimator.n_iter_)) for callback in callbacks])
+        estimator.embedding_, estimator.history_ = kind.wrap(objective.embedding()), outcome.history
+        self._publish_networks(objective)
+        for name, value in state.learned.items():
+            setattr(estimator, f"{name}_", float(value.detach()))
+        with evaluating(*objective.networks.values()):  # a callback may call them
+            return any([bool(callback(estimator, step)) for callback in callbacks])
+
+    def _publish_networks(self, objective: Objective) -> None:
+        """Set the networks, and none that an earlier fit has left."""
+        for name in ("encoder", "decoder", "classifier"):
+            self._estimator.__dict__.pop(f"{name}_", None)
+        for name, network in objective.networks.items():
+            setattr(self._estimator, f"{name}_", network)
 
     def _publish(self, objective: Objective, state: FitState, outcome: Outcome, kind: OutputKind) -> None:
         """Set the fitted attributes; an embedding that is not finite is an error and not a result."""
@@ -212,6 +268,10 @@ class Stages:
                 f"{estimator.learning_rate_:.4g}; lower learning_rate, or check the loss hooks of a method of your own."
             )
         estimator.embedding_ = kind.wrap(embedding)
+        estimator.training_rows_ = self._kept
         estimator.history_ = outcome.history
+        self._publish_networks(objective)
+        if state.training is not None:
+            state.training.release()
         for name, value in state.learned.items():
             setattr(estimator, f"{name}_", float(value.detach()))

@@ -1,5 +1,6 @@
 """The one optimisation loop."""
 
+import math
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -12,8 +13,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from torchdr_cne.distributed import Ranks, Signal
 from torchdr_cne.matching.objective import Objective
+from torchdr_cne.matching.phase import Phase
 from torchdr_cne.matching.snapshot import Snapshot, restore_optimizer
-from torchdr_cne.matching.state import FitState, Phase
+from torchdr_cne.matching.state import FitState
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,9 @@ class LoopSettings:
     before_step : callable
         Called before each iteration.
     after_step : callable
-        Called after each iteration; returning True stops.
+        Called with the outcome so far after each iteration; returning True stops.
+    reported : callable
+        From a phase to constants of it that ``history_`` is to have.
     progress : callable
         Called with the number of iterations done at every check.
     resumable : bool
@@ -44,7 +48,8 @@ class LoopSettings:
     check_interval: int
     min_grad_norm: float
     before_step: Callable[[], None]
-    after_step: Callable[[], bool]
+    after_step: Callable[["Outcome"], bool]
+    reported: Callable[[Phase], dict[str, float]]
     progress: Callable[[int], None]
     resumable: bool
     save: Callable[["Outcome"], None]
@@ -64,9 +69,10 @@ class Outcome:
     is_whole: bool = True
 
     def record(self, **values: float) -> None:
-        """Append one number to each named list."""
-        for name, value in values.items():
-            self.history.setdefault(name, []).append(value)
+        """Append one number to each named list; NaN to those, and before it in new ones, that another phase has."""
+        n_before = max(map(len, self.history.values()), default=0)
+        for name in {**self.history, **values}:
+            self.history.setdefault(name, [math.nan] * n_before).append(values.get(name, math.nan))
 
 
 def run(
@@ -85,11 +91,12 @@ def run(
         If a gradient is not finite; names the iteration and the learning rate.
     """
     outcome = Outcome() if resumed is None else Outcome(n_iter=resumed.step, history=resumed.history)
-    with _interruptible(outcome):
+    with _interruptible(outcome, "encoder=est.encoder_" if objective.networks else "init=est.embedding_"):
         for phase in phases:
             if phase.stop <= outcome.n_iter and phase is not phases[-1]:
                 continue
             state.phase = phase
+            objective.begin(state)
             optimizer, scheduler = make_optimizer(phase)
             outcome.optimizer = optimizer
             if resumed is not None and resumed.finished:
@@ -122,13 +129,14 @@ class _Run:
     def phase(self) -> None:
         """Take the phase's steps; the outcome's signal tells if they ended early."""
         phase, ranks, outcome = self._state.phase, self._settings.ranks, self._outcome
+        interval = phase.report_interval or self._settings.check_interval
         for step in range(max(phase.start, outcome.n_iter), phase.stop):
             self._state.step = ranks.step = step
             outcome.signal = ranks.agreed_signal()
             if outcome.signal:
                 break
             self._take(step)
-            if step == phase.stop - 1 or (step + 1) % self._settings.check_interval == 0:
+            if step == phase.stop - 1 or (step + 1) % interval == 0:
                 self._check()
             self._settings.save(outcome)
         goes_on = self._settings.resumable and outcome.signal & (Signal.PREEMPTED | Signal.INTERRUPTED)
@@ -138,16 +146,14 @@ class _Run:
     def _take(self, step: int) -> None:
         self._settings.before_step()
         self._objective.compute_gradients(self._state)
-        gradient = self._objective.parameter.grad
-        assert gradient is not None
-        self._sums.append(gradient.sum())  # read at the next check: the host does not wait for the device
+        self._sums.append(self._objective.gradient_sum())  # read at the next check: the host waits for no device
         self._rate = self._optimizer.param_groups[0]["lr"]
         self._optimizer.step()
         if self._scheduler is not None:
             self._scheduler.step()
         self._outcome.n_iter = step + 1
         try:
-            if self._settings.after_step():
+            if self._settings.after_step(self._outcome):
                 self._settings.ranks.signal |= Signal.STOP
         except KeyboardInterrupt:  # all ranks stop, and between two steps
             self._settings.ranks.signal |= Signal.INTERRUPTED
@@ -160,8 +166,10 @@ class _Run:
         self._sums.clear()
         _raise_if_diverged(sums, outcome.n_iter, first_rate)
         grad_norm = (objective.square_sum() / objective.n_points) ** 0.5
-        learned = {name: float(value.detach()) for name, value in self._state.learned.items()}
-        outcome.record(step=outcome.n_iter, learning_rate=self._rate, grad_norm=grad_norm, **learned)
+        found = {name: float(value.detach()) for name, value in self._state.learned.items()}
+        found |= settings.reported(self._state.phase)
+        found |= self._state.mean_losses(len(sums) * objective.n_points)
+        outcome.record(step=outcome.n_iter, learning_rate=self._rate, grad_norm=grad_norm, **found)
         settings.progress(outcome.n_iter)
         if not self._state.phase.early and grad_norm < settings.min_grad_norm:
             settings.ranks.signal |= Signal.STOP
@@ -178,7 +186,7 @@ def _raise_if_diverged(sums: Tensor, n_iter: int, rate: float) -> None:
 
 
 @contextmanager
-def _interruptible(outcome: Outcome):  # type: ignore[no-untyped-def]
+def _interruptible(outcome: Outcome, start: str):  # type: ignore[no-untyped-def]
     """Turn Ctrl-C into a warning; the outcome then is marked as interrupted."""
     try:
         yield
@@ -188,7 +196,7 @@ def _interruptible(outcome: Outcome):  # type: ignore[no-untyped-def]
     if Signal.INTERRUPTED in outcome.signal:
         warnings.warn(
             f"interrupted after {outcome.n_iter} iterations; the estimator is fitted with the embedding so far, "
-            "and fit(X, …) with init=est.embedding_ continues from it.",
+            f"and fit(X, …) with {start} continues from it.",
             UserWarning,
             stacklevel=2,
         )

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -15,11 +16,13 @@ from torchdr_cne.matching.memory import bytes_by_stage
 from torchdr_cne.matching.neighbor_embedding import NeighborEmbedding
 from torchdr_cne.matching.objective import Objective, PairwiseObjective
 from torchdr_cne.matching.pairs import Pairs
+from torchdr_cne.matching.phase import NEGATIVES, SAMPLINGS, Phase
+from torchdr_cne.matching.refinement import Refinement, repelling_sample
 from torchdr_cne.matching.splitting import rows_by_slot
 from torchdr_cne.matching.state import FitState
 from torchdr_cne.sampling import BlockLayout, NegativeSampler
 from torchdr_cne.sampling.blocks import BLOCK_SIZE, n_shifts_for
-from torchdr_cne.similarities import Cauchy, Similarity
+from torchdr_cne.similarities import Cauchy, Similarity, temperature_of
 
 _FEW_DRAWS_UNTIL = 0.7
 """Share of the iterations after which all negatives are drawn, where a method begins with fewer."""
@@ -54,6 +57,11 @@ class NegativeSamplingNeighborEmbedding(NeighborEmbedding):
     gradient : {"auto", "pairwise", "autograd"}, default="auto"
         "pairwise" asks for the declared forces, "autograd" for the loss hooks; "auto" takes the forces where the
         method declares them for this similarity and loss.
+    sampling : {"edges", "weighted edges"}, default="edges"
+        Mini-batches under an encoder: each edge once an epoch, its weight in the loss, or edges drawn in proportion to
+        their weights.
+    negatives : {"batch", "uniform"}, default="batch"
+        Under an encoder, negatives are rows of the mini-batch, or points drawn uniformly beside it.
 
     Other parameters are those of `NeighborEmbedding`.
     """
@@ -63,6 +71,8 @@ class NegativeSamplingNeighborEmbedding(NeighborEmbedding):
     discard_neighbors: bool = False
     similarity: Similarity | None = None
     gradient: str = "auto"
+    sampling: str = "edges"
+    negatives: str = "batch"
 
     _bounds: ClassVar[dict[str, Bound]] = {
         **NeighborEmbedding._bounds,
@@ -77,6 +87,8 @@ class NegativeSamplingNeighborEmbedding(NeighborEmbedding):
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_choice("gradient", self.gradient, ("auto", "pairwise", "autograd"))
+        check_choice("sampling", self.sampling, SAMPLINGS[:2])
+        check_choice("negatives", self.negatives, NEGATIVES)
         if not (self.similarity is None or isinstance(self.similarity, Similarity)):
             raise ValueError(
                 f"similarity={self.similarity!r} must be None or a Similarity such as Cauchy() or CosineExp()."
@@ -129,17 +141,45 @@ class NegativeSamplingNeighborEmbedding(NeighborEmbedding):
     def _make_state(self, *arguments: Any) -> FitState:
         return SampledState(**vars(super()._make_state(*arguments)))
 
+    def _reported(self, phase: Phase) -> dict[str, float]:
+        return temperature_of(self._similarity)
+
+    def _batch_loss(self) -> Any:
+        from torchdr_cne.parametric.terms import OwnRelation
+
+        return OwnRelation(self)
+
     def _why_not_split(self) -> str:
-        if not self._why_not_pairwise() and self.gradient != "autograd":
+        if self.encoder is not None or (not self._why_not_pairwise() and self.gradient != "autograd"):
             return ""
-        depth = {name: _defined_at(type(self), name) for name in ("_compute_loss", "_make_pairs", "_make_objective")}
-        here = type(self).__mro__.index(NegativeSamplingNeighborEmbedding)
-        newer = [name for name, place in depth.items() if place < here]
+        newer = self._overridden("_compute_loss", "_make_pairs", "_make_objective")
         return f"{', '.join(newer)} is overridden, and may need all rows at once" if newer else ""
+
+    def _overridden(self, *names: str) -> list[str]:
+        """Return those of the methods that a subclass of this class defines anew."""
+        here = type(self).__mro__.index(NegativeSamplingNeighborEmbedding)
+        return [name for name in names if _defined_at(type(self), name) < here]
+
+    def _refinement(self, embedding_nd: Tensor) -> Refinement | None:
+        if self._overridden("_compute_loss", "_loss_of_pairs", "_make_pairs", "_make_objective"):
+            return None  # the two hooks are not the whole loss
+        phase, sample = self._phases(len(embedding_nd))[-1], repelling_sample(len(embedding_nd))
+        learned = {name: embedding_nd.new_tensor(getattr(self, f"{name}_")) for name in self._learned_scalars()}
+        return Refinement(
+            loss=partial(self._loss_of_pairs, exaggeration=phase.exaggeration),
+            similarity=self._similarity,
+            sample_sd=embedding_nd[sample.to(embedding_nd.device)],
+            n_negatives=self.n_negatives,
+            parameters={**phase.parameters, **learned},
+            learning_rate=self._auto_learning_rate(phase),
+            longest=self._max_row_gradient,
+        )
 
     # ---- two ways to a gradient -------------------------------------------------------------------------
 
     def _make_objective(self, state: FitState, start_nd: Tensor) -> Objective:
+        if self.encoder is not None:
+            return super()._make_objective(state, start_nd)
         if self.gradient == "autograd" or self._why_not_pairwise():
             return self._autograd_objective(state, start_nd)
         return self._pairwise_objective(state, start_nd)
@@ -160,6 +200,8 @@ class NegativeSamplingNeighborEmbedding(NeighborEmbedding):
 
     def _bytes_by_stage(self, n: int, d: int) -> dict[str, int]:
         if self.gradient == "autograd" or self._why_not_pairwise() or self.dtype != "float32":
+            return {}
+        if self.encoder is not None:
             return {}
         affinity = self._input_affinity()
         most = self._default_negatives_per_row if self.negatives_per_row is None else self.negatives_per_row

@@ -8,7 +8,8 @@ from torch import Tensor
 from torchdr_cne.affinity import Affinity, UnionAffinity
 from torchdr_cne.matching.affinity_matcher import AffinityMatcher
 from torchdr_cne.matching.checks import COUNT, NOT_NEGATIVE, POSITIVE, Bound, check_choice
-from torchdr_cne.matching.state import FitState, Phase
+from torchdr_cne.matching.phase import Phase, in_sequence
+from torchdr_cne.matching.state import FitState
 from torchdr_cne.neighbors.distances import METRICS
 from torchdr_cne.neighbors.kneighbors import Backend
 
@@ -98,16 +99,16 @@ class NeighborEmbedding(AffinityMatcher):
         return {}
 
     def _phases(self, n: int) -> list[Phase]:
-        early_iter = self.early_exaggeration_iter
-        early_iter = self.max_iter // 5 if early_iter is None else min(early_iter, self.max_iter)
+        n_iter, early_iter = self._n_iter(n), self.early_exaggeration_iter
+        early_iter = n_iter // 5 if early_iter is None else min(early_iter, n_iter)
         main = self._main_exaggeration()
         first = self._early_exaggeration()
         first = main if first is None or first == 1 else first
         constants = self._phase_parameters(n, early=False)
         first_constants = self._phase_parameters(n, early=True)
         if early_iter == 0 or (first == main and first_constants == constants):
-            return [Phase(0, self.max_iter, self.max_iter, main, False, constants)]
-        phases = [Phase(0, early_iter, self.max_iter, first, True, first_constants)]
-        if early_iter < self.max_iter:
-            phases.append(Phase(early_iter, self.max_iter, self.max_iter, main, False, constants))
-        return phases
+            return in_sequence([Phase(n_iter, exaggeration=main, parameters=constants)])
+        phases = [Phase(early_iter, exaggeration=first, early=True, parameters=first_constants)]
+        if early_iter < n_iter:
+            phases.append(Phase(n_iter - early_iter, exaggeration=main, parameters=constants))
+        return in_sequence(phases)

@@ -1,29 +1,54 @@
 """Two ways to a gradient: autograd of the loss hooks, and declared pair forces on reciprocal blocks."""
 
-from collections.abc import Callable
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from torchdr_cne.distributed import Ranks, Share
 from torchdr_cne.forces import ForceEngine, StepCoefficients, shorten_rows
+from torchdr_cne.matching.phase import Phase
 from torchdr_cne.matching.state import FitState
 from torchdr_cne.sampling import BlockLayout, draw_shifts
 
 
 class Objective(Protocol):
-    """Owns the optimised tensor; the loop asks it for gradients.
+    """Owns what is optimised; the loop asks it for gradients.
 
     With several ranks every method is called by all of them, in the same order.
+
+    Attributes
+    ----------
+    n_points : int
+        How many points the squared gradient is a mean over.
+    own_threads : bool
+        Whether it computes on threads of its own, and torch's would only compete.
     """
 
-    parameter: Tensor
     n_points: int
     own_threads: bool
 
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """What the optimiser moves beside the learned scalars; the places of the points are called "embedding"."""
+
+    @property
+    def networks(self) -> Any:
+        """The networks that compute the embedding, by name; none where points move themselves."""
+
+    def epoch_length(self, phase: Phase) -> int:
+        """Return the number of iterations of an epoch."""
+
+    def begin(self, state: FitState) -> None:
+        """Make ready for ``state.phase``."""
+
     def compute_gradients(self, state: FitState) -> None:
-        """Fill ``.grad`` of the parameter and of the learned scalars for ``state.step``."""
+        """Fill ``.grad`` of the parameters and of the learned scalars for ``state.step``."""
+
+    def gradient_sum(self) -> Tensor:
+        """Return a number that is finite if the gradient is, without waiting for it."""
 
     def add_up(self, of_parameter: Tensor) -> Tensor:
         """Return sums over the parameter, one a step, that are sums over all points."""
@@ -40,15 +65,62 @@ class Objective(Protocol):
     def embedding(self) -> Tensor:
         """Return the current embedding (n, d), detached."""
 
+    def to_save(self) -> dict[str, Tensor]:
+        """Return what a fit needs to go on from here, beside the optimiser's state."""
 
-class AutogradObjective:
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take what `to_save` has given, as far as it was not the start."""
+
+
+class PlacesObjective(ABC):
+    """What objectives that move the points themselves have in common: one parameter, in a shape of their own."""
+
+    own_threads = False
+    n_points: int
+    parameter: Tensor
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """The one parameter."""
+        return {"embedding": self.parameter}
+
+    @property
+    def networks(self) -> dict[str, Any]:
+        """None: points move themselves."""
+        return {}
+
+    def epoch_length(self, phase: Phase) -> int:
+        """Return 1: a step sees all points."""
+        return 1
+
+    def begin(self, state: FitState) -> None:
+        """Change nothing: all phases move all points."""
+        return None
+
+    def gradient_sum(self) -> Tensor:
+        """Return the sum of the gradient."""
+        assert self.parameter.grad is not None
+        return self.parameter.grad.sum()
+
+    @abstractmethod
+    def embedding(self) -> Tensor:
+        """Return the current embedding (n, d)."""
+
+    def to_save(self) -> dict[str, Tensor]:
+        """Return the current embedding."""
+        return {"embedding": self.embedding()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Change nothing: the fit has started from them."""
+        return None
+
+
+class AutogradObjective(PlacesObjective):
     """Differentiates a loss of the embedding (n, d); rows' gradients longer than ``longest`` are shortened to it.
 
     Each rank has the whole embedding and differentiates the loss of its own rows; the sum of the gradients is
     everyone's.
     """
-
-    own_threads = False
 
     def __init__(
         self,
@@ -66,7 +138,9 @@ class AutogradObjective:
     def compute_gradients(self, state: FitState) -> None:
         """Differentiate the loss of this step."""
         wanted = [self.parameter, *state.learned.values()]
-        gradients = torch.autograd.grad(self._loss(self.parameter, state), wanted)
+        loss = self._loss(self.parameter, state)
+        gradients = torch.autograd.grad(loss, wanted)
+        state.add_losses({"loss": loss})
         for gradient in gradients:
             self._ranks.add_up(gradient, "the sum of gradients")
         self.parameter.grad = gradients[0]
@@ -98,7 +172,7 @@ class AutogradObjective:
         return self.parameter.detach()
 
 
-class PairwiseObjective:
+class PairwiseObjective(PlacesObjective):
     """Sums declared pair forces; positions are stored (d, slots), see `torchdr_cne.forces`.
 
     A rank moves the points in its own slots and, before each step, receives where the others' have gone.

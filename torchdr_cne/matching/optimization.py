@@ -1,14 +1,19 @@
 """Optimiser and scheduler of a phase, from names, classes and keyword dictionaries."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from torchdr_cne.matching.state import Phase
+from torchdr_cne.matching.phase import Phase
+
+if TYPE_CHECKING:
+    from torchdr_cne.matching.objective import Objective
+    from torchdr_cne.matching.state import FitState
 
 _ELEMENTWISE = (
     "SGD",
@@ -65,9 +70,12 @@ def make_optimizer(
     """Build the phase's optimiser over parameter ``groups``, each with its own ``lr``."""
     chosen = optimizer_class(optimizer)
     momentum = EARLY_MOMENTUM if phase.early else LATE_MOMENTUM
-    automatic = {"momentum": momentum, "fused": True} if chosen is torch.optim.SGD else {}
+    automatic: dict[Any, dict[str, Any]] = {
+        torch.optim.SGD: {"momentum": momentum, "fused": True},
+        torch.optim.Adam: {"fused": True},
+    }
     try:
-        return chosen(groups, **_keywords(optimizer_kwargs, automatic))
+        return chosen(groups, **_keywords(optimizer_kwargs, automatic.get(chosen, {})))
     except TypeError as error:
         raise ValueError(f"optimizer_kwargs={optimizer_kwargs} do not fit {optimizer!r}: {error}.") from error
 
@@ -123,9 +131,30 @@ def _named_class(choice: str | type, home: Any, base: type, field: str) -> Any:
     return found
 
 
-def parameter_groups(embedding: Tensor, learned: Mapping[str, Tensor], rate: float, learned_rate: float) -> list:
-    """One group for the embedding and one for the learned scalars, with their learning rates."""
-    groups: list[dict[str, Any]] = [{"params": [embedding], "lr": rate}]
+def parameter_groups(
+    parameters: Mapping[str, Tensor], learned: Mapping[str, Tensor], rate: float, learned_rate: float
+) -> list:
+    """One group for the parameters and one for the learned scalars, with their learning rates."""
+    groups: list[dict[str, Any]] = [{"params": list(parameters.values()), "lr": rate}]
     if learned:
         groups.append({"params": list(learned.values()), "lr": learned_rate})
     return groups
+
+
+def optimizer_of_phase(
+    estimator: Any, objective: "Objective", state: "FitState", phase: Phase
+) -> tuple[Optimizer, LRScheduler | None]:
+    """Build optimiser and scheduler of a phase of a fit, and publish ``learning_rate_``."""
+    by_network = estimator.encoder is not None
+    automatic = estimator._encoder_learning_rate if by_network else estimator._auto_learning_rate(phase)
+    chosen = estimator.learning_rate if phase.learning_rate is None else phase.learning_rate
+    estimator.learning_rate_ = automatic if chosen == "auto" else float(chosen)
+    learned_rate = estimator._learned_rate_beside_encoder if by_network else estimator._learned_learning_rate
+    groups = parameter_groups(objective.parameters, state.learned, estimator.learning_rate_, learned_rate)
+    kwargs = estimator.optimizer_kwargs if phase.optimizer is None else "auto"
+    kwargs = kwargs if phase.optimizer_kwargs is None else phase.optimizer_kwargs
+    optimizer = make_optimizer(phase.optimizer or estimator._optimizer_choice, kwargs, phase, groups)
+    if phase.scheduler is not None:
+        alone = replace(phase, start=0, total=phase.stop - phase.start)
+        return optimizer, make_scheduler(phase.scheduler, phase.scheduler_kwargs or "auto", alone, optimizer)
+    return optimizer, make_scheduler(estimator.scheduler, estimator.scheduler_kwargs, phase, optimizer)

@@ -2,16 +2,18 @@
 
 import hashlib
 import re
+import types
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from torchdr_cne.affinity import AffinityGraph
+from torchdr_cne.affinity import AffinityGraph, ComposedAffinity
 from torchdr_cne.distributed import Share, Signal
 from torchdr_cne.hashing import digest_of
 from torchdr_cne.inputs.rows import row_blocks
@@ -19,7 +21,15 @@ from torchdr_cne.matching.loop import Outcome
 from torchdr_cne.matching.objective import Objective
 from torchdr_cne.matching.snapshot import Snapshot, take_snapshot
 from torchdr_cne.matching.state import FitState
-from torchdr_cne.persistence import Checkpoints, DamagedError, FormatError, read_folder, to_plain, write_folder
+from torchdr_cne.persistence import (
+    Checkpoints,
+    DamagedError,
+    FormatError,
+    from_plain,
+    read_folder,
+    to_plain,
+    write_folder,
+)
 
 _HOW_NOT_WHAT = {
     "callbacks",
@@ -30,6 +40,7 @@ _HOW_NOT_WHAT = {
     "distributed",
     "memory_budget",
     "n_jobs",
+    "store_training_data",
     "verbose",
 }
 """Parameters that change how a fit runs and not what it finds."""
@@ -65,7 +76,8 @@ class Keeper:
         if plain is not None:
             step, record = plain
             self.seed = record["seed"]
-            self.resumed = Snapshot(step, tensors, record["history"], record["finished"])
+            history = {name: from_plain(values, {}) for name, values in record["history"].items()}
+            self.resumed = Snapshot(step, tensors, history, record["finished"])
 
     def save(self, outcome: Outcome, objective: Objective, state: FitState) -> None:
         """Save the fit after an iteration if that is due; a failure is a warning."""
@@ -91,7 +103,8 @@ class Keeper:
                     self._checkpoints.clear_marker()
 
     def _record(self, snapshot: Snapshot, *, finished: bool) -> dict[str, Any]:
-        return {"seed": self.seed, "history": snapshot.history, "finished": finished}
+        history = {name: to_plain(values, name, {}) for name, values in snapshot.history.items()}  # JSON has no NaN
+        return {"seed": self.seed, "history": history, "finished": finished}
 
     # ---- the graph, one part a rank --------------------------------------------------------------------
 
@@ -155,13 +168,15 @@ def _n_saved_parts(folder: Path, preferred: int) -> int:
 
 
 @contextmanager
-def keeping(estimator: Any, share: Share, data: Any, given: AffinityGraph | None, seed: int) -> Iterator[Keeper]:
+def keeping(
+    estimator: Any, share: Share, data: Any, given: AffinityGraph | None, seed: int, labels: Tensor | None = None
+) -> Iterator[Keeper]:
     """Hold the estimator's checkpoint folder, on rank 0, and look back at what it has."""
     if estimator.checkpoint_dir is None:
         yield Keeper(share, 0, seed, None, {})
         return
     folder = Path(estimator.checkpoint_dir)
-    identity = {"config": configuration(estimator), "data": _data_digest(share, data, given)}
+    identity = {"config": configuration(estimator), "data": _data_digest(share, data, given, labels)}
     keeper = Keeper(share, estimator.checkpoint_every, seed, folder, identity)
     checkpoints = Checkpoints(folder, identity) if share.ranks.is_first else None
     with share.ranks.agreed("locking the checkpoint folder"):
@@ -195,18 +210,48 @@ def configuration(estimator: Any) -> dict[str, Any]:
         try:
             config[name] = to_plain(value, name, tensors)
         except ValueError:  # a class or a function of the user's own
-            config[name] = f"{type(value).__name__} {getattr(value, '__qualname__', '')}".strip()
+            config[name] = described(value)
+            tensors = {}
+            if isinstance(value, nn.Module):
+                tensors = {f"{name}.{key}": tensor for key, tensor in value.state_dict().items()}
         arrays = [tensor.detach().cpu().contiguous().numpy() for tensor in tensors.values()]
         digests = [hashlib.sha256(array.tobytes()).hexdigest()[:16] for array in arrays]
         config[name] = [config[name], digests] if digests else config[name]
     return config
 
 
-def _data_digest(share: Share, data: Any, given: AffinityGraph | None) -> dict[str, Any]:
+def described(value: Any) -> str:
+    """Return in words what a value is, functions by their code; without addresses, which another process lacks."""
+    if isinstance(value, ComposedAffinity):
+        return value.fingerprint()
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(described, value))}]"
+    if isinstance(value, types.FunctionType):
+        code = value.__code__
+        cells = [described(cell.cell_contents) for cell in value.__closure__ or ()]
+        parts = (code.co_code, _without_addresses(code.co_consts), code.co_names, cells, value.__defaults__)
+        return f"{value.__qualname__} {hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
+    if is_dataclass(value) and not isinstance(value, type):
+        own = [f"{field.name}={described(getattr(value, field.name))}" for field in fields(value)]
+        return f"{type(value).__name__}({', '.join(own)})"
+    if hasattr(value, "bind") and not isinstance(value, type):  # a loss that is no dataclass
+        return f"{type(value).__name__} {described(list(vars(value).items()))}"
+    return _without_addresses(value)
+
+
+def _without_addresses(value: Any) -> str:
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+
+
+def _data_digest(share: Share, data: Any, given: AffinityGraph | None, labels: Tensor | None) -> dict[str, Any]:
     """Return size and digest of the data; each rank hashes its own rows, and their sum is the same for any split."""
     digest = torch.zeros((), dtype=torch.int64)
     found: dict[str, Any] = {"rows": share.n}
-    if data is not None:
+    if hasattr(data, "first_members"):
+        first = next(data.first_members()).reshape(-1)
+        digest += digest_of(first, torch.arange(len(first)), torch.zeros((), dtype=torch.int64))
+        found["shape of the first batch"] = len(first)
+    elif data is not None:
         found["columns"] = data.shape[1]
         for rows, block in row_blocks(data, share.own):
             row_ids = torch.arange(rows.start, rows.stop).unsqueeze(1) + share.start
@@ -216,4 +261,11 @@ def _data_digest(share: Share, data: Any, given: AffinityGraph | None) -> dict[s
         digest += digest_of(given.weights, given.rows + share.start, given.indices.long())
     share.ranks.add_up(digest, "the digest of the data")
     found["digest"] = f"{int(digest) & (1 << 64) - 1:016x}"
+    if labels is not None:
+        found["labels"] = digest_of_labels(labels)
     return found
+
+
+def digest_of_labels(labels: Tensor) -> str:
+    """Return the digest of all points' class codes."""
+    return f"{int(digest_of(labels, torch.arange(len(labels)), torch.zeros(()).long())) & (1 << 64) - 1:016x}"

@@ -25,8 +25,8 @@ class Snapshot:
     step : int
         Iterations done.
     tensors : dict of str to Tensor
-        ``embedding`` (n, d); ``learned/<scalar>``; ``optimizer/<parameter>/<name>``, the optimiser's state, by point
-        where it belongs to points.
+        ``embedding`` (n, d), or ``network/<name>`` of the networks that compute it; ``learned/<scalar>``;
+        ``optimizer/<parameter>/<name>``, the optimiser's state, by point where it belongs to points.
     history : dict of str to list
         What was recorded.
     finished : bool
@@ -43,7 +43,7 @@ def take_snapshot(
     optimizer: Optimizer | None, step: int, history: Mapping[str, list[float]], objective: "Objective", state: FitState
 ) -> Snapshot:
     """Collect the state of all ranks."""
-    tensors = {"embedding": objective.embedding()}
+    tensors = objective.to_save()
     for name, learned in state.learned.items():
         tensors[f"learned/{name}"] = learned.detach()
     for parameter, tensor in _parameters(objective, state).items():
@@ -95,4 +95,4 @@ def snapshot_width(snapshot: Snapshot) -> int:
 
 def _parameters(objective: "Objective", state: FitState) -> dict[str, Tensor]:
     """Return what the optimiser moves, in its order."""
-    return {"embedding": objective.parameter, **state.learned}
+    return {**objective.parameters, **state.learned}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchdr_cne.affinity import AffinityGraph
 from torchdr_cne.distributed import Ranks, Share
@@ -16,7 +16,7 @@ from torchdr_cne.hashing import digest_of
 from torchdr_cne.inputs import RowSource
 from torchdr_cne.matching.fit import Given
 from torchdr_cne.matching.optimization import check_elementwise
-from torchdr_cne.matching.saving import configuration
+from torchdr_cne.matching.saving import configuration, digest_of_labels
 from torchdr_cne.persistence import model_state, restore_model
 from torchdr_cne.sampling import BlockLayout
 
@@ -51,6 +51,9 @@ def check_input(estimator: Any, given: Given, ranks: Ranks) -> bool:
     """
     data, graph, n = given.data, given.graph, given.n_points
     found = configuration(estimator)
+    for name in ("encoder", "decoder"):  # modules begin with rank 0's weights
+        if isinstance(getattr(estimator, name), nn.Module) and isinstance(found[name], list):
+            found[name] = found[name][0]  # without the weights
     for name in ("checkpoint_dir", "callbacks"):  # what they are is each rank's own affair
         found[f"{name} given"] = getattr(estimator, name) is not None
     found |= {name: getattr(estimator, name) for name in ("checkpoint_every", "memory_budget", "distributed")}
@@ -60,13 +63,14 @@ def check_input(estimator: Any, given: Given, ranks: Ranks) -> bool:
     if data is not None:
         found["X"] = f"{type(data).__name__} of shape {tuple(data.shape)} and dtype {data.dtype}"
         found["digest of some rows of X"] = _digest_of_some(data)
+    found["labels"] = None if given.labels is None else f"digest {digest_of_labels(given.labels)}"
     ranks.check_equal(found, "their input")
     why_not = estimator._why_not_split()
     if why_not and n >= ranks.config.min_rows:
         warnings.warn(f"rank 0 does this fit alone: {why_not}.", UserWarning, stacklevel=4)
     is_shared = not why_not and n >= ranks.config.min_rows and -(-n // UNIT) >= ranks.size
-    if is_shared:
-        check_elementwise(estimator.optimizer)
+    if is_shared and estimator.encoder is None:  # every rank has all of a network
+        check_elementwise(estimator._optimizer_choice)
     return is_shared
 
 

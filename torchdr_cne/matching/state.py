@@ -2,37 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from torchdr_cne.affinity import AffinityGraph
 from torchdr_cne.distributed import Share
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A stretch of iterations with one optimiser and constant coefficients.
-
-    Attributes
-    ----------
-    start, stop : int
-        First iteration and the one after the last.
-    total : int
-        Number of iterations of all phases.
-    exaggeration : float
-        Weight of the attraction.
-    early : bool
-        Whether this is early exaggeration (lower momentum, no early stop).
-    parameters : mapping of str to float
-        The method's constants in this phase, for instance ``log_nu``.
-    """
-
-    start: int
-    stop: int
-    total: int
-    exaggeration: float = 1.0
-    early: bool = False
-    parameters: Mapping[str, float] = field(default_factory=dict)
+from torchdr_cne.matching.phase import Phase
 
 
 @dataclass
@@ -41,8 +17,9 @@ class FitState:
 
     Attributes
     ----------
-    graph : AffinityGraph
-        This rank's rows of the input graph on the fit's device, weights scaled to mean row weight 1.
+    graph : AffinityGraph or None
+        This rank's rows of the input graph on the fit's device, weights scaled to mean row weight 1; None in a fit
+        without one.
     share : Share
         The rows of each rank; one process has all.
     seed : int
@@ -53,16 +30,36 @@ class FitState:
         The current iteration, counted over all phases.
     learned : dict of str to Tensor
         Scalars learned beside the embedding, for instance ``log_z``.
+    training : TrainingSet or None
+        The rows and labels, where mini-batches are made of them.
+    losses : dict of str to Tensor
+        The loss and its parts, of this rank, added up over the steps since the last check.
     """
 
-    graph: AffinityGraph
+    graph: Any
     share: Share
     seed: int
     phase: Phase
     step: int = 0
     learned: dict[str, Tensor] = field(default_factory=dict)
+    training: Any = None
+    losses: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def parameters(self) -> dict[str, Tensor | float]:
         """The phase's constants and the learned scalars, by name."""
         return {**self.phase.parameters, **self.learned}
+
+    def add_losses(self, losses: Mapping[str, Tensor]) -> None:
+        """Add this step's loss and its parts to the last ones; nothing waits for them."""
+        for name, value in losses.items():
+            self.losses[name] = self.losses.get(name, 0) + value.detach()
+
+    def mean_losses(self, n: int) -> dict[str, float]:
+        """Return the sums of all ranks divided by ``n``, and begin anew."""
+        losses, self.losses = self.losses, {}
+        if not losses:
+            return {}
+        sums = torch.stack([value.double() for value in losses.values()])
+        means = self.share.ranks.add_up(sums, "the check of the losses") / n
+        return dict(zip(losses, means.tolist(), strict=True))

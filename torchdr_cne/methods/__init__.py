@@ -3,6 +3,7 @@
 from torchdr_cne.methods.infotsne import InfoTSNE
 from torchdr_cne.methods.ncvis import NCVis
 from torchdr_cne.methods.negtsne import NegTSNE
+from torchdr_cne.methods.parametric import ParametricTSNE, ParametricUMAP
 from torchdr_cne.methods.umap import UMAP
 
-__all__ = ["UMAP", "InfoTSNE", "NCVis", "NegTSNE"]
+__all__ = ["UMAP", "InfoTSNE", "NCVis", "NegTSNE", "ParametricTSNE", "ParametricUMAP"]

@@ -29,9 +29,9 @@ class InfoTSNE(NegativeSamplingNeighborEmbedding):
 
     s: float | None = None
     n_negatives: int = 256
-    max_iter: int = 200
 
     _bounds: ClassVar[dict[str, Bound]] = {**NegativeSamplingNeighborEmbedding._bounds, "s": FINITE}
+    _default_max_iter: ClassVar[int] = 200
     _base_learning_rate: ClassVar[float] = 1.7
     _early_share_of_draws: ClassVar[float] = 0.125
 

@@ -26,8 +26,7 @@ class NCVis(NegativeSamplingNeighborEmbedding):
     Parameters are those of `NegativeSamplingNeighborEmbedding`.
     """
 
-    max_iter: int = 400
-
+    _default_max_iter: ClassVar[int] = 400
     _base_learning_rate: ClassVar[float] = 1.6
     # Slower than the embedding, which otherwise tears clusters while log Z falls.
     _learned_learning_rate: ClassVar[float] = 0.1

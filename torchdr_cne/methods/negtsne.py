@@ -36,7 +36,6 @@ class NegTSNE(NegativeSamplingNeighborEmbedding):
     s: float | None = None
     Z_bar: float | None = None
     nu: float | None = None
-    max_iter: int = 300
 
     _bounds: ClassVar[dict[str, Bound]] = {
         **NegativeSamplingNeighborEmbedding._bounds,
@@ -44,6 +43,7 @@ class NegTSNE(NegativeSamplingNeighborEmbedding):
         "Z_bar": POSITIVE,
         "nu": POSITIVE,
     }
+    _default_max_iter: ClassVar[int] = 300
     _base_learning_rate: ClassVar[float] = 2.0
     _default_negatives_per_row: ClassVar[int] = 128
     _early_share_of_draws: ClassVar[float] = 0.5

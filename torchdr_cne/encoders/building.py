@@ -1,0 +1,121 @@
+"""From what a user says, a name, sizes or a module, to a network that fits the data."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchdr_cne.encoders.networks import Jitter, Standardize, Unstandardize, mlp
+from torchdr_cne.encoders.running import evaluating, random_numbers_kept
+from torchdr_cne.hashing import reproducible
+from torchdr_cne.matching.checks import COUNT
+
+_SIZES = {"mlp": (100, 100, 100)}
+_JITTER = 0.4
+"""Of the data's root mean square a column. Less memorises small data, more blurs (docs/learned-maps.md)."""
+_PROBED_ROWS = 8
+
+
+def check_spec(name: str, spec: Any) -> None:
+    """Raise a ValueError unless ``spec`` is None, a known name, a sequence of sizes or a module."""
+    if spec is None or isinstance(spec, nn.Module) or (isinstance(spec, str) and spec in _SIZES):
+        return
+    sizes = spec if isinstance(spec, Sequence) and not isinstance(spec, str) else ()
+    if not sizes or not all(COUNT.admits(size) for size in sizes):
+        raise ValueError(
+            f"{name}={spec!r} is no network; pass {', '.join(map(repr, _SIZES))}, the sizes of hidden layers such as "
+            "(100, 100), or a torch.nn.Module."
+        )
+
+
+def build_encoder(spec: Any, mean: Tensor, scale: float, n_components: int, *, seed: int, dtype: torch.dtype) -> Any:
+    """Return a network from rows (r, f) to places (r, n_components); an own module is copied, with its weights.
+
+    Parameters
+    ----------
+    spec : str, sequence of int or Module
+        What ``encoder=`` was given.
+    mean : Tensor of shape (f,)
+        The data's column means.
+    scale : float
+        Root mean square of the centred data.
+    n_components : int
+        Dimension of the embedding.
+    seed : int
+        For the first weights; global random numbers are left alone.
+    dtype : torch.dtype
+        Of the network.
+    """
+    if isinstance(spec, nn.Module):
+        return deepcopy(spec).to(dtype)
+    sizes = _SIZES[spec] if isinstance(spec, str) else tuple(spec)
+    with reproducible(seed):
+        layers = mlp(len(mean), n_components, sizes)
+    return nn.Sequential(Standardize(mean, scale), Jitter(_JITTER), layers).to(dtype)
+
+
+def build_decoder(spec: Any, mean: Tensor, scale: float, n_components: int, *, seed: int, dtype: torch.dtype) -> Any:
+    """Return a network from places (r, n_components) to rows (r, f); parameters are those of `build_encoder`."""
+    if isinstance(spec, nn.Module):
+        return deepcopy(spec).to(dtype)
+    sizes = _SIZES[spec] if isinstance(spec, str) else tuple(reversed(spec))
+    with reproducible(seed):
+        layers = mlp(n_components, len(mean), sizes)
+    return nn.Sequential(layers, Unstandardize(mean, scale)).to(dtype)
+
+
+def probe(network: nn.Module, rows: Tensor, n_out: int, name: str, what: str) -> None:
+    """Run a network on a few rows, as they are for it, before any work; raise a ValueError if it does not serve."""
+    rows = rows[:_PROBED_ROWS]
+    try:
+        with torch.no_grad(), evaluating(network), random_numbers_kept(network):
+            found = network(rows)
+    except Exception as error:  # whatever a module of one's own may raise
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(
+            f"the {name} cannot take rows of shape {tuple(rows.shape)} and dtype {rows.dtype}: {reason}; its first "
+            f"layer must fit {what}."
+        ) from error
+    if not isinstance(found, Tensor) or found.shape != (len(rows), n_out):
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(
+            f"the {name} gives {shape} for {len(rows)} rows where ({len(rows)}, {n_out}) is needed; change its last "
+            f"layer, or {'n_components' if name == 'encoder' else 'the data'}."
+        )
+    if not bool(torch.isfinite(found).all()):
+        raise ValueError(f"the {name} gives NaN or infinity for the first rows before any training; check its weights.")
+
+
+def rebuild(role: str, spec: Any, state: dict[str, Tensor]) -> nn.Module:
+    """Return a fitted network from what it was made from and its saved parameters and buffers.
+
+    Parameters
+    ----------
+    role : {"encoder", "decoder", "classifier"}
+        Which it is.
+    spec : str, sequence of int, Module or None
+        What the estimator's parameter of that name says.
+    state : dict of str to Tensor
+        The network's ``state_dict()``.
+    """
+    weights = [value for name, value in state.items() if name.endswith("weight") and value.ndim == 2]
+    if isinstance(spec, nn.Module):
+        network = deepcopy(spec)
+    elif role == "classifier":
+        network = nn.Linear(weights[0].shape[1], weights[0].shape[0])
+    else:
+        n_in, n_out = weights[0].shape[1], weights[-1].shape[0]
+        mean = torch.zeros(n_in if role == "encoder" else n_out)
+        settings: dict[str, Any] = {"n_components": n_out if role == "encoder" else n_in, "seed": 0}
+        build = build_encoder if role == "encoder" else build_decoder
+        network = build(spec, mean, 1.0, **settings, dtype=torch.float32)
+    dtypes = {value.dtype for value in state.values() if value.is_floating_point()}
+    network = network.to(dtypes.pop()) if len(dtypes) == 1 else network
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"the saved {role} does not fit {type(spec).__name__}: {reason[:300]}") from error
+    return network.eval()

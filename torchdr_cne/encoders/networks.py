@@ -1,0 +1,101 @@
+"""The layers and the multilayer perceptron behind ``encoder="mlp"``."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Standardize(nn.Module):
+    """x ↦ (x − mean) / scale: centred columns under one common scale, so that distances keep their proportions.
+
+    Parameters
+    ----------
+    mean : Tensor of shape (f,)
+        Column means, in double precision.
+    scale : float
+        Root mean square of the centred values.
+
+    Any real dtype comes in; float64 is centred before it is rounded to the network's dtype.
+    """
+
+    def __init__(self, mean: Tensor, scale: float) -> None:
+        super().__init__()
+        # Whole numbers' bits, so that .to(torch.float32) leaves the mean its digits.
+        self.register_buffer("mean_bits", mean.double().view(torch.int64))
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.get_default_dtype()))
+
+    mean_bits: Tensor
+    scale: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (r, f) in the network's dtype."""
+        mean, dtype = self.mean_bits.view(torch.float64), self.scale.dtype
+        exact = x.dtype in (torch.float64, torch.int64, torch.int32)
+        centred = x.double() - mean if exact else x.to(dtype) - mean.to(dtype)
+        return centred.to(dtype) / self.scale
+
+
+def takes_any_dtype(encoder: nn.Module) -> bool:
+    """Whether the encoder begins with `Standardize`, which centres rows before it rounds them."""
+    return isinstance(encoder, nn.Sequential) and len(encoder) > 0 and isinstance(encoder[0], Standardize)
+
+
+class Unstandardize(nn.Module):
+    """y ↦ y · scale + mean: the decoder's way back to the units of the data."""
+
+    def __init__(self, mean: Tensor, scale: float) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean.to(torch.get_default_dtype()))
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.get_default_dtype()))
+
+    mean: Tensor
+    scale: Tensor
+
+    def forward(self, y: Tensor) -> Tensor:
+        """Return (r, f)."""
+        return y * self.scale + self.mean
+
+
+class Jitter(nn.Module):
+    """Add Gaussian noise while training, so that the map is smooth between the points it is trained on.
+
+    Parameters
+    ----------
+    strength : float
+        Standard deviation of the noise in each column.
+    """
+
+    def __init__(self, strength: float) -> None:
+        super().__init__()
+        self.strength = strength
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return noisy rows in training, the same rows else."""
+        return x + self.strength * torch.randn_like(x) if self.training else x
+
+    def extra_repr(self) -> str:
+        """Show the strength."""
+        return f"strength={self.strength}"
+
+
+def mlp(n_in: int, n_out: int, sizes: Sequence[int] = (100, 100, 100), *, normalise: bool = True) -> nn.Sequential:
+    """Return a multilayer perceptron with rectifiers.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+        Numbers of columns.
+    sizes : sequence of int, default=(100, 100, 100)
+        Widths of the hidden layers.
+    normalise : bool, default=True
+        Normalise each hidden layer over the mini-batch: a step then gets several times as far.
+    """
+    layers: list[nn.Module] = []
+    for size in sizes:
+        layers.append(nn.Linear(n_in, size))
+        if normalise:
+            layers.append(nn.BatchNorm1d(size))
+        layers.append(nn.ReLU())
+        n_in = size
+    return nn.Sequential(*layers, nn.Linear(n_in, n_out))

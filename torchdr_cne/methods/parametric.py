@@ -1,0 +1,95 @@
+"""Parametric t-SNE and parametric UMAP, each pre-fitted to a plain embedding."""
+
+from typing import Any, ClassVar
+
+from torchdr_cne.affinity import Affinity, Connectivity, EntropicAffinity, Neighbors, Symmetrize
+from torchdr_cne.matching.checks import COUNT, NOT_NEGATIVE, POSITIVE, Bound
+from torchdr_cne.matching.phase import Phase
+from torchdr_cne.methods.umap import UMAP
+from torchdr_cne.parametric.learned_map import LearnedMap
+from torchdr_cne.parametric.losses import Loss
+from torchdr_cne.parametric.terms import Position, Relation
+
+
+class ParametricUMAP(LearnedMap):
+    """Parametric UMAP (Sainburg, McInnes & Gentner, 2021), first fitted to the spectral embedding.
+
+    Neighbour distances are rescaled by connectivity and symmetrised, P + Pᵀ − P∘Pᵀ; the encoder is fitted to the
+    standardised spectral embedding, then to the cross-entropy over edges and sampled negatives with the modified
+    Cauchy similarity of ``min_dist`` and ``spread``.
+
+    Parameters
+    ----------
+    n_neighbors : int, default=15
+        Neighbourhood size counting the point itself, as in umap-learn.
+    min_dist, spread : float, default=0.1 and 1.0
+        As in `UMAP`.
+    n_negatives : int, default=5
+        Negatives of an edge in the objective.
+    pretrain_iter : int, default=500
+        Mini-batches of the spectral phase; 0 leaves it out.
+
+    Other parameters are those of `LearnedMap`; ``max_iter`` counts the mini-batches of the main phase.
+    """
+
+    min_dist: float = 0.1
+    spread: float = 1.0
+    n_negatives: int = 5
+    pretrain_iter: int = 500
+
+    _bounds: ClassVar[dict[str, Bound]] = {
+        **LearnedMap._bounds,
+        "min_dist": NOT_NEGATIVE,
+        "spread": POSITIVE,
+        "n_negatives": COUNT,
+        "pretrain_iter": Bound(0, integer=True),
+    }
+
+    def _phases(self, n: int) -> list[Phase]:
+        first = [Phase(self.pretrain_iter, Position("spectral"))] if self.pretrain_iter else []
+        return [*first, Phase(self._n_iter(n), None)] if not self.phases else list(self.phases)
+
+    def _batch_loss(self) -> Loss:
+        return Relation(UMAP(min_dist=self.min_dist, spread=self.spread, n_negatives=self.n_negatives))
+
+    def _default_affinity(self) -> Affinity:
+        near = Neighbors(n_neighbors=max(1, self.n_neighbors - 1), metric=self.metric, backend=self.backend)
+        fuzzy: Any = near | Connectivity() | Symmetrize("union")
+        return fuzzy
+
+
+class ParametricTSNE(LearnedMap):
+    """Parametric t-SNE (van der Maaten, 2009), first fitted to the principal components.
+
+    Entropic affinities of the data; in each mini-batch of items KL(P‖Q), both normalised over the mini-batch's pairs.
+
+    Parameters
+    ----------
+    perplexity : float, default=30.0
+        Effective number of neighbours.
+    pretrain_iter : int, default=500
+        Mini-batches that fit the principal components; 0 leaves them out.
+    batch_size : int or None, default=None
+        Points of a mini-batch; None is 1 024, and 256 for fewer than 10 000 rows.
+
+    Other parameters are those of `LearnedMap`; ``max_iter`` counts the mini-batches of the main phase.
+    """
+
+    perplexity: float = 30.0
+    pretrain_iter: int = 500
+
+    _bounds: ClassVar[dict[str, Bound]] = {
+        **LearnedMap._bounds,
+        "perplexity": Bound(1, strict=True),
+        "pretrain_iter": Bound(0, integer=True),
+    }
+
+    def _phases(self, n: int) -> list[Phase]:
+        first = [Phase(self.pretrain_iter, Position("pca"))] if self.pretrain_iter else []
+        return [*first, Phase(self._n_iter(n), None)] if not self.phases else list(self.phases)
+
+    def _batch_loss(self) -> Loss:
+        return Relation("kl")
+
+    def _default_affinity(self) -> Affinity:
+        return EntropicAffinity(perplexity=self.perplexity, metric=self.metric, backend=self.backend)

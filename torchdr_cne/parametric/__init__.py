@@ -1,0 +1,20 @@
+"""Embeddings computed by networks: losses that add, and the mini-batches they are evaluated on."""
+
+from torchdr_cne.inputs.pairs import PositivePairs
+from torchdr_cne.matching.phase import Phase
+from torchdr_cne.parametric.learned_map import LearnedMap
+from torchdr_cne.parametric.losses import Batch, Loss, WeightedSum
+from torchdr_cne.parametric.terms import Classification, Position, Reconstruction, Relation
+
+__all__ = [
+    "Batch",
+    "Classification",
+    "LearnedMap",
+    "Loss",
+    "Phase",
+    "Position",
+    "PositivePairs",
+    "Reconstruction",
+    "Relation",
+    "WeightedSum",
+]

@@ -1,0 +1,158 @@
+"""Losses of a mini-batch that add: ``0.7 * Relation("umap") + 0.3 * Classification()``."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from torchdr_cne.matching.pairs import Pairs
+from torchdr_cne.matching.state import FitState
+from torchdr_cne.parametric.batches import Draw, adjacent
+from torchdr_cne.parametric.training import TrainingSet
+from torchdr_cne.similarities import Similarity
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a loss sees of one step.
+
+    Attributes
+    ----------
+    z : Tensor of shape (r, d)
+        The rows' places.
+    draw : Draw
+        The rows themselves, and the edges among them.
+    networks : ModuleDict
+        "encoder", and where there are such "decoder" and "classifier".
+    state : FitState
+        Where the loop stands.
+    training : TrainingSet
+        All rows, their graph and labels.
+    """
+
+    z: Tensor
+    draw: Draw
+    networks: Any
+    state: FitState
+    training: TrainingSet
+
+    @property
+    def labels(self) -> Tensor | None:
+        """Class codes (r,), −1 where unknown; None in a fit without labels."""
+        if self.training.labels is None or self.draw.ids is None:
+            return None
+        return self.training.labels[self.draw.ids].to(self.z.device)
+
+    def pairs(
+        self,
+        similarity: Similarity,
+        n_negatives: float,
+        parameters: Mapping[str, Tensor | float],
+        *,
+        without_neighbors: bool = False,
+    ) -> Pairs:
+        """Return the batch's edges with their negatives, as the hooks of sampled methods see them.
+
+        Every edge is a row of its own. ``without_neighbors`` leaves out negatives that the graph joins to it.
+        """
+        draw = self.draw
+        heads, others = self.z[draw.heads], self.z[draw.negatives]
+        log_q = similarity.table(heads, others) if others.ndim == 2 else similarity(heads.unsqueeze(1), others)
+        log_q = log_q.masked_fill(self._no_negatives(without_neighbors), -torch.inf)
+        n_met = torch.isfinite(log_q.detach()).sum(dim=1).clamp_min(1).to(log_q.dtype)
+        return Pairs(
+            log_q_edges=similarity(heads, self.z[draw.tails]),
+            weights=draw.weights,
+            rows=torch.arange(len(draw.heads), device=self.z.device),
+            log_q_negatives=log_q,
+            draw_weights=n_negatives / n_met,
+            parameters=parameters,
+        )
+
+    def _no_negatives(self, without_neighbors: bool) -> Tensor:
+        """Tell which (edge, negative) are no pair: a point with itself, or with the edge's other end."""
+        draw = self.draw
+        ends = torch.stack([draw.heads, draw.tails])
+        same = (ends.unsqueeze(2) == draw.negatives).any(dim=0)
+        if draw.ids is None:
+            return same
+        ids = draw.ids.to(self.z.device)
+        for end in (draw.heads, draw.tails):
+            same = same | (ids[end].unsqueeze(1) == ids[draw.negatives])
+        if without_neighbors and draw.graph is not None:
+            rows = draw.ids[draw.heads.cpu()] - self.training.share.start
+            same = same | adjacent(draw.graph, rows, draw.ids[draw.negatives.cpu()]).to(self.z.device)
+        return same
+
+
+Bound = Callable[[Batch], Tensor]
+"""A loss with what it needs of the data."""
+
+
+class Loss(ABC):
+    """A loss of a mini-batch; losses add, and numbers multiply them.
+
+    A loss of your own is a dataclass that derives from this and states `bind`.
+    """
+
+    name: ClassVar[str] = "own"
+    sampling: ClassVar[str | None] = None
+    """Whether it needs "edges" or "items"; None takes both."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """What it needs beside the encoder: "labels", "decoder", "classifier", "table" (rows that have numbers)."""
+
+    @abstractmethod
+    def bind(self, training: TrainingSet) -> Bound:
+        """Return the loss as a function from `Batch` to a scalar tensor, with what it needs of the data computed."""
+
+    def terms(self) -> tuple[tuple[float, "Loss"], ...]:
+        """Return the losses this one adds up, each with its weight."""
+        return ((1.0, self),)
+
+    def learned_scalars(self) -> dict[str, float]:
+        """Return names and first values of scalars that are learned with the embedding."""
+        return {}
+
+    def __add__(self, other: Any) -> "WeightedSum":
+        return WeightedSum(self.terms() + other.terms()) if isinstance(other, Loss) else NotImplemented
+
+    def __radd__(self, other: Any) -> "Loss":
+        """Let ``sum`` begin with 0."""
+        return self if isinstance(other, int) and other == 0 else NotImplemented
+
+    def __mul__(self, factor: Any) -> "WeightedSum":
+        if isinstance(factor, bool) or not isinstance(factor, (int, float)):
+            return NotImplemented
+        if not 0 <= factor < float("inf"):
+            raise ValueError(f"a loss was multiplied by {factor!r}; weights must be numbers >= 0.")
+        return WeightedSum(tuple((factor * weight, term) for weight, term in self.terms()))
+
+    __rmul__ = __mul__
+
+
+@dataclass(frozen=True)
+class WeightedSum(Loss):
+    """Losses added up; made by ``+`` and ``*``."""
+
+    weighted: tuple[tuple[float, Loss], ...]
+
+    def terms(self) -> tuple[tuple[float, Loss], ...]:
+        """Return the losses with their weights."""
+        return self.weighted
+
+    def bind(self, training: TrainingSet) -> Bound:
+        """Return the sum as a function."""
+        bound = [(weight, term.bind(training)) for weight, term in self.weighted]
+        return lambda batch: torch.stack([weight * term(batch) for weight, term in bound]).sum()
+
+
+def named_terms(loss: Loss) -> list[tuple[str, float, Loss]]:
+    """Return the losses a sum is made of under names of their own."""
+    found: list[tuple[str, float, Loss]] = []
+    for weight, term in loss.terms():
+        n_before = sum(other.name == term.name for _, _, other in found)
+        found.append((term.name if n_before == 0 else f"{term.name}_{n_before + 1}", weight, term))
+    return found

@@ -1,0 +1,167 @@
+"""The networks of a fit: built, tried on a few rows and checked against its phases before any work."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchdr_cne.distributed import Share
+from torchdr_cne.encoders.building import build_decoder, build_encoder, probe
+from torchdr_cne.encoders.networks import takes_any_dtype
+from torchdr_cne.hashing import reproducible
+from torchdr_cne.inputs.pairs import PositivePairs
+from torchdr_cne.inputs.rows import row_blocks
+from torchdr_cne.matching.optimization import optimizer_class, scheduler_class
+from torchdr_cne.matching.phase import Phase
+from torchdr_cne.parametric.losses import Loss
+from torchdr_cne.parametric.training import TrainingSet, read_block
+
+_ENCODER, _DECODER, _CLASSIFIER = 21, 22, 23
+"""Added to the seed for the first weights of each."""
+
+
+def build_networks(estimator: Any, training: TrainingSet, losses: Sequence[Loss]) -> TrainingSet:
+    """Return the training set with its networks: the estimator's encoder, its decoder, and a classifier if asked for.
+
+    Raises
+    ------
+    ValueError
+        If a network does not fit the data, or a loss needs something that is not there.
+    """
+    terms = [term for loss in losses for _, term in loss.terms()]
+    needed = {need for term in terms for need in term.needs}
+    _check_needs(estimator, training, terms, needed)
+    first = _first_rows(training.data)
+    mean, scale = torch.zeros(0), 1.0
+    if not isinstance(estimator.encoder, nn.Module) or estimator.decoder is not None:
+        if first.ndim != 2:
+            raise ValueError(
+                f"the rows have shape {tuple(first.shape[1:])}, and only tables suit a decoder, and encoders made from "
+                "names or sizes; pass a torch.nn.Module as encoder and no decoder."
+            )
+        mean, scale = _column_statistics(training.data, training.share)
+    networks = _built(estimator, training, mean, scale, with_classifier="classifier" in needed)
+    _equal_weights(networks, training.share)
+    found = training.with_networks(networks, scale, exact=takes_any_dtype(networks["encoder"]))
+    d, rows = training.n_components, found.as_input(first)
+    probe(networks["encoder"], rows, d, "encoder", "the rows of X")
+    if "decoder" in networks:
+        places = torch.zeros((len(rows), d), dtype=training.dtype, device=training.device)
+        probe(networks["decoder"], places, first.shape[1], "decoder", f"embeddings of {d} columns")
+    return found
+
+
+def _built(
+    estimator: Any, training: TrainingSet, mean: Tensor, scale: float, *, with_classifier: bool
+) -> nn.ModuleDict:
+    """Return the networks with their first weights, on the device."""
+    settings: dict[str, Any] = {"mean": mean, "scale": scale, "n_components": training.n_components}
+    seed, dtype = training.seed, training.dtype
+    networks = nn.ModuleDict(
+        {"encoder": build_encoder(estimator.encoder, **settings, seed=seed + _ENCODER, dtype=dtype)}
+    )
+    if estimator.decoder is not None:
+        networks["decoder"] = build_decoder(estimator.decoder, **settings, seed=seed + _DECODER, dtype=dtype)
+    if with_classifier:
+        assert training.labels is not None
+        with reproducible(seed + _CLASSIFIER):
+            networks["classifier"] = nn.Linear(training.n_components, int(training.labels.max()) + 1, dtype=dtype)
+    return networks.to(training.device)
+
+
+def check_phases(phases: Sequence[Phase], losses: Sequence[Loss], training: TrainingSet) -> None:
+    """Raise a ValueError if a phase trains nothing, or its losses do not go together."""
+    names = [name for name, _ in training.networks.named_parameters()]
+    some = f"{', '.join(names[:4])}{', …' if len(names) > 4 else ''}"
+    for number, (phase, loss) in enumerate(zip(phases, losses, strict=True)):
+        sampling_of(phase, loss)
+        if phase.optimizer is not None:
+            optimizer_class(phase.optimizer)
+        scheduler_class(phase.scheduler)
+        if not any(training.moves(phase, name) for name in names):
+            raise ValueError(
+                f"phase {number} trains nothing: trainable={phase.trainable!r} names none of the parameters that may "
+                f"move; all there are is {some or 'none'}."
+            )
+        for part in phase.trained_parts():
+            if not any(replace(phase, trainable=part).moves(name) for name in names):
+                raise ValueError(
+                    f"trainable={phase.trainable!r} of phase {number} names {part!r}, and no parameter is called so or "
+                    f"below it; the parameters are {some}."
+                )
+
+
+def sampling_of(phase: Phase, loss: Loss) -> str:
+    """Return what a phase samples: what it says, else what its losses need, else items."""
+    needed = {term.sampling for _, term in loss.terms() if term.sampling is not None}
+    if len(needed) > 1:
+        raise ValueError("a phase's losses need both edges and items; put them into phases of their own.")
+    wanted = needed.pop() if needed else None
+    if phase.sampling is None:
+        return wanted or "items"
+    if wanted is not None and (wanted == "items") != (phase.sampling == "items"):
+        raise ValueError(
+            f"the phase samples {phase.sampling}, and its losses need {wanted}; set sampling={wanted!r}, or leave it "
+            "out."
+        )
+    return phase.sampling
+
+
+def _check_needs(estimator: Any, training: TrainingSet, terms: Sequence[Loss], needed: set[str]) -> None:
+    if "decoder" in needed and estimator.decoder is None:
+        raise ValueError("Reconstruction needs a decoder; set decoder='mlp', sizes or a torch.nn.Module.")
+    by_pairs = isinstance(training.data, PositivePairs)
+    if by_pairs and needed & {"labels", "table"}:
+        names = sorted({type(term).__name__ for term in terms if set(term.needs) & {"labels", "table"}})
+        raise ValueError(
+            f"{' and '.join(names)} cannot be computed on PositivePairs, whose rows have neither numbers nor labels; "
+            "pass the rows as X, or leave it out."
+        )
+    if "labels" in needed and training.labels is None:
+        raise ValueError("Classification needs labels; call fit(X, y) with classes, −1 where unknown.")
+
+
+def _first_rows(data: Any) -> Tensor:
+    """Return a few rows in the data's own dtype."""
+    if hasattr(data, "first_members"):
+        return next(iter(data.first_members()))[:8]
+    return read_block(data, 0, min(8, len(data)))
+
+
+def _column_statistics(data: Any, share: Share) -> tuple[Tensor, float]:
+    """Return column means (f,), float64, and the root mean square of what centring leaves, over all ranks' rows.
+
+    Sums are taken about the first row, which keeps the digits of data far from the origin.
+    """
+    if hasattr(data, "first_members"):
+        blocks = (rows.double() for rows in data.first_members())
+        shift, own = _first_rows(data)[0].double(), None
+    else:
+        own = share.own
+        blocks = (block.cpu() for _, block in row_blocks(data, own))
+        shift = _first_rows(data)[0].double().cpu()
+    sums = torch.zeros((2, len(shift)), dtype=torch.float64)
+    n = 0
+    for block in blocks:
+        centred = block - shift
+        n += len(block)
+        sums[0] += centred.sum(dim=0)
+        sums[1] += centred.square().sum(dim=0)
+    if own is not None:
+        share.ranks.add_up(sums, "the sum of columns")
+        n = share.n
+    if own is None and not bool(torch.isfinite(sums).all()):
+        raise ValueError("the pairs contain NaN or infinity; drop or impute such rows in the data set.")
+    mean = sums[0] / n
+    variance = float((sums[1] / n - mean.square()).clamp_min(0).mean())
+    return shift + mean, variance**0.5 if variance > 0 else 1.0
+
+
+def _equal_weights(networks: nn.ModuleDict, share: Share) -> None:
+    """Give every rank the first weights of rank 0, whatever its own module began with."""
+    if share.ranks.size > 1:
+        with torch.no_grad():
+            for value in networks.state_dict().values():
+                share.ranks.copy_from(0, value, "the exchange of first weights")

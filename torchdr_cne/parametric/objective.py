@@ -1,0 +1,192 @@
+"""The loop's view of networks: their gradients on mini-batches."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchdr_cne.encoders import in_batches
+from torchdr_cne.hashing import reproducible, stream_key
+from torchdr_cne.matching.phase import Phase
+from torchdr_cne.matching.state import FitState
+from torchdr_cne.parametric.batches import Batches
+from torchdr_cne.parametric.losses import Batch, Bound, Loss, named_terms
+
+_TRAINING = 15
+"""What random numbers of dropout and the like are for; see `torchdr_cne.hashing.stream_key`."""
+
+
+def evaluated(terms: list[tuple[str, float, Bound]], batch: Batch) -> dict[str, Tensor]:
+    """Return "loss" and the weighted parts that it is the sum of."""
+    parts = {}
+    for name, weight, term in terms:
+        value = term(batch)
+        if not isinstance(value, Tensor) or value.ndim != 0:
+            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"the loss {name!r} gives {shape} where a tensor without dimensions is needed; reduce it.")
+        parts[f"{name}_loss"] = weight * value
+    return {"loss": torch.stack(list(parts.values())).sum(), **parts}
+
+
+def bound_terms(loss: Loss, training: Any) -> list[tuple[str, float, Bound]]:
+    """Return the losses of a sum as functions of a mini-batch."""
+    return [(name, weight, term.bind(training)) for name, weight, term in named_terms(loss)]
+
+
+class NetworkObjective:
+    """Differentiates a phase's loss with respect to the networks' parameters.
+
+    Each rank has the networks and draws mini-batches of its own rows; the mean of the gradients is everyone's.
+
+    Parameters
+    ----------
+    networks : ModuleDict
+        "encoder", and where there are such "decoder" and "classifier".
+    training : TrainingSet
+        The rows.
+    loss_of : callable
+        From a phase to its loss.
+    batches_of : callable
+        From a phase and its loss to its mini-batches.
+    """
+
+    own_threads = False
+    n_points = 1
+
+    def __init__(
+        self,
+        networks: nn.ModuleDict,
+        training: Any,
+        loss_of: Callable[[Phase], Loss],
+        batches_of: Callable[[Phase, Loss], Batches],
+    ) -> None:
+        self._networks, self._moving, self._training = networks, dict[str, Tensor](), training
+        self._loss_of, self._batches_of = loss_of, batches_of
+        self._ranks = training.share.ranks
+        self._gradient_sum = torch.zeros(())
+
+    @property
+    def networks(self) -> nn.ModuleDict:
+        """All networks, also those that a phase leaves as they are."""
+        return self._networks
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """What the phase trains."""
+        return self._moving
+
+    def epoch_length(self, phase: Phase) -> int:
+        """Return the number of mini-batches of an epoch."""
+        return self._batches_of(phase, self._loss_of(phase)).length
+
+    def begin(self, state: FitState) -> None:
+        """Draw the phase's mini-batches, and let move what it trains."""
+        loss = self._loss_of(state.phase)
+        self._batches, self._terms = self._batches_of(state.phase, loss), bound_terms(loss, self._training)
+        self._moving = {
+            name: value for name, value in self.networks.named_parameters() if self._training.moves(state.phase, name)
+        }
+        set_modes(self.networks, partial(self._training.moves, state.phase))
+
+    def compute_gradients(self, state: FitState) -> None:
+        """Differentiate the loss of this step's mini-batch."""
+        with reproducible(stream_key(state.seed, state.step, _TRAINING), self._training.device):
+            draw = self._batches.draw(state.step - state.phase.start)
+            z = self.networks["encoder"](draw.x)
+            losses = evaluated(self._terms, Batch(z, draw, self.networks, state, self._training))
+            if not losses["loss"].requires_grad:
+                names = ", ".join(name for name, _, _ in self._terms)
+                raise ValueError(
+                    f"the loss ({names}) does not depend on what the phase trains; change its trainable, or see that "
+                    "no network detaches its output."
+                )
+            wanted = [*self.parameters.values(), *state.learned.values()]
+            gradients = torch.autograd.grad(losses["loss"], wanted, allow_unused=True)
+        filled = [torch.zeros_like(x) if g is None else g for x, g in zip(wanted, gradients, strict=True)]
+        for parameter, gradient in zip(wanted, self._averaged(filled), strict=True):
+            parameter.grad = gradient
+        state.add_losses({name: value / self._ranks.size for name, value in losses.items()})
+        self._gradient_sum = torch.stack([gradient.sum() for gradient in filled]).sum()
+
+    def _averaged(self, gradients: list[Tensor]) -> list[Tensor]:
+        """Replace the gradients by their means over the ranks."""
+        if self._ranks.size > 1:
+            together = torch.cat([gradient.flatten() for gradient in gradients])
+            self._ranks.add_up(together, "the mean of gradients")
+            parts = (together / self._ranks.size).split([gradient.numel() for gradient in gradients])
+            for gradient, part in zip(gradients, parts, strict=True):
+                gradient.copy_(part.view_as(gradient))
+        return gradients
+
+    def gradient_sum(self) -> Tensor:
+        """Return the sum of all gradients."""
+        return self._gradient_sum
+
+    def add_up(self, of_parameter: Tensor) -> Tensor:
+        """Return ``of_parameter`` as it is: every rank has all parameters."""
+        return of_parameter
+
+    def square_sum(self) -> float:
+        """Return the sum of the squared gradients."""
+        gradients = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
+        return float(torch.stack([gradient.square().sum() for gradient in gradients]).sum()) if gradients else 0.0
+
+    def to_points(self, like_parameter: Tensor) -> Tensor:
+        """Return ``like_parameter``: no parameter belongs to points."""
+        return like_parameter
+
+    def from_points(self, values_nd: Tensor) -> Tensor:
+        """Return ``values_nd``."""
+        return values_nd
+
+    def embedding(self) -> Tensor:
+        """Return the places of all rows (n, d), computed in batches; each rank computes its own."""
+        self._equal_buffers()
+        share, training = self._training.share, self._training
+        if hasattr(training.data, "first_members"):
+            parts = [self._encoded(training.as_input(rows)) for rows in training.data.first_members()]
+            return torch.cat(parts)
+        found = in_batches(
+            self.networks["encoder"],
+            lambda start, stop: training.read(share.start + start, share.start + stop),
+            len(share),
+        )
+        return share.gather(found, "the exchange of the embedding")
+
+    def _encoded(self, rows: Tensor) -> Tensor:
+        return in_batches(self.networks["encoder"], lambda start, stop: rows[start:stop], len(rows))
+
+    def to_save(self) -> dict[str, Tensor]:
+        """Return the networks' parameters and buffers."""
+        self._equal_buffers()
+        return {f"network/{name}": value for name, value in self.networks.state_dict().items()}
+
+    def load(self, tensors: Any) -> None:
+        """Take the parameters and buffers of `to_save`."""
+        prefix = "network/"
+        found = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        self.networks.load_state_dict(found)
+
+    def _equal_buffers(self) -> None:
+        """Give every rank the running statistics of rank 0."""
+        for buffer in self.networks.buffers() if self._ranks.size > 1 else ():
+            self._ranks.copy_from(0, buffer, "the exchange of running statistics")
+
+
+def set_modes(networks: nn.ModuleDict, moves: Callable[[str], bool]) -> None:
+    """Let gradients flow to what a phase trains; what it leaves is put into evaluation mode.
+
+    A module without parameters, such as a normalisation without weights, is judged by its buffers' names.
+    """
+    for name, parameter in networks.named_parameters():
+        parameter.requires_grad_(moves(name))
+    for network in networks.values():
+        network.train(any(parameter.requires_grad for parameter in network.parameters()))
+    for prefix, module in networks.named_modules():
+        own = list(module.parameters(recurse=False))
+        buffers = [f"{prefix}.{name}" for name, _ in module.named_buffers(recurse=False)]
+        moved = [parameter.requires_grad for parameter in own] or [moves(name) for name in buffers]
+        if moved and not any(moved):
+            module.training = False

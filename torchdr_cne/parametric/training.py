@@ -1,0 +1,116 @@
+"""What mini-batches are made of: the rows as they are, their graph and their labels."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchdr_cne.affinity import AffinityGraph
+from torchdr_cne.distributed import Share
+from torchdr_cne.inputs import Rows, RowSource
+from torchdr_cne.matching.phase import Phase
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """The data of a parametric fit.
+
+    Attributes
+    ----------
+    data : ndarray, Tensor or RowSource of shape (n, f)
+        All rows, on every rank, as they were given; they are read a mini-batch at a time.
+    share : Share
+        The rows of each rank.
+    device : torch.device
+        Where networks run.
+    dtype : torch.dtype
+        What rows are turned into, unless ``exact``.
+    exact : bool
+        Whether the encoder takes rows in the data's own dtype.
+    labels : Tensor of shape (n,) or None
+        Class codes, −1 where unknown.
+    rows : Rows or None
+        This rank's rows, prepared for neighbour search.
+    graph : AffinityGraph or None
+        This rank's rows of the input graph.
+    scale : float
+        Root mean square of the centred data.
+    n_components : int
+        Dimension of the embedding.
+    seed : int
+        Of what is computed from the data.
+    frozen : frozenset of str
+        Parameters that came with ``requires_grad=False``.
+    networks : ModuleDict or None
+        What is trained: "encoder", and where there are such "decoder" and "classifier".
+    """
+
+    data: Any
+    share: Share
+    device: torch.device
+    dtype: torch.dtype
+    exact: bool = False
+    labels: Tensor | None = None
+    rows: Rows | None = None
+    graph: AffinityGraph | None = None
+    scale: float = 1.0
+    n_components: int = 2
+    seed: int = 0
+    networks: Any = None
+    frozen: frozenset[str] = frozenset()
+
+    def with_networks(self, networks: Any, scale: float, *, exact: bool) -> "TrainingSet":
+        """Return the same rows with the networks that are trained on them."""
+        frozen = frozenset(name for name, value in networks.named_parameters() if not value.requires_grad)
+        return replace(self, networks=networks, scale=scale, exact=exact, frozen=frozen)
+
+    def moves(self, phase: Phase, name: str) -> bool:
+        """Tell whether a phase trains a parameter: what it names, else all that came with ``requires_grad``."""
+        return phase.moves(name) and (phase.trainable is not None or name not in self.frozen)
+
+    def release(self) -> None:
+        """Leave the networks as they are handed out: in evaluation mode, and as free to move as they came."""
+        self.networks.eval()
+        for name, value in self.networks.named_parameters():
+            value.requires_grad_(name not in self.frozen)
+
+    def take(self, ids: Tensor) -> Tensor:
+        """Return the rows ``ids`` (r,), on the device."""
+        data = self.data
+        if isinstance(data, Tensor):
+            return self.as_input(data[ids.to(data.device)])
+        if isinstance(data, RowSource):
+            order = torch.argsort(ids)
+            found = as_tensor(data.take(ids[order].numpy()))
+            rows = torch.empty_like(found)
+            rows[order] = found
+            return self.as_input(rows)
+        return self.as_input(as_tensor(data[ids.numpy()]))
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Return consecutive rows, on the device."""
+        return self.as_input(read_block(self.data, start, stop))
+
+    def as_input(self, rows: Tensor) -> Tensor:
+        """Return rows as the encoder takes them."""
+        return as_input(rows, self.device, self.dtype, exact=self.exact)
+
+
+def read_block(data: np.ndarray | Tensor | RowSource, start: int, stop: int) -> Tensor:
+    """Return consecutive rows of a table, wherever it is."""
+    return as_tensor(data.read(start, stop) if isinstance(data, RowSource) else data[start:stop])
+
+
+def as_tensor(rows: np.ndarray | Tensor) -> Tensor:
+    """Return rows as a tensor, a copy where they are an array: torch takes no foreign byte order or negative stride."""
+    if isinstance(rows, Tensor):
+        return rows
+    dtype = np.dtype(np.float64) if rows.dtype == np.longdouble else rows.dtype.newbyteorder("=")
+    return torch.from_numpy(np.array(rows, dtype=dtype, order="C"))
+
+
+def as_input(rows: Tensor, device: torch.device, dtype: torch.dtype, *, exact: bool) -> Tensor:
+    """Return rows on ``device``; in ``dtype``, unless the network itself sees to that."""
+    return rows.detach().to(device) if exact else rows.detach().to(device=device, dtype=dtype)
