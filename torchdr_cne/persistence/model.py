@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchdr_cne.persistence import folders
-from torchdr_cne.persistence.plain import from_plain, object_to_plain, to_plain
+from torchdr_cne.persistence.plain import depth_of, from_plain, object_to_plain, to_plain
+
+_DEEPEST = 100
 
 
 def save_model(estimator: Any, path: str | Path) -> None:
@@ -19,7 +21,8 @@ def save_model(estimator: Any, path: str | Path) -> None:
     Parameters
     ----------
     estimator : AffinityMatcher
-        ``callbacks``, and a ``random_state`` that is a generator, are left out with a warning.
+        ``callbacks``, and a ``random_state`` that is a generator, are left out with a warning. Of an encoder or decoder
+        of your own the weights are saved, and `load` asks for the module.
     path : str or Path
         The folder; its parent must exist.
 
@@ -37,7 +40,7 @@ def save_model(estimator: Any, path: str | Path) -> None:
     path = Path(path)
     _refuse_to_overwrite(path)
     tensors, manifest = model_state(estimator)
-    left_out = _unsavable_parameters(estimator)
+    left_out, own = _unsavable_parameters(estimator), _own_modules(estimator)
     if left_out:
         warnings.warn(
             f"{' and '.join(left_out)} of {type(estimator).__name__} cannot be saved and will be None in the loaded "
@@ -45,11 +48,11 @@ def save_model(estimator: Any, path: str | Path) -> None:
             UserWarning,
             stacklevel=2,
         )
-    described = object_to_plain(estimator, "", tensors, left_out)
-    folders.write_folder(path, tensors, {"kind": "model", **described, **manifest})
+    described = object_to_plain(estimator, "", tensors, [*left_out, *own])
+    folders.write_folder(path, tensors, {"kind": "model", **described, **manifest, "modules": own})
 
 
-def load(path: str | Path, *, classes: Iterable[type] = ()) -> Any:
+def load(path: str | Path, *, classes: Iterable[type] = (), modules: Mapping[str, nn.Module] | None = None) -> Any:
     """Load an estimator that was saved; nothing in the folder can run code.
 
     Parameters
@@ -57,7 +60,10 @@ def load(path: str | Path, *, classes: Iterable[type] = ()) -> Any:
     path : str or Path
         The folder.
     classes : iterable of class, default=()
-        Estimators, affinities, similarities, optimisers and schedulers of your own that it may need.
+        Estimators, affinities, similarities, losses, optimisers and schedulers of your own that it may need.
+    modules : dict of str to torch.nn.Module, default=None
+        ``{"encoder": …, "decoder": …}`` as far as they are modules of your own: of the same architecture, their weights
+        are replaced by the saved ones in a copy.
 
     Returns
     -------
@@ -73,15 +79,18 @@ def load(path: str | Path, *, classes: Iterable[type] = ()) -> Any:
     FormatError
         If it is no model, or of a later version of the format.
     ValueError
-        If a class has to be passed in ``classes``, or refuses the saved parameters.
+        If a class has to be passed in ``classes`` or a module in ``modules``, or refuses what was saved.
     """
     path, classes = Path(path), list(classes)
     tensors, manifest = folders.read_folder(path)
     if manifest.get("kind") != "model":
         raise folders.FormatError(f"{path} holds a {manifest.get('kind')}, not a saved estimator.")
+    if depth_of(manifest) > _DEEPEST:
+        raise folders.FormatError(f"{path} is not a model that torchdr_cne writes (values in {_DEEPEST} others).")
     try:
         described = {name: manifest[name] for name in ("class", "parameters")}
         estimator = from_plain(described, tensors, classes)
+        _take_modules(estimator, manifest.get("modules", {}), modules or {}, path)
         restore_model(estimator, tensors, manifest, classes=classes)
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise folders.FormatError(f"{path} is not a model that torchdr_cne writes ({error!r}).") from error
@@ -107,7 +116,12 @@ def model_state(estimator: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     check_is_fitted(estimator, "embedding_")
     tensors: dict[str, Tensor] = {}
-    fitted = {name: to_plain(value, name, tensors) for name, value in _fitted(estimator).items()}
+    fitted = {
+        name: {"network": to_plain(dict(value.state_dict()), name, tensors)}
+        if isinstance(value, nn.Module)
+        else to_plain(value, name, tensors)
+        for name, value in _fitted(estimator).items()
+    }
     return tensors, {"fitted": fitted}
 
 
@@ -115,7 +129,16 @@ def restore_model(
     estimator: Any, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any], *, classes: Iterable[type] = ()
 ) -> None:
     """Give ``estimator`` the fitted attributes of `model_state` in place of its own; the parameters stay."""
-    fitted = {name: from_plain(plain, tensors, classes) for name, plain in manifest["fitted"].items()}
+    from torchdr_cne.encoders.building import rebuild  # which imports the base class, which saves itself with this
+
+    fitted = {}
+    for name, plain in manifest["fitted"].items():
+        if isinstance(plain, dict) and "network" in plain:
+            state = from_plain(plain["network"], tensors, classes)
+            role = name.removesuffix("_")
+            fitted[name] = rebuild(role, getattr(estimator, role, None), state)
+        else:
+            fitted[name] = from_plain(plain, tensors, classes)
     for name in _fitted(estimator):
         delattr(estimator, name)
     for name, value in fitted.items():
@@ -131,6 +154,31 @@ def _unsavable_parameters(estimator: Any) -> list[str]:
     generators = (np.random.RandomState, np.random.Generator)
     left_out = ["callbacks"] if estimator.callbacks is not None else []
     return left_out + (["random_state"] if isinstance(estimator.random_state, generators) else [])
+
+
+def _own_modules(estimator: Any) -> dict[str, str]:
+    """Return the parameters that are modules, with their classes' names."""
+    return {
+        name: type(value).__name__
+        for name, value in estimator.get_params(deep=False).items()
+        if isinstance(value, nn.Module)
+    }
+
+
+def _take_modules(estimator: Any, own: Mapping[str, str], given: Mapping[str, nn.Module], path: Path) -> None:
+    """Give the estimator the modules that were parameters of the saved one."""
+    missing, unknown = sorted(set(own) - set(given)), sorted(set(given) - set(own))
+    if missing:
+        wanted = ", ".join(f'"{name}": {own[name]}(…)' for name in missing)
+        raise ValueError(f"{path} was saved with modules of its owner's; pass load(…, modules={{{wanted}}}).")
+    if unknown:
+        raise ValueError(f"{path} has no {' and '.join(unknown)} of its own; leave it out of modules=.")
+    for name, module in given.items():
+        if not isinstance(module, nn.Module):
+            raise ValueError(
+                f"modules[{name!r}] is a {type(module).__name__}; pass a torch.nn.Module like {own[name]}."
+            )
+    estimator.set_params(**given)
 
 
 def _refuse_to_overwrite(path: Path) -> None:

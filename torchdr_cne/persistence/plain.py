@@ -15,13 +15,15 @@ from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
 from torchdr_cne import affinity, distributed, neighbors, similarities
-from torchdr_cne.affinity import Affinity
+from torchdr_cne.affinity import Affinity, Transform
 from torchdr_cne.distributed import DistributedConfig
-from torchdr_cne.neighbors import FaissConfig
+from torchdr_cne.inputs import Rows
+from torchdr_cne.neighbors import FaissConfig, KeptRows
 from torchdr_cne.persistence.folders import FormatError
 from torchdr_cne.similarities import Similarity
 
 _CSR_PARTS = ("data", "indices", "indptr")
+_ROW_PARTS = ("values", "scale", "centre", "is_constant")
 
 
 def to_plain(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
@@ -32,7 +34,8 @@ def to_plain(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     value : Any
         None, a bool, number, string, list, tuple or dict with string keys; a NumPy scalar (a Python number
         afterwards); an array, tensor or ``csr_array``; a torch device; an optimiser or scheduler class; an
-        affinity, a similarity (a dataclass) or a `FaissConfig`.
+        affinity, one of its transforms, a similarity, a `FaissConfig`, a phase, a loss or a method (dataclasses); the
+        rows of a fit.
     name : str
         What the error and the tensors set aside are called.
     tensors : dict of str to Tensor
@@ -60,8 +63,11 @@ def to_plain(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
             return {"device": str(value)}
         case type() if issubclass(value, (Optimizer, LRScheduler)):
             return {"type": _class_name(value)}
-        case Affinity() | Similarity() | FaissConfig() | DistributedConfig() if is_dataclass(value):
+        case _ if isinstance(value, _plain_types()) and is_dataclass(value):
             return object_to_plain(value, f"{name}.", tensors)
+        case KeptRows():
+            parts = {part: getattr(value.rows, part) for part in _ROW_PARTS}
+            return {"rows": {part: to_plain(own, f"{name}.{part}", tensors) for part, own in parts.items()}}
         case scipy.sparse.csr_array():
             parts = {part: to_plain(getattr(value, part), f"{name}.{part}", tensors) for part in _CSR_PARTS}
             return {"csr": list(value.shape), **parts}
@@ -114,6 +120,8 @@ def from_plain(plain: Any, tensors: Mapping[str, Tensor], classes: Iterable[type
             matrix = scipy.sparse.csr_array(arrays, shape=tuple(shape))
             matrix.check_format(full_check=True)  # SciPy's kernels trust the column ids
             return matrix
+        case {"rows": dict(parts)}:
+            return KeptRows(Rows(**{part: from_plain(parts[part], tensors) for part in _ROW_PARTS}))
         case {"strings": list(strings)}:
             return np.array(strings, dtype=object)
         case {"array": str(key)}:
@@ -121,6 +129,15 @@ def from_plain(plain: Any, tensors: Mapping[str, Tensor], classes: Iterable[type
         case {"tensor": str(key)}:
             return tensors[key]
     raise FormatError(f"{str(plain)[:80]} is not a value that torchdr_cne writes.")
+
+
+def depth_of(plain: Any) -> int:
+    """Return how deep lists and dicts of a JSON value lie in each other, however deep that is."""
+    depth, level = 0, [plain]
+    while level := [part for part in level if isinstance(part, (list, dict))]:
+        level = [inner for part in level for inner in (part.values() if isinstance(part, dict) else part)]
+        depth += 1
+    return depth
 
 
 def object_to_plain(value: Any, prefix: str, tensors: dict[str, Tensor], leave_out: Collection[str] = ()) -> Any:
@@ -138,15 +155,24 @@ def _put_aside(tensor: Tensor, name: str, tensors: dict[str, Tensor]) -> str:
 
 
 @cache
+def _plain_types() -> tuple[type, ...]:
+    """Return what is written as a class and its parameters: dataclasses of these types."""
+    from torchdr_cne.matching import AffinityMatcher
+    from torchdr_cne.parametric import Loss, Phase
+
+    return (Affinity, Transform, Similarity, FaissConfig, DistributedConfig, Phase, Loss, AffinityMatcher)
+
+
+@cache
 def _known_classes() -> dict[str, type]:
     """Return the classes that files may name: this library's by bare name, torch's by dotted name."""
-    from torchdr_cne import methods  # its base class saves itself with this module
+    from torchdr_cne import methods, parametric  # their base class saves itself with this module
 
     known = {
         name: found
-        for home in (affinity, distributed, neighbors, similarities, methods)
+        for home in (affinity, distributed, neighbors, similarities, methods, parametric)
         for name, found in vars(home).items()
-        if isinstance(found, type) and issubclass(found, (BaseEstimator, Similarity, FaissConfig, DistributedConfig))
+        if isinstance(found, type) and issubclass(found, (BaseEstimator, *_plain_types()))
     }
     for torch_home, base in ((torch.optim, Optimizer), (lr_scheduler, LRScheduler)):
         for name, found in vars(torch_home).items():
