@@ -396,7 +396,7 @@ def test_a_spectrum_parameter_without_effect_warns():
         ({"max_iter": 0}, "max_iter=0 must be an integer >= 1"),
         ({"n_components": "2"}, "n_components='2' must be an integer >= 1"),
         ({"s": float("nan")}, "s=nan must be a finite number"),
-        ({"max_iter": None}, "max_iter=None must be an integer >= 1"),
+        ({"n_components": None}, "n_components=None must be an integer >= 1"),
         ({"n_neighbors": 2.5}, "n_neighbors=2.5 must be an integer >= 1"),
         ({"scheduler": "ReduceLROnPlateau"}, "needs a metric at each step"),
         ({"optimizer": "LBFGS"}, "needs closures or sparse gradients"),

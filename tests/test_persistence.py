@@ -15,7 +15,7 @@ from sklearn.exceptions import NotFittedError
 import torchdr_cne
 from torchdr_cne import UMAP, InfoTSNE, NCVis, NegTSNE
 from torchdr_cne.affinity import EntropicAffinity, UMAPAffinity, UnionAffinity
-from torchdr_cne.neighbors import FaissConfig
+from torchdr_cne.neighbors import FaissConfig, KeptRows
 from torchdr_cne.persistence import (
     Checkpoints,
     DamagedError,
@@ -65,6 +65,9 @@ def assert_same(value, other):
         assert len(value) == len(other)
         for one, two in zip(value, other, strict=True):
             assert_same(one, two)
+    elif isinstance(value, KeptRows):
+        for part in ("values", "scale", "centre", "is_constant"):
+            assert_same(getattr(value.rows, part), getattr(other.rows, part))
     elif isinstance(value, (torchdr_cne.affinity.Affinity, Similarity)):
         assert_same(vars(value), vars(other))
     else:

@@ -14,10 +14,20 @@ from sklearn.datasets import load_digits
 
 import torchdr_cne
 from torchdr_cne import NegativeSamplingNeighborEmbedding
-from torchdr_cne.affinity import EntropicAffinity, UMAPAffinity, UnionAffinity
+from torchdr_cne.affinity import (
+    EntropicAffinity,
+    Function,
+    Neighbors,
+    Normalize,
+    Symmetrize,
+    UMAPAffinity,
+    UnionAffinity,
+)
 from torchdr_cne.distributed import DistributedConfig, RankError
 from torchdr_cne.inputs import open_rows
 from torchdr_cne.matching import objective
+from torchdr_cne.parametric import Classification, LearnedMap, Phase, Position, PositivePairs, Relation
+from torchdr_cne.parametric.objective import NetworkObjective
 
 METHODS = ("NegTSNE", "UMAP", "NCVis", "InfoTSNE")
 FAST = {
@@ -33,6 +43,13 @@ GRAPHS = {
     "cosine": UMAPAffinity(metric="cosine", backend="torch"),
     "manhattan": UnionAffinity(metric="manhattan", backend="torch"),
     "lists": UnionAffinity(backend=torchdr_cne.neighbors.FaissConfig(n_lists=16)),
+    "composed": (
+        Neighbors(15, backend="torch")
+        | Function(lambda d: (-d / 10).exp())
+        | Symmetrize("mean")
+        | Function(lambda w: w**1.5)
+        | Normalize("rows")
+    ),
 }
 
 
@@ -42,6 +59,11 @@ def digits():
     X[1000:1010] = X[10:20]
     X[700] = 0
     return X
+
+
+def labels():
+    """Return the classes of half of the digits."""
+    return np.where(np.random.default_rng(0).random(1797) < 0.5, load_digits().target, -1)
 
 
 def world() -> tuple[int, int]:
@@ -99,11 +121,86 @@ def from_data():
         found[f"{name} graph"] = rows_of(estimator)
         found[f"{name} start"] = estimator.embedding_
         found[f"{name} components"] = np.array(estimator.n_connected_components_)
+    labelled = make("UMAP", max_iter=1, target_weight=0.8, backend="torch", learning_rate=1e-9).fit(X, labels())
+    found["labelled graph"] = rows_of(labelled)
     found["spectral start"] = make("UMAP", max_iter=1, init="spectral", learning_rate=1e-9).fit(X).embedding_
     parts = np.concatenate([X[:900], X[900:] + 1000])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the input graph has 2 connected components")
         found["two components"] = np.array(make("NegTSNE", max_iter=1).fit(parts).n_connected_components_)
+    return found
+
+
+def own_module(seed):
+    """Return a network with normalisation and dropout, and first weights of its own."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        layers = torch.nn.Linear(64, 32), torch.nn.BatchNorm1d(32), torch.nn.ReLU(), torch.nn.Dropout(0.1)
+        return torch.nn.Sequential(*layers, torch.nn.Linear(32, 2))
+
+
+def described(estimator, name):
+    """Return the embedding, what transform makes of the rows, and all numbers of the encoder."""
+    state = {f"{name} {key}": value.numpy() for key, value in estimator.encoder_.state_dict().items()}
+    return {f"{name} embedding": estimator.embedding_, f"{name} placed": estimator.transform(digits()), **state}
+
+
+def encoders(folder):
+    """Fit encoders that the ranks share, and one that is rank 0's alone."""
+    X, rank = digits(), world()[0]
+    found = described(make("NegTSNE", encoder="mlp", decoder="mlp", max_iter=120, batch_size=256).fit(X), "mlp")
+    common = {"max_iter": 40, "batch_size": 128}
+    found |= described(make("NCVis", encoder=own_module(rank), **common).fit(X), "own")
+    steps = {"checkpoint_dir": folder, "checkpoint_every": 10, "callbacks": interrupted_at(25)}
+    make("NCVis", encoder=own_module(0), **common, **steps).fit(X)
+    steps["callbacks"] = interrupted_at(0)
+    found |= described(make("NCVis", encoder=own_module(0), **common, **steps).fit(X), "resumed")
+    few = {"random_state": 0, "distributed": world()[1] > 1, "batch_size": 256}
+    parametric = torchdr_cne.ParametricTSNE(pretrain_iter=100, max_iter=60, extra_loss=Classification(), **few)
+    found |= described(parametric.fit(X, labels()), "parametric")
+    spectral = LearnedMap(phases=[Phase(60, Position("spectral") + Relation("umap"))], **few)
+    found |= described(spectral.fit(X), "spectral")
+    pairs = PositivePairs([(torch.from_numpy(X[:900]), torch.from_numpy(X[:900]) + 1)])
+    found |= described(make("UMAP", encoder="mlp", max_iter=10).fit(pairs), "pairs")
+    for name, module in (("alone", "mlp"), ("own alone", own_module(rank))):
+        alone = make("InfoTSNE", encoder=module, max_iter=20).set_params(distributed="auto").fit(X)
+        found |= described(alone, name)
+    return found
+
+
+def interrupted_at(stop):
+    """Return a callback that raises at a step."""
+
+    def interrupt(estimator, step):
+        if step == stop:
+            raise KeyboardInterrupt
+
+    return interrupt
+
+
+def first_gradient(ranks_draws=()):
+    """Return the first step's mini-batch and gradient; or, of each of the given mini-batches, the gradient."""
+    found, compute = {}, NetworkObjective.compute_gradients
+
+    def flat(objective):
+        return torch.cat([value.grad.flatten() for value in objective.parameters.values()]).numpy()
+
+    def compute_and_keep(self, state):
+        draw = self._batches.draw
+        for rank, of_rank in enumerate(ranks_draws):
+            self._batches.draw = lambda step, of_rank=of_rank: of_rank
+            compute(self, state)
+            found[f"gradient {rank}"] = flat(self)
+        self._batches.draw = draw
+        compute(self, state)
+        found["gradient"] = flat(self)
+        found.update({f"draw {name}": value.numpy() for name, value in vars(draw(0)).items() if name != "graph"})
+
+    NetworkObjective.compute_gradients = compute_and_keep
+    try:
+        make("NegTSNE", encoder="mlp", max_iter=1, batch_size=256, dtype="float64").fit(digits())
+    finally:
+        NetworkObjective.compute_gradients = compute
     return found
 
 
@@ -130,7 +227,7 @@ def rows_of(estimator):
 
 def save(case, folder, *arguments):
     """Run a case and save what this rank found."""
-    warnings.filterwarnings("ignore", "1 rows of the input graph have no edge")
+    warnings.filterwarnings("ignore", "1 rows of the input graph have no edge|interrupted after")
     np.savez(Path(folder) / f"{case}-{world()[0]}.npz", **globals()[case](*arguments))
 
 
@@ -138,8 +235,8 @@ def disagreements(folder):
     """Print the errors of ranks that differ, one line of JSON each, and whether all is well afterwards."""
     rank, X = world()[0], digits()
 
-    def tried(what, *arguments, data=X, **parameters):
-        estimator = make("NegTSNE", max_iter=5, **parameters)
+    def tried(what, *arguments, data=X, name="NegTSNE", **parameters):
+        estimator = make(name, max_iter=5, **parameters)
         try:
             estimator.fit(data, *arguments)
         except Exception as error:
@@ -152,6 +249,7 @@ def disagreements(folder):
     tried("start", init=np.random.default_rng(rank).normal(size=(len(X), 2)))
     tried("affinity", affinity_in=UnionAffinity(n_neighbors=10 + rank))
     tried("callbacks", callbacks=None if rank else print)
+    tried("labels", labels() if rank else None, name="UMAP")
     bad = X.copy()
     bad[-1, 3] = np.nan
     np.save(Path(folder) / f"bad-{rank}.npy", bad)
@@ -257,6 +355,18 @@ def own_fits(folder):
     assert own.gather_graph().shape == (300 + rank, 300 + rank)
     shared = make("NegTSNE", max_iter=3).set_params(distributed=DistributedConfig(min_rows=0)).fit(digits())
     shared.save(Path(folder) / "shared")
+
+
+def placing():
+    """Print where a fit that rank 0 did alone places new rows on this rank, and what a shared one says."""
+    world()
+    X = digits()
+    alone = torchdr_cne.NegTSNE(max_iter=3, random_state=0).fit(X[:300])
+    shared = make("NegTSNE", max_iter=3).set_params(distributed=DistributedConfig(min_rows=0)).fit(X)
+    try:
+        shared.transform(X[:1])
+    except ValueError as error:
+        print(json.dumps([alone.transform(X[300:310]).tolist(), str(error)]))
 
 
 def recovery():

@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 import scipy.sparse
+import torch
+from sklearn.datasets import load_digits
 
 from benchmarks.distributed import bytes_per_step
 from tests.distributed import cases
@@ -13,6 +15,7 @@ from torchdr_cne import UMAP, InfoTSNE, NegTSNE, load
 from torchdr_cne.distributed import DistributedConfig, Share
 from torchdr_cne.evaluation import knn_accuracy, knn_recall
 from torchdr_cne.inputs import open_rows
+from torchdr_cne.parametric.batches import Draw
 
 SIZES = (2, 3, 4)
 
@@ -124,7 +127,10 @@ def test_ranks_that_differ_all_say_in_what_before_any_work(tmp_path):
     outputs = run_ranks(3, "tests.distributed.cases:disagreements", str(tmp_path))
     lines = [[json.loads(line) for line in output.splitlines()] for output in outputs]
     assert [[what for what, *_ in of_rank] for of_rank in lines] == [
-        ["rows", "columns", "values", "parameters", "start", "affinity", "callbacks", "nan in the last rank's rows"]
+        [
+            *["rows", "columns", "values", "parameters", "start", "affinity", "callbacks", "labels"],
+            "nan in the last rank's rows",
+        ]
     ] * 3
     by_case = {
         what: [(kind, text) for _, kind, text in of_all]
@@ -139,6 +145,7 @@ def test_ranks_that_differ_all_say_in_what_before_any_work(tmp_path):
         "start": "init=",
         "affinity": "affinity_in=",
         "callbacks": "callbacks given=True",
+        "labels": "labels=None",
     }.items():
         for kind, text in by_case[what]:
             assert kind == "ValueError"
@@ -173,6 +180,14 @@ def test_ranks_save_their_own_fits_and_one_of_them_a_shared_one(tmp_path):
     assert shared.embedding_.shape == (1797, 2)
     assert shared.distributed == DistributedConfig(min_rows=0)
     shared.save(tmp_path / "again")
+
+
+def test_every_rank_places_new_rows_if_rank_0_has_done_the_fit_alone_and_says_why_not_if_all_have():
+    outputs = [json.loads(output) for output in run_ranks(2, "tests.distributed.cases:placing")]
+    expected = NegTSNE(max_iter=3, random_state=0).fit(cases.digits()[:300]).transform(cases.digits()[300:310])
+    for places, error in outputs:
+        np.testing.assert_allclose(places, expected, rtol=1e-5)
+        assert "were divided among ranks" in error
 
 
 def test_a_rank_that_fails_is_missed_at_once_and_the_next_fit_is_none_the_worse():
@@ -217,6 +232,43 @@ def test_a_step_sends_the_bytes_of_the_formula(size):
         assert (by_step == bytes_per_step(name, 1797, 2, size)).all(), name
 
 
+def test_ranks_end_with_the_same_encoder_as_good_as_that_of_one_process(tmp_path):
+    found = found_by_ranks(2, tmp_path, "encoders", str(tmp_path / "checkpoints"))
+    for name, value in found[0].items():  # weights, running statistics, places
+        np.testing.assert_array_equal(found[1][name], value, err_msg=name)
+    names = set(found[0])
+    assert {"own 1.running_mean", "mlp 2.1.running_var", "alone 2.0.weight", "own alone 0.weight"} <= names
+    for name in names:
+        if name.startswith("own "):
+            np.testing.assert_array_equal(found[0].get(name.replace("own", "resumed"), found[0][name]), found[0][name])
+    classes = load_digits().target
+    for name in ("mlp", "own", "parametric", "spectral", "alone", "own alone"):
+        np.testing.assert_allclose(found[0][f"{name} placed"], found[0][f"{name} embedding"], atol=1e-5)
+    for name in ("parametric", "spectral"):
+        assert knn_accuracy(found[0][f"{name} embedding"], classes, n_neighbors=15) > 0.75
+    alone = cases.make("NegTSNE", encoder="mlp", decoder="mlp", max_iter=120, batch_size=256).fit(cases.digits())
+    accuracy = [knn_accuracy(z, classes, n_neighbors=15) for z in (found[0]["mlp embedding"], alone.embedding_)]
+    assert accuracy[0] > accuracy[1] - 0.02
+
+
+def test_a_step_s_gradient_is_the_mean_over_the_ranks_mini_batches(tmp_path):
+    found = found_by_ranks(2, tmp_path, "first_gradient")
+    np.testing.assert_array_equal(found[0]["gradient"], found[1]["gradient"])
+    draws = [
+        Draw(
+            **{name.removeprefix("draw "): torch.from_numpy(value) for name, value in of_rank.items() if "draw" in name}
+        )
+        for of_rank in found
+    ]
+    heads = [draw.ids[draw.heads] for draw in draws]
+    assert int(heads[0].max()) < int(heads[1].min())  # each rank draws of its own rows
+    assert abs(len(heads[0]) + len(heads[1]) - 256) <= 8
+    expected = cases.first_gradient(draws)
+    mean = (expected["gradient 0"] + expected["gradient 1"]) / 2
+    np.testing.assert_allclose(found[0]["gradient"], mean, rtol=1e-6, atol=1e-9 * np.abs(mean).max())
+    assert not np.allclose(expected["gradient 0"], expected["gradient 1"])
+
+
 def test_asking_for_several_processes_in_one_is_refused():
     with pytest.raises(
         ValueError, match=r"distributed=True needs several processes, and there is one; start .*torchrun"
@@ -236,8 +288,6 @@ def test_a_configuration_names_what_cannot_be(field, value):
 
 @pytest.mark.parametrize("n", [1, 255, 256, 1797, 100_003])
 def test_sums_do_not_depend_on_how_rows_are_split(n):
-    import torch
-
     values = torch.from_numpy(np.random.default_rng(0).normal(size=n).astype(np.float32))
     total = float(Share.whole(n).total(values, "a sum"))
     assert total == pytest.approx(float(values.double().sum()), rel=1e-12, abs=1e-12)

@@ -3,12 +3,24 @@
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from torchdr_cne import UMAP, InfoTSNE, NCVis, NegTSNE
+from torchdr_cne import UMAP, InfoTSNE, LearnedMap, NCVis, NegTSNE, ParametricTSNE, ParametricUMAP
 
 
 @pytest.mark.filterwarnings("ignore:n_neighbors=.* needs more than:UserWarning")
+@pytest.mark.filterwarnings("ignore:perplexity=.* needs more than:UserWarning")
 @pytest.mark.filterwarnings("ignore:all rows of X are equal:UserWarning")
 @pytest.mark.filterwarnings("ignore:the input graph has .* connected components:UserWarning")
-@parametrize_with_checks([UMAP(max_iter=40), NegTSNE(max_iter=40), NCVis(max_iter=40), InfoTSNE(max_iter=40)])
+@parametrize_with_checks(
+    [
+        UMAP(max_iter=40),
+        NegTSNE(max_iter=40),
+        NCVis(max_iter=40),
+        InfoTSNE(max_iter=40),
+        NegTSNE(encoder=(16,), max_iter=10),
+        LearnedMap(encoder=(16,), max_iter=10),
+        ParametricUMAP(encoder=(16,), max_iter=10, pretrain_iter=5),
+        ParametricTSNE(encoder=(16,), max_iter=10, pretrain_iter=5, perplexity=5),
+    ]
+)
 def test_estimator_contract(estimator, check):
     check(estimator)
