@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-faults lint types doctest wheel bench bench-quick bench-scaling bench-distributed bench-kernels clean
+.PHONY: demo test test-faults lint types doctest wheel bench bench-quick bench-scaling bench-distributed bench-kernels bench-parametric bench-placement clean
 
 demo: $(READY)
 	$(BIN)/torchdr-cne demo --output demo
@@ -51,8 +51,17 @@ bench-scaling: $(READY)
 bench-distributed: $(READY)
 	$(BIN)/python -m benchmarks.distributed --data molecules --rounds 3 --output $(RESULTS)/distributed.json
 
+bench-parametric: $(READY)
+	$(BIN)/python -m benchmarks.parametric digits --threads $(THREADS) --output $(RESULTS)/parametric.json
+	$(BIN)/python -m benchmarks.parametric mnist --methods NegTSNE,UMAP,NCVis,InfoTSNE --threads $(THREADS) --output $(RESULTS)/parametric.json
+	$(BIN)/python -m benchmarks.parametric million --threads $(THREADS) --output $(RESULTS)/parametric.json
+
 bench-kernels: $(READY)
 	$(BIN)/python -m benchmarks.kernels --output $(RESULTS)/kernels.json
+
+bench-placement: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	$(BIN)/python -m benchmarks.placement --methods NegTSNE,UMAP,NCVis,InfoTSNE,umap-learn --output $(RESULTS)/placement.json
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, %s is %d.%d; set PYTHON=python3.11" % (sys.executable, *sys.version_info[:2]) if sys.version_info < (3, 11) else 0)'
