@@ -495,7 +495,7 @@ def test_positions_may_be_given():
     places = PCA(4).fit_transform(X)[:, 2:] / 20
     fitted = make(Phase(150, Position(places))).fit(X)
     assert fitted.history_["position_loss"][-1] < 0.1 * np.square(places).mean()
-    with pytest.raises(ValueError, match=r"must have shape \(n_samples, n_components\) = \(300, 2\), got \(300, 3\)"):
+    with pytest.raises(ValueError, match=r"n_components\) = \(300, 2\); they have shape \(300, 3\)"):
         make(Phase(3, Position(X[:, :3]))).fit(X)
 
 

@@ -151,3 +151,19 @@ def test_no_mini_batch_has_a_single_item():
 
 def test_losses_are_summed_by_sum():
     assert sum([Relation("umap"), Classification()]).terms() == (Relation("umap") + Classification()).terms()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Position(np.zeros(300)), "must be an array"),
+        (
+            lambda: Position(np.zeros((299, 2))),
+            r"shape \(n_samples, n_components\) = \(300, 2\); they have shape \(299, 2\)",
+        ),
+        (lambda: Position(np.full((300, 2), np.nan)), "must be finite"),
+    ],
+)
+def test_places_that_are_none_are_refused_as_such(make, message):
+    with pytest.raises(ValueError, match=message):
+        learned(Phase(5, make())).fit(X)

@@ -11,7 +11,28 @@ from torchdr_cne.parametric.losses import Loss
 from torchdr_cne.parametric.terms import Position, Relation
 
 
-class ParametricUMAP(LearnedMap):
+class PretrainedMap(LearnedMap):
+    """A map that is fitted to a plain embedding before its own loss.
+
+    Parameters
+    ----------
+    pretrain_iter : int, default=500
+        Mini-batches of the first phase; 0 leaves it out.
+
+    Other parameters are those of `LearnedMap`; ``max_iter`` counts the mini-batches of the main phase.
+    """
+
+    pretrain_iter: int = 500
+
+    _bounds: ClassVar[dict[str, Bound]] = {**LearnedMap._bounds, "pretrain_iter": Bound(0, integer=True)}
+    _pretrained_to: ClassVar[str] = "pca"
+
+    def _phases(self, n: int) -> list[Phase]:
+        first = [Phase(self.pretrain_iter, Position(self._pretrained_to))] if self.pretrain_iter else []
+        return list(self.phases) or [*first, Phase(self._n_iter(n))]
+
+
+class ParametricUMAP(PretrainedMap):
     """Parametric UMAP (Sainburg, McInnes & Gentner, 2021), first fitted to the spectral embedding.
 
     Neighbour distances are rescaled by connectivity and symmetrised, P + Pᵀ − P∘Pᵀ; the encoder is fitted to the
@@ -26,28 +47,22 @@ class ParametricUMAP(LearnedMap):
         As in `UMAP`.
     n_negatives : int, default=5
         Negatives of an edge in the objective.
-    pretrain_iter : int, default=500
-        Mini-batches of the spectral phase; 0 leaves it out.
 
-    Other parameters are those of `LearnedMap`; ``max_iter`` counts the mini-batches of the main phase.
+    Other parameters are those of `PretrainedMap`. Labels count only through ``extra_loss``; for labels in the graph, as
+    umap-learn has them, take ``UMAP(encoder="mlp").fit(X, y)``.
     """
 
     min_dist: float = 0.1
     spread: float = 1.0
     n_negatives: int = 5
-    pretrain_iter: int = 500
 
     _bounds: ClassVar[dict[str, Bound]] = {
-        **LearnedMap._bounds,
+        **PretrainedMap._bounds,
         "min_dist": NOT_NEGATIVE,
         "spread": POSITIVE,
         "n_negatives": COUNT,
-        "pretrain_iter": Bound(0, integer=True),
     }
-
-    def _phases(self, n: int) -> list[Phase]:
-        first = [Phase(self.pretrain_iter, Position("spectral"))] if self.pretrain_iter else []
-        return [*first, Phase(self._n_iter(n), None)] if not self.phases else list(self.phases)
+    _pretrained_to: ClassVar[str] = "spectral"
 
     def _batch_loss(self) -> Loss:
         return Relation(UMAP(min_dist=self.min_dist, spread=self.spread, n_negatives=self.n_negatives))
@@ -58,7 +73,7 @@ class ParametricUMAP(LearnedMap):
         return fuzzy
 
 
-class ParametricTSNE(LearnedMap):
+class ParametricTSNE(PretrainedMap):
     """Parametric t-SNE (van der Maaten, 2009), first fitted to the principal components.
 
     Entropic affinities of the data; in each mini-batch of items KL(P‖Q), both normalised over the mini-batch's pairs.
@@ -67,26 +82,15 @@ class ParametricTSNE(LearnedMap):
     ----------
     perplexity : float, default=30.0
         Effective number of neighbours.
-    pretrain_iter : int, default=500
-        Mini-batches that fit the principal components; 0 leaves them out.
     batch_size : int or None, default=None
         Points of a mini-batch; None is 1 024, and 256 for fewer than 10 000 rows.
 
-    Other parameters are those of `LearnedMap`; ``max_iter`` counts the mini-batches of the main phase.
+    Other parameters are those of `PretrainedMap`.
     """
 
     perplexity: float = 30.0
-    pretrain_iter: int = 500
 
-    _bounds: ClassVar[dict[str, Bound]] = {
-        **LearnedMap._bounds,
-        "perplexity": Bound(1, strict=True),
-        "pretrain_iter": Bound(0, integer=True),
-    }
-
-    def _phases(self, n: int) -> list[Phase]:
-        first = [Phase(self.pretrain_iter, Position("pca"))] if self.pretrain_iter else []
-        return [*first, Phase(self._n_iter(n), None)] if not self.phases else list(self.phases)
+    _bounds: ClassVar[dict[str, Bound]] = {**PretrainedMap._bounds, "perplexity": Bound(1, strict=True)}
 
     def _batch_loss(self) -> Loss:
         return Relation("kl")

@@ -250,11 +250,22 @@ class Position(Loss):
             raise ValueError(
                 f"Position(target={self.target!r}) is unknown; choose 'pca' or 'spectral', or give places."
             )
+        if not isinstance(self.target, str) and np.ndim(self.target) != 2:
+            raise ValueError(f"Position(target=…) must be an array (n, d), got {np.ndim(self.target)} dimensions.")
 
     def bind(self, training: TrainingSet) -> Bound:
         """Compute the places."""
-        settings = self.target, training.rows, training.graph, training.n_components, 1.0, training.seed
-        places = initial_embedding(*settings, training.share)
+        if isinstance(self.target, str):
+            settings = self.target, training.rows, training.graph, training.n_components, 1.0, training.seed
+            places = initial_embedding(*settings, training.share)
+        else:
+            places = torch.as_tensor(self.target)
+            wanted = (training.share.n, training.n_components)
+            if tuple(places.shape) != wanted or not bool(torch.isfinite(places).all()):
+                raise ValueError(
+                    f"the places of Position must be finite, of shape (n_samples, n_components) = {wanted}; they have "
+                    f"shape {tuple(places.shape)}."
+                )
         places = places.to(device=training.device, dtype=training.dtype)
 
         def loss(batch: Batch) -> Tensor:
