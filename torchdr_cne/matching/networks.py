@@ -15,7 +15,9 @@ def check_networks(estimator: Any) -> None:
     if estimator.encoder is None:
         given = [name for name in ("decoder", "extra_loss") if getattr(estimator, name) is not None]
         if given:
-            raise ValueError(f"{' and '.join(given)} need an encoder; set encoder='mlp' or leave them out.")
+            raise ValueError(
+                f"{' and '.join(given)} cannot be without an encoder; set encoder='mlp' or leave out what needs it."
+            )
         return
     from torchdr_cne.parametric.losses import Loss
 
@@ -27,7 +29,8 @@ def check_networks(estimator: Any) -> None:
         )
 
 
-def _trains_decoder(loss: Any) -> bool:
+def trains_decoder(loss: Any) -> bool:
+    """Tell whether a loss, or a part of a sum, needs the decoder."""
     return any("decoder" in term.needs for _, term in loss.terms())
 
 
@@ -38,6 +41,6 @@ def loss_of_phase(estimator: Any, phase: Phase) -> Any:
     if phase.loss is not None:
         return phase.loss
     extra = estimator.extra_loss
-    if estimator.decoder is not None and not (extra and _trains_decoder(extra)):
+    if estimator.decoder is not None and not (extra and trains_decoder(extra)):
         extra = Reconstruction() if extra is None else extra + Reconstruction()
     return estimator._batch_loss() if extra is None else estimator._batch_loss() + extra

@@ -9,7 +9,7 @@ from torchdr_cne.affinity import Affinity, UnionAffinity
 from torchdr_cne.inputs import read_labels
 from torchdr_cne.matching import AffinityMatcher
 from torchdr_cne.matching.checks import COUNT, Bound
-from torchdr_cne.matching.networks import loss_of_phase
+from torchdr_cne.matching.networks import loss_of_phase, trains_decoder
 from torchdr_cne.matching.phase import Phase
 from torchdr_cne.matching.state import FitState
 from torchdr_cne.neighbors.kneighbors import Backend
@@ -65,14 +65,14 @@ class LearnedMap(AffinityMatcher):
             raise ValueError(
                 f"phases={self.phases!r} must be a sequence of Phase, such as [Phase(500, Relation('umap'))]."
             )
-        say_all = len(phases) > 0 and all(phase.loss is not None for phase in phases)
-        if say_all and self.extra_loss is not None:
-            raise ValueError("extra_loss joins the method's own loss, and all phases have theirs; add it to these.")
-        if say_all and self.decoder is not None and not any(map(_trains_decoder, phases)):
-            raise ValueError("no phase trains the decoder; add Reconstruction() to a phase's loss, or leave it out.")
         for number, phase in enumerate(phases):
             if not (phase.loss is None or isinstance(phase.loss, Loss)):
                 raise ValueError(f"the loss of phase {number} is {phase.loss!r}; give a Loss such as Relation('umap').")
+        say_all = len(phases) > 0 and all(phase.loss is not None for phase in phases)
+        if say_all and self.extra_loss is not None:
+            raise ValueError("extra_loss joins the method's own loss, and all phases have theirs; add it to these.")
+        if say_all and self.decoder is not None and not any(trains_decoder(phase.loss) for phase in phases):
+            raise ValueError("no phase trains the decoder; add Reconstruction() to a phase's loss, or leave it out.")
 
     def _phases(self, n: int) -> list[Phase]:
         return list(self.phases) or super()._phases(n)
@@ -116,7 +116,3 @@ class LearnedMap(AffinityMatcher):
 
     def _why_not_split(self) -> str:
         return ""
-
-
-def _trains_decoder(phase: Phase) -> bool:
-    return isinstance(phase.loss, Loss) and any("decoder" in term.needs for _, term in phase.loss.terms())
