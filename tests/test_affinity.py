@@ -12,6 +12,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.utils.validation import check_array
 
+from tests.helpers import on_threads
 from torchdr_cne.affinity import (
     AffinityGraph,
     EntropicAffinity,
@@ -268,14 +269,7 @@ class TestEveryAffinity:
 
     def test_any_number_of_threads_gives_the_same_bits(self, affinity):
         neighbors = kneighbors(gaussian(1000), affinity._n_neighbors_needed(1000))
-        before = torch.get_num_threads()
-        graphs = []
-        try:
-            for n_threads in (1, 2, 3):
-                torch.set_num_threads(n_threads)
-                graphs.append(affinity.from_neighbors(neighbors))
-        finally:
-            torch.set_num_threads(before)
+        graphs = on_threads(lambda: affinity.from_neighbors(neighbors))
         for graph in graphs[1:]:
             assert torch.equal(graph.indices, graphs[0].indices)
             assert torch.equal(graph.weights, graphs[0].weights)

@@ -6,6 +6,7 @@ import torch
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 
+from tests.helpers import on_threads
 from torchdr_cne import UMAP, NegTSNE, load
 from torchdr_cne.affinity import (
     Affinity,
@@ -103,13 +104,7 @@ class TestEveryComposition:
     def test_any_number_of_threads_gives_the_same_bits(self, affinity):
         data = np.random.default_rng(0).normal(size=(3000, 4)).astype(np.float32)
         neighbors = kneighbors(data, affinity.n_neighbors)
-        before, graphs = torch.get_num_threads(), []
-        try:
-            for n_threads in (1, 2, 3):
-                torch.set_num_threads(n_threads)
-                graphs.append(affinity.from_neighbors(neighbors))
-        finally:
-            torch.set_num_threads(before)
+        graphs = on_threads(lambda: affinity.from_neighbors(neighbors))
         for graph in graphs[1:]:
             assert_same_bits(graph, graphs[0])
 

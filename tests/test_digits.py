@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 from sklearn.manifold import trustworthiness
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import cross_val_score, train_test_split
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -20,6 +20,24 @@ def test_accuracy_and_trustworthiness_reach_the_floor(method):
     embedding = method(random_state=0).fit_transform(X)
     assert cross_val_score(KNeighborsClassifier(15), embedding, Y, cv=5).mean() >= 0.96
     assert trustworthiness(X, embedding, n_neighbors=15) >= 0.977
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_encoders_reach_the_floor_and_place_digits_they_have_not_seen(method):
+    embedding = method(encoder="mlp", random_state=0).fit_transform(X)
+    assert cross_val_score(KNeighborsClassifier(15), embedding, Y, cv=5).mean() >= 0.965
+    assert trustworthiness(X, embedding, n_neighbors=15) >= 0.978
+    train, test, classes, wanted = train_test_split(X, Y, test_size=0.2, random_state=0, stratify=Y)
+    fitted = method(encoder="mlp", random_state=0).fit(train)
+    assert KNeighborsClassifier(15).fit(fitted.embedding_, classes).score(fitted.transform(test), wanted) >= 0.95
+
+
+def test_a_decoder_beats_the_image_of_the_class_mean_by_a_quarter():
+    train, test, classes, wanted = train_test_split(X, Y, test_size=0.2, random_state=0, stratify=Y)
+    fitted = UMAP(encoder="mlp", decoder="mlp", random_state=0).fit(train)
+    error = np.square(fitted.inverse_transform(fitted.transform(test)) - test).mean()
+    means = np.stack([train[classes == digit].mean(axis=0) for digit in range(10)])
+    assert error <= 0.75 * np.square(means[wanted] - test).mean()
 
 
 @pytest.mark.parametrize("method", METHODS)

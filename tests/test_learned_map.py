@@ -15,6 +15,7 @@ from sklearn.decomposition import PCA
 from torch import nn
 from torch.utils.data import DataLoader
 
+from tests.helpers import interrupt_at
 from torchdr_cne import UMAP, Every, InfoTSNE, LearnedMap, NCVis, NegTSNE, ParametricTSNE, ParametricUMAP, load, losses
 from torchdr_cne.affinity import EntropicAffinity, Function, Neighbors, Symmetrize, UMAPAffinity, UnionAffinity
 from torchdr_cne.evaluation import knn_accuracy
@@ -663,14 +664,6 @@ RESUMED = {
     "frozen at first": (LearnedMap, {"phases": [Phase(11, trainable="encoder.4"), Phase(13)], "encoder": own_module()}),
     "parametric t-SNE": (ParametricTSNE, {"pretrain_iter": 11, "max_iter": 13}),
 }
-
-
-def interrupt_at(step):
-    def callback(estimator, done):
-        if done == step:
-            raise KeyboardInterrupt
-
-    return callback
 
 
 def fit_in_pieces(build, data, labels, steps):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from tests.helpers import interrupt_at
 from torchdr_cne import UMAP, InfoTSNE, NCVis, NegTSNE, load
 from torchdr_cne.affinity import EntropicAffinity
 from torchdr_cne.persistence import PREEMPTED
@@ -24,19 +25,11 @@ class Interrupted(Exception):
     """What ends a fit in the middle."""
 
 
-def interrupt_at(step):
-    def callback(estimator, done):
-        if done == step:
-            raise Interrupted
-
-    return callback
-
-
 def fit_in_pieces(make, X, folder, pieces):
     """Fit with interruptions after each of ``pieces`` iterations; return the fit that comes to its end."""
     for step in pieces:
         with pytest.raises(Interrupted):
-            make(checkpoint_dir=folder, callbacks=interrupt_at(step)).fit(X)
+            make(checkpoint_dir=folder, callbacks=interrupt_at(step, Interrupted)).fit(X)
     return make(checkpoint_dir=folder).fit(X)
 
 
@@ -118,7 +111,7 @@ def test_a_finished_fit_is_not_done_again(X, tmp_path):
 
 def test_the_graph_is_read_from_the_folder_and_not_searched_again(X, tmp_path, monkeypatch):
     with pytest.raises(Interrupted):
-        NegTSNE(random_state=0, max_iter=20, checkpoint_dir=tmp_path, callbacks=interrupt_at(3)).fit(X)
+        NegTSNE(random_state=0, max_iter=20, checkpoint_dir=tmp_path, callbacks=interrupt_at(3, Interrupted)).fit(X)
     expected = NegTSNE(random_state=0, max_iter=20).fit(X)
     monkeypatch.setattr("torchdr_cne.affinity.base.neighbors_of_rows", lambda *a, **k: pytest.fail("searched again"))
     resumed = NegTSNE(random_state=0, max_iter=20, checkpoint_dir=tmp_path).fit(X)

@@ -2,7 +2,8 @@
 
 ``from torchdr_cne import NegTSNE, UMAP, NCVis, InfoTSNE`` gives the estimators; the folders follow the
 data: ``inputs`` → ``neighbors`` → ``affinity`` → ``initialization`` → ``matching``, and ``methods``
-holds one file a method. Nothing heavy is imported before it is used.
+holds one file a method. Where a network computes the embedding, ``encoders`` has the network and
+``parametric`` its mini-batches and losses. Nothing heavy is imported before it is used.
 """
 
 import importlib

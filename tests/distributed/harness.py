@@ -1,5 +1,6 @@
 """Run a function in several processes that find each other as a launcher's ranks do."""
 
+import importlib
 import json
 import os
 import socket
@@ -7,7 +8,10 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -68,3 +72,17 @@ def run_ranks(size: int, function: str, *arguments: object, timeout: float = 240
 def _started(command: list[str], output: Path, **variables: str) -> subprocess.Popen:
     with open(f"{output}.out", "w") as out, open(f"{output}.err", "w") as err:
         return subprocess.Popen(command, env=environment(**variables), cwd=ROOT, stdout=out, stderr=err)
+
+
+def found_by_ranks(size: int, folder: Path, case: str, *arguments: object) -> list[dict[str, np.ndarray]]:
+    """Return the arrays by name that the function ``case``, "module:name", returns in each rank."""
+    run_ranks(size, f"{__name__}:save", case, str(folder), *arguments)
+    return [dict(np.load(folder / f"{case.split(':')[1]}-{rank}.npz")) for rank in range(size)]
+
+
+def save(case: str, folder: str, *arguments: object) -> None:
+    """Save what a case returns in this rank."""
+    warnings.filterwarnings("ignore", "1 rows of the input graph have no edge|interrupted after")
+    module, name = case.split(":")
+    found = getattr(importlib.import_module(module), name)(*arguments)
+    np.savez(Path(folder) / f"{name}-{os.environ['RANK']}.npz", **found)

@@ -6,16 +6,14 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from sklearn.datasets import load_digits
 
 from benchmarks.distributed import bytes_per_step
-from tests.distributed import cases
+from tests.distributed import cases, harness
 from tests.distributed.harness import run_ranks
 from torchdr_cne import UMAP, InfoTSNE, NegTSNE, load
 from torchdr_cne.distributed import DistributedConfig, Share
 from torchdr_cne.evaluation import knn_accuracy, knn_recall
 from torchdr_cne.inputs import open_rows
-from torchdr_cne.parametric.batches import Draw
 
 SIZES = (2, 3, 4)
 
@@ -45,8 +43,7 @@ def alone():
 
 
 def found_by_ranks(size, folder, case, *arguments):
-    run_ranks(size, "tests.distributed.cases:save", case, str(folder), *arguments)
-    return [dict(np.load(folder / f"{case}-{rank}.npz")) for rank in range(size)]
+    return harness.found_by_ranks(size, folder, f"tests.distributed.cases:{case}", *arguments)
 
 
 @pytest.mark.filterwarnings("ignore:1 rows of the input graph have no edge")
@@ -230,43 +227,6 @@ def test_a_step_sends_the_bytes_of_the_formula(size):
         # The first steps begin with what is known already, and early exaggeration has checks of its own.
         by_step = np.sum([of_rank[name][3:] for of_rank in outputs], axis=0)
         assert (by_step == bytes_per_step(name, 1797, 2, size)).all(), name
-
-
-def test_ranks_end_with_the_same_encoder_as_good_as_that_of_one_process(tmp_path):
-    found = found_by_ranks(2, tmp_path, "encoders", str(tmp_path / "checkpoints"))
-    for name, value in found[0].items():  # weights, running statistics, places
-        np.testing.assert_array_equal(found[1][name], value, err_msg=name)
-    names = set(found[0])
-    assert {"own 1.running_mean", "mlp 2.1.running_var", "alone 2.0.weight", "own alone 0.weight"} <= names
-    for name in names:
-        if name.startswith("own "):
-            np.testing.assert_array_equal(found[0].get(name.replace("own", "resumed"), found[0][name]), found[0][name])
-    classes = load_digits().target
-    for name in ("mlp", "own", "parametric", "spectral", "alone", "own alone"):
-        np.testing.assert_allclose(found[0][f"{name} placed"], found[0][f"{name} embedding"], atol=1e-5)
-    for name in ("parametric", "spectral"):
-        assert knn_accuracy(found[0][f"{name} embedding"], classes, n_neighbors=15) > 0.75
-    alone = cases.make("NegTSNE", encoder="mlp", decoder="mlp", max_iter=120, batch_size=256).fit(cases.digits())
-    accuracy = [knn_accuracy(z, classes, n_neighbors=15) for z in (found[0]["mlp embedding"], alone.embedding_)]
-    assert accuracy[0] > accuracy[1] - 0.02
-
-
-def test_a_step_s_gradient_is_the_mean_over_the_ranks_mini_batches(tmp_path):
-    found = found_by_ranks(2, tmp_path, "first_gradient")
-    np.testing.assert_array_equal(found[0]["gradient"], found[1]["gradient"])
-    draws = [
-        Draw(
-            **{name.removeprefix("draw "): torch.from_numpy(value) for name, value in of_rank.items() if "draw" in name}
-        )
-        for of_rank in found
-    ]
-    heads = [draw.ids[draw.heads] for draw in draws]
-    assert int(heads[0].max()) < int(heads[1].min())  # each rank draws of its own rows
-    assert abs(len(heads[0]) + len(heads[1]) - 256) <= 8
-    expected = cases.first_gradient(draws)
-    mean = (expected["gradient 0"] + expected["gradient 1"]) / 2
-    np.testing.assert_allclose(found[0]["gradient"], mean, rtol=1e-6, atol=1e-9 * np.abs(mean).max())
-    assert not np.allclose(expected["gradient 0"], expected["gradient 1"])
 
 
 def test_asking_for_several_processes_in_one_is_refused():

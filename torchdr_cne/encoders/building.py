@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torchdr_cne.checks import COUNT
 from torchdr_cne.encoders.networks import Jitter, Standardize, Unstandardize, mlp
 from torchdr_cne.encoders.running import evaluating, random_numbers_kept
 from torchdr_cne.hashing import reproducible
-from torchdr_cne.matching.checks import COUNT
 
 _SIZES = {"mlp": (100, 100, 100)}
 _JITTER = 0.4

@@ -17,10 +17,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from torchdr_cne.affinity import Affinity, AffinityGraph
 from torchdr_cne.affinity.graph import gathered
+from torchdr_cne.checks import COUNT, NOT_NEGATIVE, POSITIVE, Bound, check_bounds, check_choice
 from torchdr_cne.distributed import DistributedConfig, Ranks, Share, joined
 from torchdr_cne.distributed.group import is_first_process, own_device
 from torchdr_cne.inputs import read_labels, read_new_features
-from torchdr_cne.matching.checks import COUNT, NOT_NEGATIVE, POSITIVE, Bound, check_bounds, check_choice
 from torchdr_cne.matching.fit import Given, take_part
 from torchdr_cne.matching.networks import check_networks
 from torchdr_cne.matching.objective import AutogradObjective, Objective

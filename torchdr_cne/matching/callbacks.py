@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torchdr_cne.matching.checks import COUNT
+from torchdr_cne.checks import COUNT
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from torchdr_cne.matching.checks import COUNT
+from torchdr_cne.checks import COUNT
 
 _EDGES_PER_NEIGHBOUR = 1.45
 """Directed edges of a symmetrised graph for each neighbour of a row; 2 if no two points list each other."""

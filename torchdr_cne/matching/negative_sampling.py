@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from torchdr_cne.affinity import UnionAffinity
+from torchdr_cne.checks import COUNT, Bound, check_choice
 from torchdr_cne.distributed import Share
 from torchdr_cne.forces import ForceProblem, PairForces, StepCoefficients, make_engine
-from torchdr_cne.matching.checks import COUNT, Bound, check_choice
 from torchdr_cne.matching.memory import bytes_by_stage
 from torchdr_cne.matching.neighbor_embedding import NeighborEmbedding
 from torchdr_cne.matching.objective import Objective, PairwiseObjective
+from torchdr_cne.matching.overriding import newer_than_forces, overridden
 from torchdr_cne.matching.pairs import Pairs
 from torchdr_cne.matching.phase import NEGATIVES, SAMPLINGS, Phase
 from torchdr_cne.matching.refinement import Refinement, repelling_sample
@@ -145,23 +146,21 @@ class NegativeSamplingNeighborEmbedding(NeighborEmbedding):
         return temperature_of(self._similarity)
 
     def _batch_loss(self) -> Any:
-        from torchdr_cne.parametric.terms import OwnRelation
+        from torchdr_cne.parametric.relation import OwnRelation
 
         return OwnRelation(self)
 
     def _why_not_split(self) -> str:
         if self.encoder is not None or (not self._why_not_pairwise() and self.gradient != "autograd"):
             return ""
-        newer = self._overridden("_compute_loss", "_make_pairs", "_make_objective")
+        newer = overridden(
+            type(self), NegativeSamplingNeighborEmbedding, "_compute_loss", "_make_pairs", "_make_objective"
+        )
         return f"{', '.join(newer)} is overridden, and may need all rows at once" if newer else ""
 
-    def _overridden(self, *names: str) -> list[str]:
-        """Return those of the methods that a subclass of this class defines anew."""
-        here = type(self).__mro__.index(NegativeSamplingNeighborEmbedding)
-        return [name for name in names if _defined_at(type(self), name) < here]
-
     def _refinement(self, embedding_nd: Tensor) -> Refinement | None:
-        if self._overridden("_compute_loss", "_loss_of_pairs", "_make_pairs", "_make_objective"):
+        whole = "_compute_loss", "_loss_of_pairs", "_make_pairs", "_make_objective"
+        if overridden(type(self), NegativeSamplingNeighborEmbedding, *whole):
             return None  # the two hooks are not the whole loss
         phase, sample = self._phases(len(embedding_nd))[-1], repelling_sample(len(embedding_nd))
         learned = {name: embedding_nd.new_tensor(getattr(self, f"{name}_")) for name in self._learned_scalars()}
@@ -194,8 +193,7 @@ class NegativeSamplingNeighborEmbedding(NeighborEmbedding):
             return f"_pair_forces has derivatives for {int(learns)} of {len(self._learned_scalars())} learned scalars"
         if self.similarity is not None and self.similarity != self._default_similarity():
             return f"similarity={self.similarity!r} is not the one the forces were derived for"
-        depth = {name: _defined_at(type(self), name) for name in _DEFINING_HOOKS}
-        newer = [name for name in _DEFINING_HOOKS[1:] if depth[name] < depth["_pair_forces"]]
+        newer = newer_than_forces(type(self))
         return f"{', '.join(newer)} is overridden below the class that declares _pair_forces" if newer else ""
 
     def _bytes_by_stage(self, n: int, d: int) -> dict[str, int]:
@@ -286,22 +284,3 @@ class NegativeSamplingNeighborEmbedding(NeighborEmbedding):
             exclude_edges=self.discard_neighbors,
         )
         return problem, n_shifts
-
-
-_DEFINING_HOOKS = (
-    "_pair_forces",
-    "_compute_attractive_loss",
-    "_compute_repulsive_loss",
-    "_compute_loss",
-    "_loss_of_pairs",
-    "_make_pairs",
-    "_similarity",
-    "_default_similarity",
-    "_learned_scalars",
-    "_force_parameters",
-)
-
-
-def _defined_at(cls: type, name: str) -> int:
-    """Position in the method resolution order of the class that defines ``name``."""
-    return next(depth for depth, base in enumerate(cls.__mro__) if name in vars(base))

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from torchdr_cne.affinity import Affinity, UnionAffinity
+from torchdr_cne.checks import COUNT, NOT_NEGATIVE, POSITIVE, Bound, check_choice
 from torchdr_cne.matching.affinity_matcher import AffinityMatcher
-from torchdr_cne.matching.checks import COUNT, NOT_NEGATIVE, POSITIVE, Bound, check_choice
 from torchdr_cne.matching.phase import Phase, in_sequence
 from torchdr_cne.matching.state import FitState
 from torchdr_cne.neighbors.distances import METRICS

@@ -7,7 +7,7 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from torchdr_cne.matching.checks import COUNT, POSITIVE, check_choice
+from torchdr_cne.checks import COUNT, POSITIVE, check_choice
 
 SAMPLINGS = ("edges", "weighted edges", "items")
 NEGATIVES = ("batch", "uniform")

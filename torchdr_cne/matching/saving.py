@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchdr_cne.affinity import AffinityGraph, ComposedAffinity
 from torchdr_cne.distributed import Share, Signal
 from torchdr_cne.hashing import digest_of
+from torchdr_cne.inputs import PositivePairs
 from torchdr_cne.inputs.rows import row_blocks
 from torchdr_cne.matching.loop import Outcome
 from torchdr_cne.matching.objective import Objective
@@ -247,7 +248,7 @@ def _data_digest(share: Share, data: Any, given: AffinityGraph | None, labels: T
     """Return size and digest of the data; each rank hashes its own rows, and their sum is the same for any split."""
     digest = torch.zeros((), dtype=torch.int64)
     found: dict[str, Any] = {"rows": share.n}
-    if hasattr(data, "first_members"):
+    if isinstance(data, PositivePairs):
         first = next(data.first_members()).reshape(-1)
         digest += digest_of(first, torch.arange(len(first)), torch.zeros((), dtype=torch.int64))
         found["shape of the first batch"] = len(first)

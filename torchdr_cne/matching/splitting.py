@@ -63,12 +63,18 @@ def check_input(estimator: Any, given: Given, ranks: Ranks) -> bool:
     if data is not None:
         found["X"] = f"{type(data).__name__} of shape {tuple(data.shape)} and dtype {data.dtype}"
         found["digest of some rows of X"] = _digest_of_some(data)
+    if given.pairs is not None:
+        found["pairs"] = f"{n} mini-batches an epoch"
     found["labels"] = None if given.labels is None else f"digest {digest_of_labels(given.labels)}"
     ranks.check_equal(found, "their input")
     why_not = estimator._why_not_split()
-    if why_not and n >= ranks.config.min_rows:
+    is_enough, is_divisible = n >= ranks.config.min_rows, -(-n // UNIT) >= ranks.size
+    if given.pairs is not None:  # each rank has a loader of its own, and no rows are divided
+        n_rows = ranks.smallest(torch.tensor(n * len(next(given.pairs.first_members()))), "the check of input")
+        is_enough, is_divisible = int(n_rows) >= ranks.config.min_rows, True
+    if why_not and is_enough:
         warnings.warn(f"rank 0 does this fit alone: {why_not}.", UserWarning, stacklevel=4)
-    is_shared = not why_not and n >= ranks.config.min_rows and -(-n // UNIT) >= ranks.size
+    is_shared = not why_not and is_enough and is_divisible
     if is_shared and estimator.encoder is None:  # every rank has all of a network
         check_elementwise(estimator._optimizer_choice)
     return is_shared

@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from torchdr_cne.checks import FINITE, Bound
 from torchdr_cne.forces import PairForces
 from torchdr_cne.losses import log_add_positive, log_normaliser
 from torchdr_cne.matching import NegativeSamplingNeighborEmbedding, Pairs, Phase
-from torchdr_cne.matching.checks import FINITE, Bound
 
 
 class InfoTSNE(NegativeSamplingNeighborEmbedding):

@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from torchdr_cne.checks import FINITE, POSITIVE, Bound
 from torchdr_cne.forces import PairForces
 from torchdr_cne.losses import classified_as_data, classified_as_noise
 from torchdr_cne.matching import NegativeSamplingNeighborEmbedding, Pairs, Phase
-from torchdr_cne.matching.checks import FINITE, POSITIVE, Bound
 
 
 class NegTSNE(NegativeSamplingNeighborEmbedding):

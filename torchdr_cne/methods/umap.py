@@ -5,12 +5,12 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from torchdr_cne.affinity import Affinity, AffinityGraph, UMAPAffinity, intersect_labels
+from torchdr_cne.checks import NOT_NEGATIVE
 from torchdr_cne.distributed import Share
 from torchdr_cne.forces import PairForces
 from torchdr_cne.inputs import read_labels
 from torchdr_cne.losses import log_one_minus
 from torchdr_cne.matching import NegativeSamplingNeighborEmbedding, Pairs
-from torchdr_cne.matching.checks import NOT_NEGATIVE
 from torchdr_cne.similarities import Cauchy, fit_umap_curve
 
 

@@ -4,7 +4,8 @@ from torchdr_cne.inputs.pairs import PositivePairs
 from torchdr_cne.matching.phase import Phase
 from torchdr_cne.parametric.learned_map import LearnedMap
 from torchdr_cne.parametric.losses import Batch, Loss, WeightedSum
-from torchdr_cne.parametric.terms import Classification, Position, Reconstruction, Relation
+from torchdr_cne.parametric.relation import Relation
+from torchdr_cne.parametric.terms import Classification, Position, Reconstruction
 
 __all__ = [
     "Batch",

@@ -214,11 +214,11 @@ class LoadedPairs:
         """Return the next mini-batch; if the fit goes on from a later step, those before are passed over."""
         epoch, place = divmod(step, self.length)
         if place == 0 or self._loaded is None or self._next > place:
-            with reproducible(stream_key(self._seed, epoch, _LOADING)):
+            with reproducible(self._key(epoch)):
                 self._loaded, self._next = iter(self._pairs), 0
         found = None
         while self._next <= place:
-            with reproducible(stream_key(self._seed, epoch * self.length + self._next, _LOADING)):
+            with reproducible(self._key(epoch * self.length + self._next)):
                 found = next(self._loaded, None)
             if found is None:
                 raise ValueError(
@@ -228,6 +228,10 @@ class LoadedPairs:
             self._next += 1
         assert found is not None
         return found
+
+    def _key(self, step: int) -> int:
+        """Return what torch's random numbers are drawn from: other ones on each rank, also from the same loader."""
+        return stream_key(self._seed, step, _LOADING) + self._training.share.ranks.rank
 
 
 def some_of(n: int, m: int, key: int) -> Tensor:

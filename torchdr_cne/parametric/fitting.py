@@ -17,7 +17,7 @@ from torchdr_cne.parametric.batches import Batches, EdgeBatches, EdgeSettings, I
 from torchdr_cne.parametric.losses import Loss
 from torchdr_cne.parametric.networks import build_networks, check_phases, sampling_of
 from torchdr_cne.parametric.objective import NetworkObjective
-from torchdr_cne.parametric.terms import Relation
+from torchdr_cne.parametric.relation import Relation
 from torchdr_cne.parametric.training import TrainingSet
 
 _SMALL, _SMALL_BATCH, _BATCH = 10_000, 256, 1024

@@ -6,15 +6,16 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from torchdr_cne.affinity import Affinity, UnionAffinity
+from torchdr_cne.checks import COUNT, Bound
 from torchdr_cne.inputs import read_labels
 from torchdr_cne.matching import AffinityMatcher
-from torchdr_cne.matching.checks import COUNT, Bound
 from torchdr_cne.matching.networks import loss_of_phase, trains_decoder
 from torchdr_cne.matching.phase import Phase
 from torchdr_cne.matching.state import FitState
 from torchdr_cne.neighbors.kneighbors import Backend
 from torchdr_cne.parametric.losses import Loss
-from torchdr_cne.parametric.terms import Classification, Position, Reconstruction, Relation
+from torchdr_cne.parametric.relation import Relation
+from torchdr_cne.parametric.terms import Classification, Position, Reconstruction
 from torchdr_cne.similarities import temperature_of
 
 

@@ -125,8 +125,8 @@ def _check_needs(estimator: Any, training: TrainingSet, terms: Sequence[Loss], n
 
 def _first_rows(data: Any) -> Tensor:
     """Return a few rows in the data's own dtype."""
-    if hasattr(data, "first_members"):
-        return next(iter(data.first_members()))[:8]
+    if isinstance(data, PositivePairs):
+        return next(data.first_members())[:8]
     return read_block(data, 0, min(8, len(data)))
 
 
@@ -135,7 +135,7 @@ def _column_statistics(data: Any, share: Share) -> tuple[Tensor, float]:
 
     Sums are taken about the first row, which keeps the digits of data far from the origin.
     """
-    if hasattr(data, "first_members"):
+    if isinstance(data, PositivePairs):
         blocks = (rows.double() for rows in data.first_members())
         shift, own = _first_rows(data)[0].double(), None
     else:
@@ -155,8 +155,10 @@ def _column_statistics(data: Any, share: Share) -> tuple[Tensor, float]:
     if own is None and not bool(torch.isfinite(sums).all()):
         raise ValueError("the pairs contain NaN or infinity; drop or impute such rows in the data set.")
     mean = sums[0] / n
-    variance = float((sums[1] / n - mean.square()).clamp_min(0).mean())
-    return shift + mean, variance**0.5 if variance > 0 else 1.0
+    variance = (sums[1] / n - mean.square()).clamp_min(0).mean()
+    found = torch.cat([shift + mean, variance.sqrt().unsqueeze(0)])
+    share.ranks.copy_from(0, found, "the exchange of column statistics")  # loaders of pairs may differ
+    return found[:-1], float(found[-1]) or 1.0
 
 
 def _equal_weights(networks: nn.ModuleDict, share: Share) -> None:

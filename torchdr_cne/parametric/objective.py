@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from torchdr_cne.encoders import in_batches
 from torchdr_cne.hashing import reproducible, stream_key
+from torchdr_cne.inputs import PositivePairs
 from torchdr_cne.matching.phase import Phase
 from torchdr_cne.matching.state import FitState
 from torchdr_cne.parametric.batches import Batches
@@ -145,7 +146,7 @@ class NetworkObjective:
         """Return the places of all rows (n, d), computed in batches; each rank computes its own."""
         self._equal_buffers()
         share, training = self._training.share, self._training
-        if hasattr(training.data, "first_members"):
+        if isinstance(training.data, PositivePairs):
             parts = [self._encoded(training.as_input(rows)) for rows in training.data.first_members()]
             return torch.cat(parts)
         found = in_batches(

@@ -1,0 +1,233 @@
+"""The loss of related points: a method's hooks on edges, or a divergence over all pairs of a mini-batch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from torchdr_cne.affinity import Affinity, AffinityGraph
+from torchdr_cne.checks import COUNT
+from torchdr_cne.losses import log_one_minus
+from torchdr_cne.matching.pairs import Pairs
+from torchdr_cne.parametric.batches import block_of
+from torchdr_cne.parametric.losses import Batch, Bound, Loss
+from torchdr_cne.parametric.training import TrainingSet
+from torchdr_cne.similarities import Cauchy, Similarity
+
+METHODS = {
+    "umap": "UMAP",
+    "negative_sampling": "NegTSNE",
+    "noise_contrastive": "NCVis",
+    "info_nce": "InfoTSNE",
+}
+ALL_PAIRS = ("kl", "cross_entropy")
+
+
+@dataclass(frozen=True)
+class Relation(Loss):
+    """Points that are near in the data shall be near in the embedding.
+
+    Parameters
+    ----------
+    loss : str, estimator or callable, default="umap"
+        Of a phase that samples edges: "umap", "negative_sampling", "noise_contrastive", "info_nce", a sampled method
+        such as ``NegTSNE(nu=.1)`` whose loss hooks are used, or a function from log-similarities of the edges (B,) and
+        of their negatives (B, M), −inf where there is none, to attraction (B,) and repulsion (B, M), (B,), as in
+        `torchdr_cne.losses`.
+        Of a phase that samples items: "kl", P and Q both normalised over the pairs of the mini-batch, as in t-SNE;
+        "cross_entropy", as in UMAP over all pairs; or, with ``all_pairs=True``, a function from P (B, B), of sum 1,
+        and log q (B, B) to a scalar.
+    affinity : Affinity, callable or None, default=None
+        Affinities of the data. None are the estimator's; a function from rows (B, f) to P (B, B) is computed, and
+        differentiated, in each mini-batch of items.
+    similarity : Similarity or None, default=None
+        Similarity of embedded points; None is the loss's own, the Cauchy kernel unless it says otherwise.
+    n_negatives : int or None, default=None
+        How many negatives an edge meets in the objective; None is the phase's ``negative_sample_rate``, or else the
+        loss's own.
+    all_pairs : bool, default=False
+        Whether a function given as ``loss`` is one of all pairs.
+    """
+
+    loss: Any = "umap"
+    affinity: Affinity | Callable[[Tensor], Tensor] | None = None
+    similarity: Similarity | None = None
+    n_negatives: int | None = None
+    all_pairs: bool = False
+
+    name: ClassVar[str] = "relation"
+    of_the_fit: ClassVar[bool] = False
+    """Whether it is that of the method which is fitted, whose phases carry its exaggeration."""
+
+    def __post_init__(self) -> None:
+        known = isinstance(self.loss, str) and (self.loss in METHODS or self.loss in ALL_PAIRS)
+        if not (known or _is_method(self.loss) or (callable(self.loss) and not isinstance(self.loss, type))):
+            raise ValueError(
+                f"Relation(loss={self.loss!r}) is unknown; choose one of {(*METHODS, *ALL_PAIRS)}, or pass a sampled "
+                "method such as NegTSNE(), or a function."
+            )
+        if not (self.affinity is None or isinstance(self.affinity, Affinity) or callable(self.affinity)):
+            raise ValueError(
+                f"affinity={self.affinity!r} of a Relation must be an Affinity such as UMAPAffinity(), a function from "
+                "rows (B, f) to P (B, B), or None."
+            )
+        if not (self.similarity is None or isinstance(self.similarity, Similarity)):
+            raise ValueError(
+                f"similarity={self.similarity!r} of a Relation must be a Similarity such as Cauchy(), or None."
+            )
+        if not (self.n_negatives is None or COUNT.admits(self.n_negatives)):
+            raise ValueError(f"n_negatives={self.n_negatives!r} of a Relation must be {COUNT} or None.")
+        if self.sampling == "edges" and callable(self.affinity) and not isinstance(self.affinity, Affinity):
+            raise ValueError(
+                "a function as affinity is one of all pairs; choose loss='kl' or 'cross_entropy'; a chain of "
+                "transforms lacks Neighbors(…) before or Symmetrize(…) behind."
+            )
+        if _is_method(self.loss) and not self.of_the_fit:
+            self.loss._check_parameters()
+
+    @property
+    def sampling(self) -> str:  # type: ignore[override]
+        """What it needs: "edges" or "items"."""
+        of_all = self.all_pairs or (isinstance(self.loss, str) and self.loss in ALL_PAIRS)
+        return "items" if of_all else "edges"
+
+    @property
+    def needs(self) -> tuple[str, ...]:  # type: ignore[override]
+        """What it needs beside the encoder: a table to find affinities in, unless each mini-batch has its own."""
+        in_batch = self.affinity is not None and not isinstance(self.affinity, Affinity)
+        return ("table",) if self.sampling == "items" and not in_batch else ()
+
+    @property
+    def method(self) -> Any:
+        """The method whose loss hooks are used, if there is one."""
+        if _is_method(self.loss):
+            return self.loss
+        from torchdr_cne import methods
+
+        name = METHODS.get(self.loss) if isinstance(self.loss, str) else None
+        return None if name is None else getattr(methods, name)()
+
+    def learned_scalars(self) -> dict[str, float]:
+        """Return those of the method, for instance log Z."""
+        return {} if self.method is None else self.method._learned_scalars()
+
+    def graph(self, training: TrainingSet) -> AffinityGraph | None:
+        """Return the graph it relates the points by; None if it computes affinities in each mini-batch."""
+        if self.affinity is None:
+            return training.graph
+        if not isinstance(self.affinity, Affinity):
+            return None
+        if training.rows is None:
+            raise ValueError("a Relation with an affinity of its own needs X; a graph alone was given.")
+        return self.affinity(training.rows, random_state=training.seed)
+
+    def bind(self, training: TrainingSet) -> Bound:
+        """Return the loss as a function of a mini-batch."""
+        return self._of_items(training) if self.sampling == "items" else self._of_edges(training)
+
+    def _of_edges(self, training: TrainingSet) -> Bound:
+        method = self.method
+        if method is None:
+            return self._by_function
+        last = method._phases(training.share.n)[-1]
+        constants, exaggeration = last.parameters, 1.0 if self.of_the_fit else last.exaggeration
+        own_n = self.n_negatives
+        similarity = method._similarity if self.similarity is None else self.similarity
+
+        def loss(batch: Batch) -> Tensor:
+            phase = batch.state.phase
+            parameters = {**constants, **batch.state.parameters}
+            n_negatives = own_n or phase.negative_sample_rate or method.n_negatives
+            pairs = batch.pairs(similarity, n_negatives, parameters, without_neighbors=method.discard_neighbors)
+            return method._loss_of_pairs(pairs, exaggeration * phase.exaggeration) / max(1, len(pairs.weights))
+
+        return loss
+
+    def _by_function(self, batch: Batch) -> Tensor:
+        phase = batch.state.phase
+        n_negatives = self.n_negatives or phase.negative_sample_rate or 5
+        pairs = batch.pairs(self.similarity or Cauchy(), n_negatives, batch.state.parameters)
+        attraction, repulsion = self._of_function(pairs)
+        if repulsion.shape == pairs.log_q_edges.shape and len(pairs.weights):
+            reduced = (pairs.weights * pairs.draw_weights * repulsion).sum()
+        else:
+            reduced = pairs.reduce_repulsion(repulsion)
+        total = phase.exaggeration * pairs.reduce_attraction(attraction) + reduced
+        return total / max(1, len(pairs.weights))
+
+    def _of_function(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        """Return what the user's function gives; places without a negative repel nobody."""
+        found = self.loss(pairs.log_q_edges, pairs.log_q_negatives)
+        edges, negatives = pairs.log_q_edges.shape, pairs.log_q_negatives.shape
+        shapes = (
+            [tuple(getattr(part, "shape", ())) for part in found] if isinstance(found, tuple) else type(found).__name__
+        )
+        if not isinstance(found, tuple) or len(found) != 2 or shapes[0] != edges or shapes[1] not in (edges, negatives):
+            raise ValueError(
+                f"the function of a Relation must return attraction of shape {tuple(edges)} and repulsion of shape "
+                f"{tuple(negatives)} or {tuple(edges)}, got {shapes}; do not reduce them."
+            )
+        attraction, repulsion = found
+        if shapes[1] == negatives:
+            repulsion = torch.where(torch.isfinite(pairs.log_q_negatives), repulsion, 0.0)
+        return attraction, repulsion
+
+    def _of_items(self, training: TrainingSet) -> Bound:
+        graph, similarity = self.graph(training), self.similarity or Cauchy()
+
+        def loss(batch: Batch) -> Tensor:
+            p = self._affinities(batch, graph)
+            log_q = similarity.table(batch.z, batch.z)
+            own = torch.eye(len(log_q), dtype=torch.bool, device=log_q.device)
+            p = p.masked_fill(own, 0.0)
+            if self.loss == "cross_entropy":
+                return _fuzzy_cross_entropy(p, log_q, own, batch.state.phase.exaggeration)
+            total = p.sum()
+            p = p / torch.where(total > 0, total, 1.0)
+            if self.loss == "kl":
+                return _divergence(p, log_q.masked_fill(own, -torch.inf), batch.state.phase.exaggeration)
+            return self.loss(p, log_q)
+
+        return loss
+
+    def _affinities(self, batch: Batch, graph: AffinityGraph | None) -> Tensor:
+        """Return the affinities of the mini-batch's points, (B, B)."""
+        if graph is None:
+            own: Any = self.affinity
+            p = torch.as_tensor(own(batch.draw.x.to(batch.training.dtype)))
+            if p.shape != (len(batch.z),) * 2:
+                raise ValueError(
+                    f"the affinity function gives shape {tuple(p.shape)} for {len(batch.z)} rows; "
+                    f"({len(batch.z)}, {len(batch.z)}) is needed."
+                )
+            return p.to(batch.z)
+        assert batch.draw.ids is not None
+        ids = batch.draw.ids
+        return block_of(graph, ids - batch.training.share.start, ids).to(batch.z)
+
+
+def _is_method(loss: Any) -> bool:
+    return hasattr(loss, "_compute_attractive_loss") and not isinstance(loss, type)
+
+
+def _divergence(p: Tensor, log_q: Tensor, exaggeration: float) -> Tensor:
+    """Return KL(P‖Q), Q being q normalised over all pairs, with the attraction weighted."""
+    log_z = torch.logsumexp(log_q.flatten(), dim=0)
+    related = p > 0
+    entropy = torch.special.xlogy(p, p).sum()
+    attraction = -(p * torch.where(related, log_q, 0.0)).sum()
+    return entropy + exaggeration * attraction + p.sum() * log_z
+
+
+def _fuzzy_cross_entropy(p: Tensor, log_q: Tensor, own: Tensor, exaggeration: float) -> Tensor:
+    """Return the cross-entropy of fuzzy sets over all pairs, a mean over points."""
+    losses = exaggeration * -p * log_q - (1 - p) * log_one_minus(log_q.clamp_max(-1e-6))
+    return losses.masked_fill(own, 0.0).sum() / len(own)
+
+
+class OwnRelation(Relation):
+    """The loss hooks of the method that is being fitted."""
+
+    of_the_fit: ClassVar[bool] = True
