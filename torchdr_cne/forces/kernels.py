@@ -336,7 +336,7 @@ def _meet_forces(f: SimpleNamespace, tiles: SimpleNamespace) -> Any:
                 low, high = min(a, b), max(a, b)
                 both = tile_force(blocks, low, high, room.scale, weights.p, scratch, of_low, of_high)
                 scalar += both if a == low else 0.0
-            room.block_scalars[own] = scalar * weights.repulsion / len(blocks.shifts)
+            room.block_scalars[own] = scalar * weights.repulsion / max(len(blocks.shifts), 1)
 
     return meet_forces
 
@@ -346,7 +346,7 @@ def _add_forces(first, last, blocks, weights, room):
     """Add up the meetings of each block."""
     prefer_wide_vectors()
     n_shifts, d = len(blocks.shifts), len(blocks.z)
-    factor = _F(2) * weights.repulsion / _F(n_shifts)
+    factor = _F(2) * weights.repulsion / _F(max(n_shifts, 1))
     for own in range(first, last):
         for c in range(d):
             for k in range(64):

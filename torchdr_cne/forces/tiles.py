@@ -58,7 +58,7 @@ class TileForces:
             shares = self._edge_shares(z_ds, step, totals)
             for of_row in (totals, shares):
                 share.gather_(of_row, "the exchange of normalisers")
-        row_scale = shares * problem.draw_weights / len(step.shifts)
+        row_scale = shares * problem.draw_weights / max(len(step.shifts), 1)
         gradient, scalar = self._repulsion(z_ds, step, row_scale)
         edge_gradient, edge_scalar = self._edge_forces(z_ds, step, totals, row_scale, met)
         gradient += edge_gradient

@@ -245,8 +245,8 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """Return names and starting values of scalars learned with the embedding."""
         return {}
 
-    def _auto_learning_rate(self, phase: Phase) -> float:
-        """Return the learning rate of ``phase`` under ``learning_rate="auto"``."""
+    def _auto_learning_rate(self, phase: Phase, n: int) -> float:
+        """Return the learning rate of ``phase`` for ``n`` points under ``learning_rate="auto"``."""
         return self._base_learning_rate
 
     def _bytes_by_stage(self, n: int, d: int) -> dict[str, int]:

@@ -170,7 +170,7 @@ class NegativeSamplingNeighborEmbedding(NeighborEmbedding):
             sample_sd=embedding_nd[sample.to(embedding_nd.device)],
             n_negatives=self.n_negatives,
             parameters={**phase.parameters, **learned},
-            learning_rate=self._auto_learning_rate(phase),
+            learning_rate=self._auto_learning_rate(phase, len(embedding_nd)),
             longest=self._max_row_gradient,
         )
 

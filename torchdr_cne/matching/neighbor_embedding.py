@@ -83,7 +83,7 @@ class NeighborEmbedding(AffinityMatcher):
     def _default_affinity(self) -> Affinity:
         return UnionAffinity(n_neighbors=self.n_neighbors, metric=self.metric, backend=self.backend)
 
-    def _auto_learning_rate(self, phase: Phase) -> float:
+    def _auto_learning_rate(self, phase: Phase, n: int) -> float:
         return self._base_learning_rate / phase.exaggeration
 
     def _main_exaggeration(self) -> float:

@@ -49,9 +49,9 @@ class InfoTSNE(NegativeSamplingNeighborEmbedding):
     def _default_negatives_per_row(self) -> int:  # type: ignore[override]
         return self.n_negatives
 
-    def _auto_learning_rate(self, phase: Phase) -> float:
+    def _auto_learning_rate(self, phase: Phase, n: int) -> float:
         # More negatives make less noise, and finer structure to find.
-        return super()._auto_learning_rate(phase) * (self.n_negatives / 256) ** (1 / 3)
+        return super()._auto_learning_rate(phase, n) * (self.n_negatives / 256) ** (1 / 3)
 
     def _main_exaggeration(self) -> float:
         if self.s is not None and self.exaggeration is not None:

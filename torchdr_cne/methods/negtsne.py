@@ -64,9 +64,9 @@ class NegTSNE(NegativeSamplingNeighborEmbedding):
         log_nu = self._log_nu(n)
         return {"log_nu": max(log_nu, 0.0) if early and self.early_exaggeration is None else log_nu}
 
-    def _auto_learning_rate(self, phase: Phase) -> float:
+    def _auto_learning_rate(self, phase: Phase, n: int) -> float:
         # Forces along edges shrink with ν; a power of .55 follows them without amplifying the noise of few draws.
-        return super()._auto_learning_rate(phase) * math.exp(-0.55 * phase.parameters["log_nu"])
+        return super()._auto_learning_rate(phase, n) * math.exp(-0.55 * phase.parameters["log_nu"])
 
     def _log_nu(self, n: int) -> float:
         """Return log ν of the main phase."""
