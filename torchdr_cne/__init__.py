@@ -13,10 +13,13 @@ __version__ = "0.1.0"
 
 _HOME_OF = {
     "AffinityMatcher": "torchdr_cne.matching",
+    "AllPairsNeighborEmbedding": "torchdr_cne.matching",
     "Every": "torchdr_cne.matching",
     "NeighborEmbedding": "torchdr_cne.matching",
     "NegativeSamplingNeighborEmbedding": "torchdr_cne.matching",
     "estimate_memory": "torchdr_cne.matching",
+    "SNE": "torchdr_cne.methods",
+    "TSNE": "torchdr_cne.methods",
     "UMAP": "torchdr_cne.methods",
     "NegTSNE": "torchdr_cne.methods",
     "NCVis": "torchdr_cne.methods",

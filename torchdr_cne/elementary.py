@@ -8,8 +8,10 @@ from torch import Tensor
 _LARGEST = torch.finfo(torch.float32).max / 4
 
 
-def log1p(x: Tensor) -> Tensor:
-    """Return log(1 + x) for x ≥ 0, accurate also for small x."""
+def log1p(x: Any) -> Any:
+    """Return log(1 + x) for x ≥ 0, accurate also for small x; of a symbolic tensor (KeOps) log of the rounded sum."""
+    if not isinstance(x, Tensor):
+        return (1 + x).log()
     return _Log1p.apply(x) if _slow_there(x) else torch.log1p(x)
 
 

@@ -11,7 +11,10 @@ from torchdr_cne.elementary import log1p
 
 
 class Similarity(ABC):
-    """A similarity q(z_i, z_j) of embedding vectors, computed as log q over the last axis."""
+    """A similarity q(z_i, z_j) of embedding vectors, computed as log q over the last axis.
+
+    Written with arithmetic and methods of tensors only, it also serves KeOps' symbolic tensors.
+    """
 
     @abstractmethod
     def __call__(self, z_i: Tensor, z_j: Tensor) -> Tensor:
@@ -56,7 +59,7 @@ class Cauchy(Similarity):
     def __call__(self, z_i: Tensor, z_j: Tensor) -> Tensor:
         """Return log q = −log1p(a (d² + floor)^b)."""
         d2 = squared_distance(z_i, z_j) + self.distance_floor
-        return -log1p(d2 if self.is_plain else self.a * torch.exp(self.b * torch.log(d2)))
+        return -log1p(d2 if self.is_plain else self.a * (self.b * d2.log()).exp())
 
     @property
     def is_plain(self) -> bool:
@@ -83,6 +86,15 @@ class StudentT(Similarity):
     def __call__(self, z_i: Tensor, z_j: Tensor) -> Tensor:
         """Return log q = −dof · log1p(d²/dof)."""
         return -self.dof * log1p(squared_distance(z_i, z_j) / self.dof)
+
+
+@dataclass(frozen=True)
+class Gaussian(Similarity):
+    """Gaussian kernel q = exp(−d²), the similarity of SNE."""
+
+    def __call__(self, z_i: Tensor, z_j: Tensor) -> Tensor:
+        """Return log q = −d²."""
+        return -squared_distance(z_i, z_j)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,19 @@
 """Row-owned forces on reciprocal blocks: the fast path, declared by a method as functions of d²."""
 
+from torchdr_cne.forces.all_pairs import AllPairsForces, exact_sums
 from torchdr_cne.forces.declaration import PairForces
 from torchdr_cne.forces.engine import make_engine
 from torchdr_cne.forces.problem import ForceEngine, ForceProblem, StepCoefficients
 from torchdr_cne.forces.tiles import TileForces, shorten_rows
 
-__all__ = ["ForceEngine", "ForceProblem", "PairForces", "StepCoefficients", "TileForces", "make_engine", "shorten_rows"]
+__all__ = [
+    "AllPairsForces",
+    "ForceEngine",
+    "ForceProblem",
+    "PairForces",
+    "StepCoefficients",
+    "TileForces",
+    "exact_sums",
+    "make_engine",
+    "shorten_rows",
+]

@@ -54,7 +54,8 @@ _SQRT_HALF_BITS = 0x3F3504F3
 
 @intrinsic
 def power(typing_context, base, exponent):
-    """base ** exponent for positive normal float32 results; relative error below 4e-6 for |log2| < 40.
+    """base ** exponent, at least 2^−126, for bases that are positive normal numbers; relative error below 4e-6 for
+    |log2| < 40.
 
     2^(exponent · log2 base): the logarithm from the exponent bits and a polynomial of degree 6, the power of two from
     a polynomial of degree 5 and exponent bits. Neither branch nor call; ``base`` is a float32 or a `vector` of them.
@@ -84,6 +85,8 @@ def power(typing_context, base, exponent):
         u = builder.fsub(builder.bitcast(mantissa_bits, real), constant(real, 1.0))
         log2 = builder.fadd(builder.sitofp(octave, real), builder.fmul(u, polynomial(_LOG2, u)))
         y = builder.fmul(exponent, log2)
+        least = constant(real, -126.0)  # of what is smaller the exponent's bits would run over
+        y = builder.select(builder.fcmp_ordered(">", y, least), y, least)
         # Truncation towards zero is a floor here, because the sum is positive.
         rounded = builder.fptosi(builder.fadd(y, constant(real, 126.5)), whole)
         r = builder.fsub(y, builder.sitofp(builder.sub(rounded, constant(whole, 126)), real))

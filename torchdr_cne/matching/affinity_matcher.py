@@ -66,7 +66,8 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     max_iter : int or None, default=None
         Number of iterations, with an encoder of mini-batches; None is the method's own.
     optimizer : str or torch.optim.Optimizer class, default="auto"
-        Optimiser, rebuilt when early exaggeration ends; "auto" is SGD, and Adam under an encoder.
+        Optimiser, rebuilt when early exaggeration ends; "auto" is the method's own, SGD unless it says otherwise, and
+        Adam under an encoder.
     optimizer_kwargs : "auto", dict or None, default="auto"
         Its keywords. "auto" gives SGD momentum 0.5 during early exaggeration and 0.8 after it.
     scheduler : str, torch LRScheduler class or None, default="LinearLR"
@@ -178,6 +179,7 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     store_training_data: bool = True
 
     _default_max_iter: ClassVar[int] = 300
+    _default_optimizer: ClassVar[str | type[Optimizer]] = "SGD"
     _base_learning_rate: ClassVar[float] = 1.0
     _learned_learning_rate: ClassVar[float] = 1.0
     _encoder_learning_rate: ClassVar[float] = 3e-3
@@ -278,6 +280,9 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def _batch_loss(self) -> Any:
         """Return the method's loss of a mini-batch, a `torchdr_cne.parametric.Loss`; None if it has none."""
         return None
+
+    def _conclude(self, objective: Objective, state: FitState) -> None:
+        """Set what else is to be known of the final layout."""
 
     def _reported(self, phase: Phase) -> dict[str, float]:
         """Return constants of a phase that ``history_`` is to have."""
@@ -489,7 +494,7 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     @property
     def _optimizer_choice(self) -> str | type[Optimizer]:
         automatic = isinstance(self.optimizer, str) and self.optimizer == "auto"
-        return ("SGD" if self.encoder is None else "Adam") if automatic else self.optimizer
+        return (self._default_optimizer if self.encoder is None else "Adam") if automatic else self.optimizer
 
     def _callback_list(self) -> list[Any]:
         if self.callbacks is None:

@@ -212,6 +212,7 @@ class Stages:
             settings = self._loop_settings(objective, state, kind, progress)
             outcome = run(objective, state, phases, make_optimizer, settings, keeper.resumed)
         self._publish(objective, state, outcome, kind)
+        estimator._conclude(objective, state)
         keeper.finish(outcome, objective, state)
         if Signal.PREEMPTED in outcome.signal and Signal.PREEMPTED not in ranks.signal:
             raise RankError(

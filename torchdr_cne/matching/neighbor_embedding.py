@@ -45,6 +45,7 @@ class NeighborEmbedding(AffinityMatcher):
     early_exaggeration_iter: int | None = None
     repulsion_strength: float = 1.0
 
+    _early_share: ClassVar[float] = 0.2
     _bounds: ClassVar[dict[str, Bound]] = {
         **AffinityMatcher._bounds,
         "n_neighbors": COUNT,
@@ -100,7 +101,7 @@ class NeighborEmbedding(AffinityMatcher):
 
     def _phases(self, n: int) -> list[Phase]:
         n_iter, early_iter = self._n_iter(n), self.early_exaggeration_iter
-        early_iter = n_iter // 5 if early_iter is None else min(early_iter, n_iter)
+        early_iter = int(self._early_share * n_iter) if early_iter is None else min(early_iter, n_iter)
         main = self._main_exaggeration()
         first = self._early_exaggeration()
         first = main if first is None or first == 1 else first

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from torchdr_cne.matching.gains import DeltaBarDelta
 from torchdr_cne.matching.phase import Phase
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ _ELEMENTWISE = (
     "Rprop",
 )
 EARLY_MOMENTUM, LATE_MOMENTUM = 0.5, 0.8
+GAINS_MOMENTUM = 0.9
 
 
 def optimizer_class(optimizer: str | type[Optimizer]) -> Any:
@@ -44,7 +46,8 @@ def optimizer_class(optimizer: str | type[Optimizer]) -> Any:
 
 def check_elementwise(optimizer: str | type[Optimizer]) -> None:
     """Raise a ValueError unless the optimiser moves each number by itself, as ranks that own some of them must."""
-    if optimizer_class(optimizer) not in [getattr(torch.optim, name) for name in _ELEMENTWISE]:
+    elementwise = [DeltaBarDelta, *(getattr(torch.optim, name) for name in _ELEMENTWISE)]
+    if optimizer_class(optimizer) not in elementwise:
         raise ValueError(
             f"optimizer={optimizer!r} may look at several points at once, which ranks do not share; choose one of "
             f"{', '.join(_ELEMENTWISE)}, or set distributed=False."
@@ -73,6 +76,7 @@ def make_optimizer(
     automatic: dict[Any, dict[str, Any]] = {
         torch.optim.SGD: {"momentum": momentum, "fused": True},
         torch.optim.Adam: {"fused": True},
+        DeltaBarDelta: {"momentum": GAINS_MOMENTUM},
     }
     try:
         return chosen(groups, **_keywords(optimizer_kwargs, automatic.get(chosen, {})))

@@ -1,0 +1,48 @@
+"""The optimiser of t-SNE: momentum, and a gain of its own for every coordinate."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class DeltaBarDelta(Optimizer):
+    """Gradient descent with momentum, each coordinate's rate multiplied by a gain (Jacobs, 1988).
+
+    A coordinate that goes on in its direction gains .2; one whose gradient turns against its last step keeps .8 of its
+    gain. This is what van der Maaten's t-SNE and its successors use.
+
+    Parameters
+    ----------
+    params : iterable of Tensor or dict
+        What is optimised, or groups of it.
+    lr : float, default=1.0
+        Learning rate.
+    momentum : float, default=0.8
+        Share of the last step that is taken again.
+    min_gain : float, default=0.01
+        Gains do not fall below it.
+    """
+
+    def __init__(self, params: Any, lr: float = 1.0, momentum: float = 0.8, min_gain: float = 0.01) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "min_gain": min_gain})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """Take a step down the gradients; there is no ``closure``."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._move(parameter, group)
+
+    def _move(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["velocity"], state["gain"] = torch.zeros_like(parameter), torch.ones_like(parameter)
+        velocity, gain = state["velocity"], state["gain"]
+        goes_on = velocity * parameter.grad < 0
+        gain.copy_(torch.where(goes_on, gain + 0.2, gain * 0.8)).clamp_(min=group["min_gain"])
+        velocity.mul_(group["momentum"]).addcmul_(gain, parameter.grad, value=-group["lr"])
+        parameter.add_(velocity)
