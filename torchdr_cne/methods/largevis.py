@@ -1,0 +1,72 @@
+"""LargeVis."""
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from torchdr_cne.affinity import Affinity, EntropicAffinity
+from torchdr_cne.checks import NOT_NEGATIVE, Bound
+from torchdr_cne.forces import PairForces
+from torchdr_cne.losses import log_one_minus
+from torchdr_cne.matching import NegativeSamplingNeighborEmbedding, Pairs
+from torchdr_cne.similarities import Cauchy
+
+_FLOOR = 1e-6
+
+
+class LargeVis(NegativeSamplingNeighborEmbedding):
+    """LargeVis: likelihood of the entropic graph against sampled non-edges (Tang, Liu, Zhang & Mei, 2016).
+
+    Attraction −log q_ij, repulsion −γ log(1 − q_ik) a negative, on t-SNE's affinities with q = 1/(1 + d²).
+
+    Parameters
+    ----------
+    perplexity : float, default=50.0
+        Effective number of neighbours of a point, instead of ``n_neighbors``, which has no effect; three times as many
+        are sought.
+    gamma : float, default=7.0
+        γ, the weight of a negative: larger values spread the clusters out.
+
+    Other parameters are those of `NegativeSamplingNeighborEmbedding`.
+    """
+
+    perplexity: float = 50.0
+    gamma: float = 7.0
+
+    _bounds: ClassVar[dict[str, Bound]] = {
+        **NegativeSamplingNeighborEmbedding._bounds,
+        "perplexity": Bound(1, strict=True),
+        "gamma": NOT_NEGATIVE,
+    }
+    _default_max_iter: ClassVar[int] = 300
+    _base_learning_rate: ClassVar[float] = 0.6
+    _max_row_gradient: ClassVar[float | None] = 4.0
+
+    def _compute_attractive_loss(self, pairs: Pairs) -> Tensor:
+        return -pairs.log_q_edges
+
+    def _compute_repulsive_loss(self, pairs: Pairs) -> Tensor:
+        return -self.gamma * log_one_minus(pairs.log_q_negatives)
+
+    def _default_similarity(self) -> Cauchy:
+        return Cauchy(floor=_FLOOR)
+
+    def _default_affinity(self) -> Affinity:
+        return EntropicAffinity(perplexity=self.perplexity, metric=self.metric, backend=self.backend)
+
+    def _pair_forces(self) -> PairForces:
+        return PairForces(attractive=attractive, repulsive=repulsive)
+
+    def _force_parameters(self, parameters: dict[str, Any]) -> tuple[float, float]:
+        return self.gamma, self._default_similarity().distance_floor
+
+
+def attractive(d2: Any, p: tuple[Any, ...], power: Any) -> Any:
+    """Derivative of log(1 + d²): q, with d² floored."""
+    return 1.0 / (1.0 + d2 + p[1])
+
+
+def repulsive(d2: Any, p: tuple[Any, ...], power: Any) -> Any:
+    """Derivative of −γ log(1 − q) = γ log(1 + 1/d²): −γ q / d², with d² floored."""
+    d2 = d2 + p[1]
+    return -p[0] / (d2 * (1.0 + d2))
