@@ -11,13 +11,14 @@ from torchdr_cne.losses import log_one_minus
 from torchdr_cne.matching import NegativeSamplingNeighborEmbedding, Pairs
 from torchdr_cne.similarities import Cauchy
 
-_FLOOR = 1e-6
+_FLOOR = 0.1
+"""Added to d², as in the repulsion of the authors' own code: of points that nearly coincide, none is flung away."""
 
 
 class LargeVis(NegativeSamplingNeighborEmbedding):
     """LargeVis: likelihood of the entropic graph against sampled non-edges (Tang, Liu, Zhang & Mei, 2016).
 
-    Attraction −log q_ij, repulsion −γ log(1 − q_ik) a negative, on t-SNE's affinities with q = 1/(1 + d²).
+    Attraction −log q_ij, repulsion −γ log(1 − q_ik) a negative, on t-SNE's affinities with q = 1/(1 + d² + 0.1).
 
     Parameters
     ----------
@@ -27,7 +28,8 @@ class LargeVis(NegativeSamplingNeighborEmbedding):
     gamma : float, default=7.0
         γ, the weight of a negative: larger values spread the clusters out.
 
-    Other parameters are those of `NegativeSamplingNeighborEmbedding`.
+    Other parameters are those of `NegativeSamplingNeighborEmbedding`. By default attraction weighs γ as well in the
+    first fifth of the iterations, without which parts of a cluster stay apart.
     """
 
     perplexity: float = 50.0
@@ -38,8 +40,9 @@ class LargeVis(NegativeSamplingNeighborEmbedding):
         "perplexity": Bound(1, strict=True),
         "gamma": NOT_NEGATIVE,
     }
-    _default_max_iter: ClassVar[int] = 300
-    _base_learning_rate: ClassVar[float] = 0.6
+    _default_max_iter: ClassVar[int] = 400
+    _default_negatives_per_row: ClassVar[int] = 128
+    _base_learning_rate: ClassVar[float] = 0.5
     _max_row_gradient: ClassVar[float | None] = 4.0
 
     def _compute_attractive_loss(self, pairs: Pairs) -> Tensor:
@@ -53,6 +56,9 @@ class LargeVis(NegativeSamplingNeighborEmbedding):
 
     def _default_affinity(self) -> Affinity:
         return EntropicAffinity(perplexity=self.perplexity, metric=self.metric, backend=self.backend)
+
+    def _early_exaggeration(self) -> float | None:
+        return max(self.gamma, 1.0) if self.early_exaggeration is None else self.early_exaggeration
 
     def _pair_forces(self) -> PairForces:
         return PairForces(attractive=attractive, repulsive=repulsive)

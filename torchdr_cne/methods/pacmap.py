@@ -153,11 +153,11 @@ class PACMAP(NegativeSamplingNeighborEmbedding):
         edges, similarity = state.edges, self._similarity
         return _FarAlike(
             log_q_edges=similarity(embedding_nd[edges.rows], embedding_nd[edges.columns]),
-            weights=edges.weights * torch.where(edges.is_mid_near, mid_near, near),
+            weights=edges.weights * edges.choose(near, mid_near),
             rows=edges.rows,
             log_q_negatives=similarity(embedding_nd.unsqueeze(1), embedding_nd[state.far_nm]),
             draw_weights=torch.full_like(embedding_nd[:, 0], far * self.FP_ratio / state.far_nm.shape[1]).detach(),
-            parameters={**state.parameters, "c": torch.where(edges.is_mid_near, _MID_NEAR, _NEAR)},
+            parameters={**state.parameters, "c": edges.choose(_NEAR, _MID_NEAR)},
         )
 
     # ---- around the fit ---------------------------------------------------------------------------------
@@ -220,6 +220,10 @@ class _Edges:
         weights = torch.cat([graph.weights, graph.weights.new_full((n * m,), mid_near_weight / max(1, m))])
         order = torch.argsort(rows, stable=True)
         return cls(rows[order], columns[order], weights[order], order >= graph.n_edges)
+
+    def choose(self, near: float, mid_near: float) -> Tensor:
+        """Return the number of each edge's kind, (E,)."""
+        return torch.full_like(self.weights, near).masked_fill(self.is_mid_near, mid_near)
 
 
 @dataclass(frozen=True)
