@@ -24,6 +24,8 @@ _HOME_OF = {
     "NegTSNE": "torchdr_cne.methods",
     "NCVis": "torchdr_cne.methods",
     "InfoTSNE": "torchdr_cne.methods",
+    "LargeVis": "torchdr_cne.methods",
+    "PACMAP": "torchdr_cne.methods",
     "LearnedMap": "torchdr_cne.parametric",
     "ParametricTSNE": "torchdr_cne.methods",
     "ParametricUMAP": "torchdr_cne.methods",

@@ -98,6 +98,44 @@ class Gaussian(Similarity):
 
 
 @dataclass(frozen=True)
+class HyperbolicCauchy(Similarity):
+    """Cauchy kernel q = 1/(1 + (d_H/γ)²) of the distance d_H in the Poincaré ball (Guo et al., 2022).
+
+    ``gamma`` is γ, the distance at which q is one half.
+    """
+
+    gamma: float = 2.0
+
+    def __post_init__(self) -> None:
+        _check_positive(gamma=self.gamma)
+
+    def __call__(self, z_i: Tensor, z_j: Tensor) -> Tensor:
+        """Return log q of points inside the unit ball."""
+        return -log1p((hyperbolic_distance(z_i, z_j) / self.gamma).square())
+
+
+def hyperbolic_distance(z_i: Tensor, z_j: Tensor) -> Tensor:
+    """Return the distance in the Poincaré ball over the last axis, arcosh(1 + 2‖z_i − z_j‖²/((1 − ‖z_i‖²)(1 − ‖z_j‖²))).
+
+    Parameters
+    ----------
+    z_i, z_j : Tensor of shape (…, d)
+        Points of norm less than 1, broadcast against each other.
+
+    Returns
+    -------
+    Tensor of shape (…)
+        At least 2e-6, so that gradients at equal points are finite.
+    """
+    of_i, of_j = 1 - z_i.square().sum(dim=-1), 1 - z_j.square().sum(dim=-1)
+    half_sine = (squared_distance(z_i, z_j) / (of_i * of_j) + _LEAST_SQUARE).sqrt()
+    return 2 * (half_sine + (1 + half_sine.square()).sqrt()).log()
+
+
+_LEAST_SQUARE = 1e-12
+
+
+@dataclass(frozen=True)
 class CosineExp(Similarity):
     """Exponentiated cosine q = exp((cos − 1)/τ); SimCLR's similarity up to a constant factor.
 

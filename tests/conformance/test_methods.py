@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse
 import torch
 
-from torchdr_cne import UMAP, InfoTSNE, NCVis, NegTSNE
+from torchdr_cne import PACMAP, UMAP, InfoTSNE, LargeVis, NCVis, NegTSNE
 from torchdr_cne.affinity import AffinityGraph, graph_from_user
 from torchdr_cne.forces import StepCoefficients, TileForces
 from torchdr_cne.forces.compiled import CompiledForces
@@ -21,6 +21,8 @@ METHODS = {
     "NegTSNE": lambda **options: NegTSNE(nu=0.3, **options),
     "NegTSNE s=0": lambda **options: NegTSNE(s=0, n_negatives=1, **options),
     "UMAP": UMAP,
+    "LargeVis": LargeVis,
+    "PACMAP": lambda negatives_per_row=None, **options: PACMAP(**options),
     "NCVis": NCVis,
     "InfoTSNE": lambda **options: InfoTSNE(s=0.5, **options),
     "InfoTSNE m=5": lambda **options: InfoTSNE(n_negatives=5, **options),

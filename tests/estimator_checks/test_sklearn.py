@@ -3,7 +3,7 @@
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from torchdr_cne import UMAP, InfoTSNE, LearnedMap, NCVis, NegTSNE, ParametricTSNE, ParametricUMAP
+from torchdr_cne import PACMAP, UMAP, InfoTSNE, LargeVis, LearnedMap, NCVis, NegTSNE, ParametricTSNE, ParametricUMAP
 
 
 @pytest.mark.filterwarnings("ignore:n_neighbors=.* needs more than:UserWarning")
@@ -16,6 +16,8 @@ from torchdr_cne import UMAP, InfoTSNE, LearnedMap, NCVis, NegTSNE, ParametricTS
         NegTSNE(max_iter=40),
         NCVis(max_iter=40),
         InfoTSNE(max_iter=40),
+        LargeVis(max_iter=40),
+        PACMAP(max_iter=40),
         NegTSNE(encoder=(16,), max_iter=10),
         LearnedMap(encoder=(16,), max_iter=10),
         ParametricUMAP(encoder=(16,), max_iter=10, pretrain_iter=5),

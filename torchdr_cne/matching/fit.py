@@ -101,6 +101,7 @@ class Stages:
 
     def __init__(self, estimator: Any, share: Share, device: torch.device, keeper: Keeper) -> None:
         self._estimator, self._share, self._device, self._keeper = estimator, share, device, keeper
+        self._rows: Rows | None = None
         self._kept: KeptRows | None = None
 
     def own_rows(self, data: Any) -> Rows:
@@ -110,6 +111,7 @@ class Stages:
             budget = self._free_memory() // _SHARE_OF_FREE
         center = estimator._input_affinity().metric != "cosine"
         rows = as_rows(data, center=center, dtype=estimator._torch_dtype, share=self._share, budget=budget)
+        self._rows = rows
         if self._device.type == "cpu" and rows.in_memory:
             with self._share.ranks.agreed("the check of memory"):
                 stages = estimator._bytes_by_stage(len(self._share), rows.n_columns)
@@ -195,12 +197,13 @@ class Stages:
         estimator, ranks, keeper = self._estimator, self._share.ranks, self._keeper
         moved = graph if training is None else None  # networks draw their edges from the graph as it is, on the host
         state = estimator._make_state(moved, start_nd, keeper.seed, phases[0], self._share)
+        state.rows = self._rows
         if training is not None:
             state.training = replace(training, graph=graph)
         objective = estimator._make_objective(state, start_nd)
         phases = in_sequence(phases, objective.epoch_length)
         if keeper.resumed is not None:
-            restore_learned(state, keeper.resumed)
+            restore_learned(state, keeper.resumed, self._device)
             objective.load(keeper.resumed.tensors)
         estimator.n_iter_ = 0 if keeper.resumed is None else keeper.resumed.step
         make_optimizer = partial(optimizer_of_phase, estimator, objective, state)

@@ -162,6 +162,9 @@ class NegativeSamplingNeighborEmbedding(NeighborEmbedding):
         whole = "_compute_loss", "_loss_of_pairs", "_make_pairs", "_make_objective"
         if overridden(type(self), NegativeSamplingNeighborEmbedding, *whole):
             return None  # the two hooks are not the whole loss
+        return self._refinement_by_hooks(embedding_nd)
+
+    def _refinement_by_hooks(self, embedding_nd: Tensor) -> Refinement:
         phase, sample = self._phases(len(embedding_nd))[-1], repelling_sample(len(embedding_nd))
         learned = {name: embedding_nd.new_tensor(getattr(self, f"{name}_")) for name in self._learned_scalars()}
         return Refinement(

@@ -150,7 +150,9 @@ def optimizer_of_phase(
 ) -> tuple[Optimizer, LRScheduler | None]:
     """Build optimiser and scheduler of a phase of a fit, and publish ``learning_rate_``."""
     by_network = estimator.encoder is not None
-    automatic = estimator._encoder_learning_rate if by_network else estimator._auto_learning_rate(phase, objective.n_points)
+    automatic = (
+        estimator._encoder_learning_rate if by_network else estimator._auto_learning_rate(phase, objective.n_points)
+    )
     chosen = estimator.learning_rate if phase.learning_rate is None else phase.learning_rate
     estimator.learning_rate_ = automatic if chosen == "auto" else float(chosen)
     learned_rate = estimator._learned_rate_beside_encoder if by_network else estimator._learned_learning_rate

@@ -26,6 +26,7 @@ class Snapshot:
         Iterations done.
     tensors : dict of str to Tensor
         ``embedding`` (n, d), or ``network/<name>`` of the networks that compute it; ``learned/<scalar>``;
+        ``carried/<name>``;
         ``optimizer/<parameter>/<name>``, the optimiser's state, by point where it belongs to points.
     history : dict of str to list
         What was recorded.
@@ -46,6 +47,8 @@ def take_snapshot(
     tensors = objective.to_save()
     for name, learned in state.learned.items():
         tensors[f"learned/{name}"] = learned.detach()
+    for name, value in state.carried.items():
+        tensors[f"carried/{name}"] = value
     for parameter, tensor in _parameters(objective, state).items():
         for name, value in optimizer.state.get(tensor, {}).items() if optimizer is not None else ():
             by_point = isinstance(value, Tensor) and parameter == "embedding" and value.shape == tensor.shape
@@ -81,8 +84,11 @@ def restore_optimizer(
             scheduler.step()  # type: ignore[union-attr]
 
 
-def restore_learned(state: FitState, snapshot: Snapshot) -> None:
-    """Give the learned scalars their values."""
+def restore_learned(state: FitState, snapshot: Snapshot, device: torch.device) -> None:
+    """Give the learned scalars, and what is carried from step to step, their values."""
+    for name, value in snapshot.tensors.items():
+        if name.startswith("carried/"):
+            state.carried[name.removeprefix("carried/")] = value.to(device)
     for name, learned in state.learned.items():
         with torch.no_grad():
             learned.copy_(snapshot.tensors[f"learned/{name}"])

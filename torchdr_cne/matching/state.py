@@ -30,6 +30,10 @@ class FitState:
         The current iteration, counted over all phases.
     learned : dict of str to Tensor
         Scalars learned beside the embedding, for instance ``log_z``.
+    rows : Rows or None
+        This rank's rows of the data, as the graph's neighbours were sought in them; None in a fit of a graph alone.
+    carried : dict of str to Tensor
+        What a method keeps from step to step, the same on all ranks; saved with the fit.
     training : TrainingSet or None
         The rows and labels, where mini-batches are made of them.
     losses : dict of str to Tensor
@@ -42,6 +46,8 @@ class FitState:
     phase: Phase
     step: int = 0
     learned: dict[str, Tensor] = field(default_factory=dict)
+    rows: Any = None
+    carried: dict[str, Tensor] = field(default_factory=dict)
     training: Any = None
     losses: dict[str, Tensor] = field(default_factory=dict)
 

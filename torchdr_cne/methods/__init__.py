@@ -1,11 +1,24 @@
 """One file a method."""
 
 from torchdr_cne.methods.infotsne import InfoTSNE
+from torchdr_cne.methods.largevis import LargeVis
 from torchdr_cne.methods.ncvis import NCVis
 from torchdr_cne.methods.negtsne import NegTSNE
+from torchdr_cne.methods.pacmap import PACMAP
 from torchdr_cne.methods.parametric import ParametricTSNE, ParametricUMAP
 from torchdr_cne.methods.sne import SNE
 from torchdr_cne.methods.tsne import TSNE
 from torchdr_cne.methods.umap import UMAP
 
-__all__ = ["SNE", "TSNE", "UMAP", "InfoTSNE", "NCVis", "NegTSNE", "ParametricTSNE", "ParametricUMAP"]
+__all__ = [
+    "PACMAP",
+    "SNE",
+    "TSNE",
+    "UMAP",
+    "InfoTSNE",
+    "LargeVis",
+    "NCVis",
+    "NegTSNE",
+    "ParametricTSNE",
+    "ParametricUMAP",
+]

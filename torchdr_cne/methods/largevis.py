@@ -1,0 +1,78 @@
+"""LargeVis."""
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from torchdr_cne.affinity import Affinity, EntropicAffinity
+from torchdr_cne.checks import NOT_NEGATIVE, Bound
+from torchdr_cne.forces import PairForces
+from torchdr_cne.losses import log_one_minus
+from torchdr_cne.matching import NegativeSamplingNeighborEmbedding, Pairs
+from torchdr_cne.similarities import Cauchy
+
+_FLOOR = 0.1
+"""Added to d², as in the repulsion of the authors' own code: of points that nearly coincide, none is flung away."""
+
+
+class LargeVis(NegativeSamplingNeighborEmbedding):
+    """LargeVis: likelihood of the entropic graph against sampled non-edges (Tang, Liu, Zhang & Mei, 2016).
+
+    Attraction −log q_ij, repulsion −γ log(1 − q_ik) a negative, on t-SNE's affinities with q = 1/(1 + d² + 0.1).
+
+    Parameters
+    ----------
+    perplexity : float, default=50.0
+        Effective number of neighbours of a point, instead of ``n_neighbors``, which has no effect; three times as many
+        are sought.
+    gamma : float, default=7.0
+        γ, the weight of a negative: larger values spread the clusters out.
+
+    Other parameters are those of `NegativeSamplingNeighborEmbedding`. By default attraction weighs γ as well in the
+    first fifth of the iterations, without which parts of a cluster stay apart.
+    """
+
+    perplexity: float = 50.0
+    gamma: float = 7.0
+
+    _bounds: ClassVar[dict[str, Bound]] = {
+        **NegativeSamplingNeighborEmbedding._bounds,
+        "perplexity": Bound(1, strict=True),
+        "gamma": NOT_NEGATIVE,
+    }
+    _default_max_iter: ClassVar[int] = 400
+    _default_negatives_per_row: ClassVar[int] = 128
+    _base_learning_rate: ClassVar[float] = 0.5
+    _max_row_gradient: ClassVar[float | None] = 4.0
+
+    def _compute_attractive_loss(self, pairs: Pairs) -> Tensor:
+        return -pairs.log_q_edges
+
+    def _compute_repulsive_loss(self, pairs: Pairs) -> Tensor:
+        return -self.gamma * log_one_minus(pairs.log_q_negatives)
+
+    def _default_similarity(self) -> Cauchy:
+        return Cauchy(floor=_FLOOR)
+
+    def _default_affinity(self) -> Affinity:
+        return EntropicAffinity(perplexity=self.perplexity, metric=self.metric, backend=self.backend)
+
+    def _early_exaggeration(self) -> float | None:
+        return max(self.gamma, 1.0) if self.early_exaggeration is None else self.early_exaggeration
+
+    def _pair_forces(self) -> PairForces:
+        return PairForces(attractive=attractive, repulsive=repulsive)
+
+    def _force_parameters(self, parameters: dict[str, Any]) -> tuple[float, float]:
+        return self.gamma, self._default_similarity().distance_floor
+
+
+def attractive(d2: Any, p: tuple[Any, ...], power: Any) -> Any:
+    """Derivative of log(1 + d²): q, with d² floored."""
+    return 1.0 / (1.0 + d2 + p[1])
+
+
+def repulsive(d2: Any, p: tuple[Any, ...], power: Any) -> Any:
+    """Derivative of −γ log(1 − q) = γ log(1 + 1/d²): −γ q / d², with d² floored."""
+    d2 = d2 + p[1]
+    return -p[0] / (d2 * (1.0 + d2))
