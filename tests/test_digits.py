@@ -27,9 +27,14 @@ def test_encoders_reach_the_floor_and_place_digits_they_have_not_seen(method):
     embedding = method(encoder="mlp", random_state=0).fit_transform(X)
     assert cross_val_score(KNeighborsClassifier(15), embedding, Y, cv=5).mean() >= 0.965
     assert trustworthiness(X, embedding, n_neighbors=15) >= 0.978
-    train, test, classes, wanted = train_test_split(X, Y, test_size=0.2, random_state=0, stratify=Y)
-    fitted = method(encoder="mlp", random_state=0).fit(train)
-    assert KNeighborsClassifier(15).fit(fitted.embedding_, classes).score(fitted.transform(test), wanted) >= 0.95
+    # One fifth has 360 digits: its accuracy moves by .01 with the split, and the mean of three by .006.
+    assert np.mean([held_out_accuracy(method(encoder="mlp", random_state=seed), seed) for seed in range(3)]) >= 0.95
+
+
+def held_out_accuracy(estimator, seed):
+    train, test, classes, wanted = train_test_split(X, Y, test_size=0.2, random_state=seed, stratify=Y)
+    fitted = estimator.fit(train)
+    return KNeighborsClassifier(15).fit(fitted.embedding_, classes).score(fitted.transform(test), wanted)
 
 
 def test_a_decoder_beats_the_image_of_the_class_mean_by_a_quarter():

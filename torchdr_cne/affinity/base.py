@@ -33,6 +33,8 @@ class Affinity(BaseEstimator, ABC):
     metric: str = "euclidean"
     backend: Backend = "auto"
 
+    needs_all_rows: ClassVar[bool] = False
+    """Whether no rank can compute its rows of the graph from its own rows of the data."""
     _size_parameter: ClassVar[str] = "n_neighbors"
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

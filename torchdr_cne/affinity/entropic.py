@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,6 +12,7 @@ from torchdr_cne.affinity.composed import DISTANCES, WEIGHTS, Transform, Transfo
 from torchdr_cne.affinity.graph import AffinityGraph
 from torchdr_cne.affinity.transforms import Symmetrize
 from torchdr_cne.neighbors import NeighborGraph
+from torchdr_cne.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -71,24 +73,11 @@ def conditional_probabilities(distances_nk: Tensor, perplexity: float) -> Tensor
 
     A row of k neighbours cannot exceed perplexity k; it then is uniform. No row looks at another.
     """
-    distances = distances_nk.double()
-    farthest = distances.amax(dim=1, keepdim=True)
-    squares = (distances / torch.where(farthest > 0, farthest, 1.0)).square()
-    squares = squares - squares.amin(dim=1, keepdim=True)
-    unit = squares.mean(dim=1, keepdim=True)
-    squares = squares / torch.where(unit > 0, unit, 1.0)
-    target = math.log(min(perplexity, distances_nk.shape[1]))
-    low = torch.full((len(squares), 1), -40.0, dtype=squares.dtype, device=squares.device)
-    high = -low
-    log_beta, reached = (low + high) / 2, torch.zeros_like(low, dtype=torch.bool)
-    for _ in range(60):
-        p = torch.softmax(-log_beta.exp() * squares, dim=1)
-        entropy = torch.special.entr(p).sum(dim=1, keepdim=True)
-        reached = reached | ((entropy - target).abs() < 1e-6)
-        if bool(reached.all()):
-            break
-        too_flat = entropy > target
-        low = torch.where(too_flat, log_beta, low)
-        high = torch.where(too_flat, high, log_beta)
-        log_beta = torch.where(reached, log_beta, (low + high) / 2)
-    return p
+    from torchdr_cne.affinity import kernels  # imports Numba
+
+    distances = np.ascontiguousarray(distances_nk.cpu().numpy())
+    p = np.empty(distances.shape)
+    target = math.log(min(perplexity, distances.shape[1]))
+    with Workers() as workers:
+        workers.share(kernels.conditional_probabilities, len(distances), distances, target, p)
+    return torch.from_numpy(p)

@@ -21,6 +21,9 @@ else:  # the same code, slowly
 
 _MIN_RELATIVE_SCALE = 1e-3
 _TOLERANCE = 1e-6
+_ENTROPY_TOLERANCE = 1e-7
+_WIDEST = 40.0
+"""Bound of the logarithm of a Gaussian's precision, in units of the row's mean square."""
 _MAX_STEPS = 100
 
 
@@ -59,6 +62,61 @@ def _inverse_scale(excess, target):
             return np.inf
         beta += (total - target) / slope
     return beta
+
+
+@jit
+def _log_precision(squares, target, p):
+    """Find log β at which p_j ∝ exp(−β s_j) has entropy ``target``, and write p.
+
+    Newton's steps on the entropy, which falls in log β, within a bracket that every step narrows.
+    """
+    low, high, x = -_WIDEST, _WIDEST, 0.0
+    smallest = squares.min()
+    for _ in range(_MAX_STEPS):
+        beta = math.exp(x)
+        total, mean, second = 0.0, 0.0, 0.0
+        for j in range(len(squares)):
+            weight = math.exp(-beta * (squares[j] - smallest))
+            p[j] = weight
+            total += weight
+            mean += weight * (squares[j] - smallest)
+            second += weight * (squares[j] - smallest) ** 2
+        mean, second = mean / total, second / total
+        excess = math.log(total) + beta * mean - target
+        slope = -beta * beta * (second - mean * mean)
+        if abs(excess) < _ENTROPY_TOLERANCE or high - low < 1e-12:
+            break
+        if excess > 0:
+            low = x
+        else:
+            high = x
+        x = x - excess / slope if slope < 0 else high + 1
+        if not low < x < high:
+            x = (low + high) / 2
+    for j in range(len(squares)):
+        p[j] /= total
+
+
+@jit
+def conditional_probabilities(first, last, distances, target, p):
+    """Write the Gaussian weights of entropy ``target`` of the neighbours of rows [first, last).
+
+    Squares are taken relative to the row's largest distance and then to their mean: no scale of the data matters.
+    """
+    k = distances.shape[1]
+    squares = np.empty(k)
+    for i in range(first, last):
+        farthest = distances[i].max()
+        unit, smallest = 0.0, np.inf
+        for j in range(k):
+            squares[j] = (np.float64(distances[i, j]) / farthest) ** 2 if farthest > 0 else 0.0
+            smallest = min(smallest, squares[j])
+        for j in range(k):
+            squares[j] -= smallest
+            unit += squares[j] / k
+        for j in range(k):
+            squares[j] /= unit if unit > 0 else 1.0
+        _log_precision(squares, target, p[i])
 
 
 @jit

@@ -152,9 +152,7 @@ class AllPairsForces:
         sums = log_sums.detach().exp()
         return (by_log.sum() / sums.sum(), True) if is_of_total else (by_log / sums, False)
 
-    def log_row_sums(
-        self, z_ds: Tensor, log_charges: Tensor | None, parameters: tuple[Tensor | float, ...]
-    ) -> Tensor:
+    def log_row_sums(self, z_ds: Tensor, log_charges: Tensor | None, parameters: tuple[Tensor | float, ...]) -> Tensor:
         """Return log Σ_j c_j q_ij of all points (n,), in the order of the slots."""
         return self._of_points(self._sums.of(z_ds, self._charges(z_ds, log_charges), parameters)[0])
 

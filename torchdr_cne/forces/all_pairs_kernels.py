@@ -42,7 +42,9 @@ def kernel_of(forces: PairForces, n_components: int) -> Any:
 def _coordinates(name: str, d: int) -> SimpleNamespace:
     """Return compiled arithmetic of 1, 2 or 3 numbers or vectors, as tuples: they stay in registers."""
     functions = {1: _ONE, 2: _TWO, 3: _THREE}[d]
-    return SimpleNamespace(**{part: named_jit(f"{part}.{name}")(_copied(function)) for part, function in functions.items()})
+    return SimpleNamespace(
+        **{part: named_jit(f"{part}.{name}")(_copied(function)) for part, function in functions.items()}
+    )
 
 
 def _copied(function: Any) -> Any:

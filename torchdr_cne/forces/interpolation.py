@@ -129,9 +129,7 @@ class _CompiledGrid:
         n_rows = cells[0] - _NODES
         rows, self._starts = np.empty(z_ds.shape[1], dtype=np.int32), np.empty(n_rows + 1, dtype=np.int64)
         self._order = np.empty(z_ds.shape[1], dtype=np.int32)
-        spline_kernels.sort_by_row(
-            self._z, self._origin[0], self._per_cell, n_rows, rows, self._starts, self._order
-        )
+        spline_kernels.sort_by_row(self._z, self._origin[0], self._per_cell, n_rows, rows, self._starts, self._order)
 
     def spread(self, charges: Tensor) -> Tensor:
         """Return the charges on the grid."""

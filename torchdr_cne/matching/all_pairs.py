@@ -170,7 +170,9 @@ class AllPairsNeighborEmbedding(NeighborEmbedding):
             return self.repulsion
         if self._why_not_fused():
             return "dense"
-        return "fft" if self._interpolates and self.n_components <= _MAX_FFT_COMPONENTS and n > _FUSED_UNTIL else "fused"
+        return (
+            "fft" if self._interpolates and self.n_components <= _MAX_FFT_COMPONENTS and n > _FUSED_UNTIL else "fused"
+        )
 
     def _make_objective(self, state: FitState, start_nd: Tensor) -> Objective:
         form = self._form_of_sums(len(start_nd))
@@ -200,19 +202,21 @@ class AllPairsNeighborEmbedding(NeighborEmbedding):
             return InterpolatedSums(forces, share, workers, STEP / 2 if finely else STEP)
         return exact_sums(forces, share, start_nd.t(), workers)
 
-    def _final_log_row_sums(self, embedding_nd: Tensor, state: FitState) -> Tensor:
-        """Return log Σ_{j≠i} q_ij of every point; exact, or, of many points, on a grid of half the usual step."""
+    def _final_log_row_sums(self, embedding_nd: Tensor, state: FitState, log_charges: Tensor | None = None) -> Tensor:
+        """Return log Σ_{j≠i} e^{c_j} q_ij of all points; exact, or, of many points, on a grid of half the usual step."""
         n, share = len(embedding_nd), state.share
         if self._why_not_fused():
-            own = dense_log_row_sums(self._similarity, embedding_nd[share.own], embedding_nd, share.start)
+            own_nd = embedding_nd[share.own]
+            own = dense_log_row_sums(self._similarity, own_nd, embedding_nd, share.start, log_charges)
             return share.gather(own, "the exchange of row sums")
         layout = BlockLayout.random(n, state.seed, embedding_nd.device)
         of_slots = Share.of(layout.n_slots, share.ranks)
         can_interpolate = self._interpolates and self.n_components <= _MAX_FFT_COMPONENTS
         form = "fft" if can_interpolate and n > _EXACT_UNTIL else "fused"
         sums = self._pair_sums(form, of_slots, embedding_nd, finely=True)
-        z_ds = layout.scatter(embedding_nd).t().contiguous()
-        totals, _ = sums.of(z_ds, layout.occupied.to(z_ds.dtype), self._force_parameters(dict(state.parameters)))
+        charges = torch.ones_like(embedding_nd[:, 0]) if log_charges is None else log_charges.exp()
+        parameters = self._force_parameters(dict(state.parameters))
+        totals, _ = sums.of(layout.scatter(embedding_nd).t().contiguous(), layout.scatter(charges), parameters)
         return layout.gather(of_slots.gather(totals, "the exchange of row sums")).log()
 
     def _divergence(self, embedding_nd: Tensor, state: FitState) -> float:
@@ -268,4 +272,6 @@ class AllPairsNeighborEmbedding(NeighborEmbedding):
         def log_charges(log_row_sums: Callable[[Tensor | None], Tensor]) -> Tensor | None:
             return self._log_charges(state, log_row_sums)
 
-        return AllPairsForces(make_engine(problem, graph.weights.dtype), sums, share, layout.occupied, loss, log_charges)
+        return AllPairsForces(
+            make_engine(problem, graph.weights.dtype), sums, share, layout.occupied, loss, log_charges
+        )

@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from torchdr_cne.matching.gains import DeltaBarDelta
 from torchdr_cne.matching.phase import Phase
+from torchdr_cne.matching.poincare import PoincareSGD
 
 if TYPE_CHECKING:
     from torchdr_cne.matching.objective import Objective
@@ -46,7 +47,7 @@ def optimizer_class(optimizer: str | type[Optimizer]) -> Any:
 
 def check_elementwise(optimizer: str | type[Optimizer]) -> None:
     """Raise a ValueError unless the optimiser moves each number by itself, as ranks that own some of them must."""
-    elementwise = [DeltaBarDelta, *(getattr(torch.optim, name) for name in _ELEMENTWISE)]
+    elementwise = [DeltaBarDelta, PoincareSGD, *(getattr(torch.optim, name) for name in _ELEMENTWISE)]
     if optimizer_class(optimizer) not in elementwise:
         raise ValueError(
             f"optimizer={optimizer!r} may look at several points at once, which ranks do not share; choose one of "

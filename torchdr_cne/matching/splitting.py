@@ -67,7 +67,7 @@ def check_input(estimator: Any, given: Given, ranks: Ranks) -> bool:
         found["pairs"] = f"{n} mini-batches an epoch"
     found["labels"] = None if given.labels is None else f"digest {digest_of_labels(given.labels)}"
     ranks.check_equal(found, "their input")
-    why_not = estimator._why_not_split()
+    why_not = estimator._why_not_split() or _why_no_rows(estimator, given)
     is_enough, is_divisible = n >= ranks.config.min_rows, -(-n // UNIT) >= ranks.size
     if given.pairs is not None:  # each rank has a loader of its own, and no rows are divided
         n_rows = ranks.smallest(torch.tensor(n * len(next(given.pairs.first_members()))), "the check of input")
@@ -78,6 +78,13 @@ def check_input(estimator: Any, given: Given, ranks: Ranks) -> bool:
     if is_shared and estimator.encoder is None:  # every rank has all of a network
         check_elementwise(estimator._optimizer_choice)
     return is_shared
+
+
+def _why_no_rows(estimator: Any, given: Given) -> str:
+    """Return why a rank cannot compute its rows of the graph; "" if it can, or need not."""
+    affinity = estimator._input_affinity()
+    needs_all = given.graph is None and given.pairs is None and affinity.needs_all_rows
+    return f"{type(affinity).__name__} needs all rows at once" if needs_all else ""
 
 
 def _digest_of_some(data: Any) -> str:

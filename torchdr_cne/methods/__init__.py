@@ -1,5 +1,6 @@
 """One file a method."""
 
+from torchdr_cne.methods.cosne import COSNE
 from torchdr_cne.methods.infotsne import InfoTSNE
 from torchdr_cne.methods.largevis import LargeVis
 from torchdr_cne.methods.ncvis import NCVis
@@ -8,9 +9,11 @@ from torchdr_cne.methods.pacmap import PACMAP
 from torchdr_cne.methods.parametric import ParametricTSNE, ParametricUMAP
 from torchdr_cne.methods.sne import SNE
 from torchdr_cne.methods.tsne import TSNE
+from torchdr_cne.methods.tsnekhorn import TSNEkhorn
 from torchdr_cne.methods.umap import UMAP
 
 __all__ = [
+    "COSNE",
     "PACMAP",
     "SNE",
     "TSNE",
@@ -21,4 +24,5 @@ __all__ = [
     "NegTSNE",
     "ParametricTSNE",
     "ParametricUMAP",
+    "TSNEkhorn",
 ]

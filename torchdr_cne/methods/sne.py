@@ -12,7 +12,6 @@ from torchdr_cne.matching.gains import DeltaBarDelta
 from torchdr_cne.similarities import Gaussian, Similarity
 
 
-
 class SNE(AllPairsNeighborEmbedding):
     """SNE: every point's own distribution over the others, P and Q normalised row by row (Hinton & Roweis, 2002).
 

@@ -1,0 +1,116 @@
+"""Symmetric entropic affinities (Van Assel, Vayer, Flamary & Courty, 2023)."""
+
+import math
+import warnings
+from typing import ClassVar
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+
+from torchdr_cne.affinity.dense import AllPairsAffinity, relative_squares, without_diagonal
+from torchdr_cne.affinity.doubly_stochastic import scaled_to_rows
+from torchdr_cne.affinity.entropic import conditional_probabilities
+
+_TOLERANCE, _MOST_STEPS = 1e-3, 1000
+_LEAST_WIDTH = 1e-3
+"""Of a row, relative to that of its entropic affinity: the bound 0 of its multiplier, without a division by 0."""
+
+
+class SymmetricEntropicAffinity(AllPairsAffinity):
+    """The doubly stochastic P of least transport cost whose rows have at least the given perplexity; ΣP = 1.
+
+    n P_ij = exp((λ_i + λ_j − 2 d²_ij)/(γ_i + γ_j)): unlike the mean of a matrix of conditional probabilities with its
+    transpose, all its rows have the same sum, 1/n, and the asked perplexity. Only where a point's neighbours press more
+    of their mass on it than it would take has its row more.
+
+    Parameters
+    ----------
+    perplexity : float, default=30.0
+        Effective number of neighbours, exp of the entropy of a row; from n − 1 on all pairs weigh the same.
+    metric, backend
+        See `Affinity`.
+    """
+
+    perplexity: float = 30.0
+
+    _size_parameter: ClassVar[str] = "perplexity"
+
+    def check(self) -> None:
+        """Raise a ValueError unless ``perplexity`` is greater than 1."""
+        if not self.perplexity > 1:
+            raise ValueError(f"perplexity={self.perplexity} must be greater than 1.")
+
+    def weights(self, distances: Tensor) -> Tensor:
+        """Return n P."""
+        n = len(distances)
+        if self.perplexity >= n - 1 or n < 4:
+            return torch.ones_like(distances)
+        dual = _Dual(relative_squares(distances), self.perplexity)
+        log_kernel = dual.log_kernel(dual.solve())
+        return scaled_to_rows(log_kernel, torch.zeros(n, dtype=torch.float64))
+
+
+class _Dual:
+    """The concave dual in γ (n,) and λ (n,), in units of the widths of the rows' entropic affinities."""
+
+    def __init__(self, cost: Tensor, perplexity: float) -> None:
+        self._cost, self._target = cost, math.log(perplexity)
+        n = len(cost)
+        is_other = ~torch.eye(n, dtype=torch.bool)
+        others = cost[is_other].view(n, n - 1)
+        p = conditional_probabilities(others.sqrt(), perplexity)
+        # p falls as exp(−d²/γ): its width is read off where it has its mass.
+        nearest = others.argmin(dim=1, keepdim=True)
+        rise = others - others.gather(1, nearest)
+        fall = (p.gather(1, nearest) / p.clamp_min(1e-300)).log()
+        width = (p * rise).sum(dim=1) / (p * fall).sum(dim=1).clamp_min(1e-12)
+        self._width = torch.where(width > 0, width, width[width > 0].amin() if bool((width > 0).any()) else 1.0)
+        log_total = torch.logsumexp(-others / self._width.unsqueeze(1), dim=1)
+        self._start = torch.cat([torch.ones(n, dtype=torch.float64), -log_total])
+        self.error = torch.inf
+
+    def log_kernel(self, multipliers: Tensor) -> Tensor:
+        """Return log n P (n, n), −inf on the diagonal."""
+        gamma, lam = (self._width * part for part in multipliers.chunk(2))
+        exponents = lam + lam.unsqueeze(1) - 2 * self._cost
+        return without_diagonal(exponents / (gamma + gamma.unsqueeze(1)))
+
+    def solve(self) -> Tensor:
+        """Return γ and λ (2n,) at which rows sum to 1 and have the perplexity, or more at the bound of γ."""
+        n = len(self._cost)
+        bounds = [(_LEAST_WIDTH, None)] * n + [(None, None)] * n
+        options = {"maxiter": _MOST_STEPS, "maxfun": 2 * _MOST_STEPS, "ftol": 0.0, "gtol": 0.0, "maxcor": 20}
+        found = minimize(
+            self._negative, self._start.numpy(), jac=True, method="L-BFGS-B", bounds=bounds,
+            callback=self._stop_if_solved, options=options,
+        )  # fmt: skip
+        if self.error > 0.05:
+            warnings.warn(
+                f"the symmetric entropic affinity is off by {self.error:.2g} in a row's sum or perplexity after "
+                f"{found.nit} steps; many points may coincide.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return torch.from_numpy(found.x)
+
+    def _negative(self, multipliers: np.ndarray) -> tuple[float, np.ndarray]:
+        """Return minus the dual and its gradient."""
+        found = torch.from_numpy(multipliers)
+        log_p = self.log_kernel(found)
+        p = log_p.exp()
+        sums = p.sum(dim=1)
+        entropy = -torch.where(p > 0, p * log_p, 0.0).sum(dim=1)
+        gamma, lam = (self._width * part for part in found.chunk(2))
+        value = (gamma * (self._target + 1 - sums)).sum() + lam.sum()
+        lacking = self._target + 1 - entropy - sums
+        at_bound = found.chunk(2)[0] <= _LEAST_WIDTH
+        # A row at the bound may have more perplexity, and not less.
+        of_entropy = torch.where(at_bound, lacking.clamp_min(0), lacking.abs()).max()
+        self.error = float(torch.maximum((sums - 1).abs().max(), of_entropy))
+        return -float(value), -(torch.cat([self._width * lacking, self._width * (1 - sums)])).numpy()
+
+    def _stop_if_solved(self, multipliers: np.ndarray) -> None:
+        if self.error < _TOLERANCE:
+            raise StopIteration

@@ -1,0 +1,81 @@
+"""t-SNEkhorn."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from torchdr_cne.affinity import Affinity, SymmetricEntropicAffinity
+from torchdr_cne.forces import PairForces
+from torchdr_cne.matching import AllPairsNeighborEmbedding, FitState, Phase, RowSums
+from torchdr_cne.matching.gains import DeltaBarDelta
+from torchdr_cne.matching.objective import Objective
+from torchdr_cne.methods.tsne import cauchy, cauchy_slope
+from torchdr_cne.sinkhorn import sinkhorn_scaling
+
+_STEPS, _LAST_STEPS, _TOLERANCE = 3, 1000, 1e-5
+
+
+class TSNEkhorn(AllPairsNeighborEmbedding):
+    """t-SNEkhorn: symmetric entropic P against a doubly stochastic Q (Van Assel et al., 2023).
+
+    Q_ij = e^{f_i + f_j} / (1 + d²_ij), with f such that each row of Q sums to what those of P do, 1/n; the loss is
+    −Σ P log Q + Σ Q. Every point has as much of Q as any other, so that outliers stay no farther away than they are. At
+    these f the loss does not change with f to first order: f is solved for in every step, and not differentiated.
+
+    Parameters are those of `AllPairsNeighborEmbedding`. Its own P is dense: memory and time grow as n².
+
+    Attributes
+    ----------
+    log_scaling_ : ndarray of shape (n,)
+        f of the final layout, for n Q.
+    marginal_error_ : float
+        Largest |n Σ_j Q_ij − 1| of the final layout.
+    """
+
+    scheduler: str | type[LRScheduler] | None = None
+    init_scaling: float = 1e-4
+
+    _default_max_iter: ClassVar[int] = 1000
+    _default_optimizer: ClassVar[type[Optimizer]] = DeltaBarDelta
+    _early_share: ClassVar[float] = 0.25
+
+    def _compute_repulsive_loss(self, pairs: RowSums) -> Tensor:
+        """Return n Σ_j Q_ij of each row, and what the edges' attraction lacks of −Σ P log Q, −2 f_i of each row."""
+        assert pairs.log_charges is not None
+        return torch.exp(pairs.log_charges + pairs.log_row_sums) - 2 * pairs.log_charges
+
+    def _log_charges(self, state: FitState, log_row_sums: Callable[[Tensor | None], Tensor]) -> Tensor:
+        before = state.carried.get("log_scaling")
+        if before is None:
+            before = -log_row_sums(None) / 2
+        state.carried["log_scaling"] = sinkhorn_scaling(log_row_sums, before, _STEPS)
+        return state.carried["log_scaling"]
+
+    def _pair_forces(self) -> PairForces:
+        return PairForces(attractive=cauchy, repulsive=cauchy_slope, normaliser=cauchy)
+
+    def _default_affinity(self) -> Affinity:
+        return SymmetricEntropicAffinity(perplexity=self.perplexity, metric=self.metric, backend=self.backend)
+
+    def _early_exaggeration(self) -> float:
+        early = super()._early_exaggeration()
+        return 12.0 if early is None else early
+
+    def _auto_learning_rate(self, phase: Phase, n: int) -> float:
+        return 0.25 / phase.exaggeration
+
+    def _conclude(self, objective: Objective, state: FitState) -> None:
+        embedding_nd = objective.embedding()
+        log_sums = partial(self._final_log_row_sums, embedding_nd, state)
+        f = sinkhorn_scaling(log_sums, -log_sums(None) / 2, _LAST_STEPS, _TOLERANCE)
+        self.log_scaling_ = f.cpu().numpy()
+        self.marginal_error_ = float(torch.expm1(f + log_sums(f)).abs().max())
+
+    def _batch_loss(self) -> None:
+        """Return None: rows of a mini-batch have no sums over all points."""
+        return None
