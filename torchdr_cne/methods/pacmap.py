@@ -163,10 +163,10 @@ class PACMAP(NegativeSamplingNeighborEmbedding):
     # ---- around the fit ---------------------------------------------------------------------------------
 
     def _check_parameters(self) -> None:
+        super()._check_parameters()
         for name, reason in _WITHOUT_MEANING.items():
             if getattr(self, name) != getattr(type(self), name):
                 raise ValueError(f"{name}={getattr(self, name)!r} has no meaning for {type(self).__name__}: {reason}.")
-        super()._check_parameters()
         if isinstance(self.affinity_in, str) and self.MN_ratio > 0:
             raise ValueError(
                 f"affinity_in={self.affinity_in!r} leaves MN_ratio={self.MN_ratio} without rows to find mid-near pairs "
