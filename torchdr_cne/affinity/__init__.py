@@ -6,6 +6,7 @@ from torchdr_cne.affinity.entropic import EntropicAffinity, Perplexity
 from torchdr_cne.affinity.graph import AffinityGraph
 from torchdr_cne.affinity.labels import intersect_labels
 from torchdr_cne.affinity.precomputed import graph_from_user, own_rows_from_user
+from torchdr_cne.affinity.scaled import ScaledAffinity
 from torchdr_cne.affinity.transforms import Function, Normalize, Symmetrize
 from torchdr_cne.affinity.umap import Connectivity, UMAPAffinity
 from torchdr_cne.affinity.union import Binary, UnionAffinity
@@ -22,6 +23,7 @@ __all__ = [
     "Neighbors",
     "Normalize",
     "Perplexity",
+    "ScaledAffinity",
     "Symmetrize",
     "Transform",
     "UMAPAffinity",

@@ -2,7 +2,18 @@
 
 from torchdr_cne.forces.declaration import PairForces
 from torchdr_cne.forces.engine import make_engine
+from torchdr_cne.forces.groups import GroupForces, PairGroup
 from torchdr_cne.forces.problem import ForceEngine, ForceProblem, StepCoefficients
 from torchdr_cne.forces.tiles import TileForces, shorten_rows
 
-__all__ = ["ForceEngine", "ForceProblem", "PairForces", "StepCoefficients", "TileForces", "make_engine", "shorten_rows"]
+__all__ = [
+    "ForceEngine",
+    "ForceProblem",
+    "GroupForces",
+    "PairForces",
+    "PairGroup",
+    "StepCoefficients",
+    "TileForces",
+    "make_engine",
+    "shorten_rows",
+]

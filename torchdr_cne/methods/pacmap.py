@@ -8,19 +8,17 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from torchdr_cne.affinity import Affinity
-from torchdr_cne.affinity.scaled import ScaledAffinity
+from torchdr_cne.affinity import Affinity, ScaledAffinity
 from torchdr_cne.checks import NOT_NEGATIVE, POSITIVE, Bound
 from torchdr_cne.distributed import Share
-from torchdr_cne.forces import PairForces, StepCoefficients
-from torchdr_cne.forces.groups import GroupForces, PairGroup, listed_both_ways
+from torchdr_cne.forces import GroupForces, PairForces, PairGroup, StepCoefficients
+from torchdr_cne.forces.groups import listed_both_ways
 from torchdr_cne.matching import FitState, NegativeSamplingNeighborEmbedding, NeighborEmbedding, Pairs, Phase
 from torchdr_cne.matching.negative_sampling import SampledState
 from torchdr_cne.matching.objective import Objective, PairwiseObjective
 from torchdr_cne.matching.overriding import overridden
 from torchdr_cne.matching.refinement import Refinement
-from torchdr_cne.sampling import BlockLayout
-from torchdr_cne.sampling.fixed import far_points, mid_near_points
+from torchdr_cne.sampling import BlockLayout, far_points, mid_near_points
 
 _NEAR, _MID_NEAR = 10.0, 10_000.0
 """c of d̃/(c + d̃), of neighbours and of mid-near pairs."""
