@@ -9,13 +9,14 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from torchdr_cne import UMAP, InfoTSNE, NCVis, NegTSNE
+from torchdr_cne import PACMAP, UMAP, InfoTSNE, LargeVis, NCVis, NegTSNE
 
 METHODS = [UMAP, NegTSNE, NCVis, InfoTSNE]
+EVERY_METHOD = [*METHODS, LargeVis, PACMAP]
 X, Y = load_digits(return_X_y=True)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EVERY_METHOD)
 def test_accuracy_and_trustworthiness_reach_the_floor(method):
     embedding = method(random_state=0).fit_transform(X)
     assert cross_val_score(KNeighborsClassifier(15), embedding, Y, cv=5).mean() >= 0.96
@@ -45,7 +46,7 @@ def test_a_decoder_beats_the_image_of_the_class_mean_by_a_quarter():
     assert error <= 0.75 * np.square(means[wanted] - test).mean()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EVERY_METHOD)
 def test_a_pipeline_ends_with_an_embedding_in_named_columns(method):
     pipeline = make_pipeline(StandardScaler(), method(random_state=0, max_iter=20))
     pipeline.set_output(transform="pandas")

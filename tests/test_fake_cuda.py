@@ -11,12 +11,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from torchdr_cne import UMAP, InfoTSNE, NCVis, NegTSNE
+from torchdr_cne import PACMAP, UMAP, InfoTSNE, LargeVis, NCVis, NegTSNE
 from torchdr_cne.affinity import AffinityGraph, UnionAffinity
 from torchdr_cne.forces import ForceProblem, StepCoefficients, TileForces
 from torchdr_cne.sampling import BlockLayout, NegativeSampler
 
-METHODS = [UMAP, NegTSNE, NCVis, InfoTSNE]
+METHODS = [UMAP, NegTSNE, NCVis, InfoTSNE, LargeVis]
 N = 200
 
 
@@ -47,7 +47,7 @@ def prepared(method):
 
 
 @pytest.mark.parametrize("exclude", [False, True])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, PACMAP])
 def test_the_fast_step_traces_on_cuda(method, exclude):
     estimator, state, z, problem, n_shifts = prepared(method)
     engine = TileForces(ForceProblem(problem.layout, problem.graph, problem.forces, problem.draw_weights, exclude))

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from torchdr_cne import UMAP, InfoTSNE, NCVis, NegTSNE
+from torchdr_cne import PACMAP, UMAP, InfoTSNE, NCVis, NegTSNE
 from torchdr_cne.inputs import as_rows, check_finite
 
-METHODS = [NegTSNE, UMAP, NCVis, InfoTSNE]
+METHODS = [NegTSNE, UMAP, NCVis, InfoTSNE, PACMAP]
 each_method = pytest.mark.parametrize("method", METHODS)
 N, F = 120, 5
 

@@ -47,9 +47,9 @@ def test_a_larger_gamma_spreads_the_clusters_out():
     assert spread[-1] > 1.5 * spread[0]
 
 
-def test_attraction_weighs_gamma_as_well_in_the_first_fifth():
+def test_attraction_outweighs_gamma_twice_in_the_first_fifth():
     phases = LargeVis(max_iter=100)._phases(1000)
-    assert [(phase.start, phase.stop, phase.exaggeration) for phase in phases] == [(0, 20, 7.0), (20, 100, 1.0)]
+    assert [(phase.start, phase.stop, phase.exaggeration) for phase in phases] == [(0, 20, 14.0), (20, 100, 1.0)]
     assert len(LargeVis(early_exaggeration=1.0)._phases(1000)) == 1
     assert len(LargeVis(gamma=0.5)._phases(1000)) == 1
 

@@ -12,11 +12,12 @@ import torch
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 
-from torchdr_cne import UMAP, InfoTSNE, NCVis, NegativeSamplingNeighborEmbedding, NegTSNE
+from torchdr_cne import PACMAP, UMAP, InfoTSNE, LargeVis, NCVis, NegativeSamplingNeighborEmbedding, NegTSNE
 from torchdr_cne.affinity import EntropicAffinity, UMAPAffinity, UnionAffinity
 from torchdr_cne.similarities import CosineExp
 
 METHODS = [UMAP, NegTSNE, NCVis, InfoTSNE]
+EVERY_METHOD = [*METHODS, LargeVis, PACMAP]
 X, Y = load_digits(return_X_y=True)
 X = X[:500].astype(np.float32)
 
@@ -122,7 +123,7 @@ def test_init_scaling_sets_the_first_embeddings_spread():
     assert seen[-1] == pytest.approx(3.0, rel=1e-3)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EVERY_METHOD)
 def test_a_tiny_start_is_left(method):
     from torchdr_cne.evaluation import knn_accuracy
 
@@ -150,7 +151,7 @@ def test_discarding_all_others_is_refused():
         NegTSNE(discard_neighbors=True, n_neighbors=11).fit(X[:12])
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EVERY_METHOD)
 def test_a_graph_is_reused_without_changing_the_answer(method, monkeypatch):
     first = fit(method)
     monkeypatch.setattr("torchdr_cne.affinity.base.neighbors_of_rows", lambda *a, **k: pytest.fail("searched again"))
@@ -248,7 +249,7 @@ def test_the_loss_may_be_overridden_as_a_whole():
     np.testing.assert_allclose(np.linalg.norm(estimator.embedding_, axis=1), 1, atol=1e-2)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EVERY_METHOD)
 def test_ctrl_c_leaves_a_fitted_estimator(method):
     def interrupt(estimator, step):
         if step == 10:
@@ -348,7 +349,7 @@ def load_example(name):
     return module
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EVERY_METHOD)
 @pytest.mark.parametrize("gradient", ["pairwise", "autograd"])
 def test_double_precision_is_used_throughout(method, gradient):
     estimator = fit(method, dtype="float64", gradient=gradient, max_iter=5)
@@ -356,7 +357,7 @@ def test_double_precision_is_used_throughout(method, gradient):
     assert not np.array_equal(estimator.embedding_, estimator.embedding_.astype(np.float32))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, LargeVis])
 def test_both_ways_to_a_gradient_give_maps_of_the_same_quality(method):
     from torchdr_cne.evaluation import knn_recall, trustworthiness
 

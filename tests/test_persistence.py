@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 
 import torchdr_cne
-from torchdr_cne import UMAP, InfoTSNE, NCVis, NegTSNE
+from torchdr_cne import PACMAP, UMAP, InfoTSNE, LargeVis, NCVis, NegTSNE
 from torchdr_cne.affinity import EntropicAffinity, UMAPAffinity, UnionAffinity
 from torchdr_cne.neighbors import FaissConfig, KeptRows
 from torchdr_cne.persistence import (
@@ -32,7 +32,7 @@ from torchdr_cne.persistence import (
 from torchdr_cne.persistence.folders import MANIFEST, STATE, seal
 from torchdr_cne.similarities import Cauchy, CosineExp, Similarity, StudentT
 
-METHODS = [UMAP, NegTSNE, NCVis, InfoTSNE]
+METHODS = [UMAP, NegTSNE, NCVis, InfoTSNE, LargeVis, PACMAP]
 X = load_digits().data[:300].astype(np.float32)
 
 

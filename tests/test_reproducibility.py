@@ -9,10 +9,10 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from torchdr_cne import UMAP, InfoTSNE, NCVis, NegTSNE
+from torchdr_cne import PACMAP, UMAP, InfoTSNE, LargeVis, NCVis, NegTSNE
 from torchdr_cne.forces import compiled
 
-METHODS = [UMAP, NegTSNE, NCVis, InfoTSNE]
+METHODS = [UMAP, NegTSNE, NCVis, InfoTSNE, LargeVis, PACMAP]
 X = load_digits().data[:600]
 
 SCRIPT = """

@@ -117,7 +117,9 @@ class HyperbolicCauchy(Similarity):
 
 
 def hyperbolic_distance(z_i: Tensor, z_j: Tensor) -> Tensor:
-    """Return the distance in the Poincaré ball over the last axis, arcosh(1 + 2‖z_i − z_j‖²/((1 − ‖z_i‖²)(1 − ‖z_j‖²))).
+    """Return the distance in the Poincaré ball over the last axis.
+
+    arcosh(1 + 2‖z_i − z_j‖²/((1 − ‖z_i‖²)(1 − ‖z_j‖²))), computed without loss of small distances.
 
     Parameters
     ----------

@@ -8,6 +8,7 @@ from torchdr_cne.affinity.entropic import EntropicAffinity, Perplexity
 from torchdr_cne.affinity.graph import AffinityGraph
 from torchdr_cne.affinity.labels import intersect_labels
 from torchdr_cne.affinity.precomputed import graph_from_user, own_rows_from_user
+from torchdr_cne.affinity.scaled import ScaledAffinity
 from torchdr_cne.affinity.symmetric_entropic import SymmetricEntropicAffinity
 from torchdr_cne.affinity.transforms import Function, Normalize, Symmetrize
 from torchdr_cne.affinity.umap import Connectivity, UMAPAffinity
@@ -28,6 +29,7 @@ __all__ = [
     "Neighbors",
     "Normalize",
     "Perplexity",
+    "ScaledAffinity",
     "SelfTuningAffinity",
     "SinkhornAffinity",
     "StudentAffinity",

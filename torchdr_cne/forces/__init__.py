@@ -3,6 +3,7 @@
 from torchdr_cne.forces.all_pairs import AllPairsForces, exact_sums
 from torchdr_cne.forces.declaration import PairForces
 from torchdr_cne.forces.engine import make_engine
+from torchdr_cne.forces.groups import GroupForces, PairGroup
 from torchdr_cne.forces.problem import ForceEngine, ForceProblem, StepCoefficients
 from torchdr_cne.forces.tiles import TileForces, shorten_rows
 
@@ -10,7 +11,9 @@ __all__ = [
     "AllPairsForces",
     "ForceEngine",
     "ForceProblem",
+    "GroupForces",
     "PairForces",
+    "PairGroup",
     "StepCoefficients",
     "TileForces",
     "exact_sums",

@@ -52,7 +52,7 @@ def _copied(function: Any) -> Any:
 
 
 _ONE: dict[str, Any] = {
-    "rows": lambda z, n, k: (load(z, k),),
+    "rows": lambda z, n, k: (load(z, k),),  # type: ignore[call-arg]
     "point": lambda z, n, k: (z[k],),
     "minus": lambda a, b: (a[0] - b[0],),
     "square": lambda a: a[0] * a[0],
@@ -61,7 +61,7 @@ _ONE: dict[str, Any] = {
     "repeated": lambda x: (x,),
 }
 _TWO: dict[str, Any] = {
-    "rows": lambda z, n, k: (load(z, k), load(z, n + k)),
+    "rows": lambda z, n, k: (load(z, k), load(z, n + k)),  # type: ignore[call-arg]
     "point": lambda z, n, k: (z[k], z[n + k]),
     "minus": lambda a, b: (a[0] - b[0], a[1] - b[1]),
     "square": lambda a: a[0] * a[0] + a[1] * a[1],
@@ -70,7 +70,7 @@ _TWO: dict[str, Any] = {
     "repeated": lambda x: (x, x),
 }
 _THREE: dict[str, Any] = {
-    "rows": lambda z, n, k: (load(z, k), load(z, n + k), load(z, 2 * n + k)),
+    "rows": lambda z, n, k: (load(z, k), load(z, n + k), load(z, 2 * n + k)),  # type: ignore[call-arg]
     "point": lambda z, n, k: (z[k], z[n + k], z[2 * n + k]),
     "minus": lambda a, b: (a[0] - b[0], a[1] - b[1], a[2] - b[2]),
     "square": lambda a: a[0] * a[0] + a[1] * a[1] + a[2] * a[2],

@@ -54,8 +54,9 @@ _SQRT_HALF_BITS = 0x3F3504F3
 
 @intrinsic
 def power(typing_context, base, exponent):
-    """base ** exponent, at least 2^−126, for bases that are positive normal numbers; relative error below 4e-6 for
-    |log2| < 40.
+    """base ** exponent, at least 2^−126, for positive normal bases.
+
+    Relative error below 4e-6 for |log2| < 40.
 
     2^(exponent · log2 base): the logarithm from the exponent bits and a polynomial of degree 6, the power of two from
     a polynomial of degree 5 and exponent bits. Neither branch nor call; ``base`` is a float32 or a `vector` of them.

@@ -19,7 +19,6 @@ from torchdr_cne.matching.neighbor_embedding import NeighborEmbedding
 from torchdr_cne.matching.objective import Objective, PairwiseObjective
 from torchdr_cne.matching.overriding import newer_than_forces, overridden
 from torchdr_cne.matching.pairs import Pairs
-from torchdr_cne.matching.phase import Phase
 from torchdr_cne.matching.refinement import Refinement, repelling_sample
 from torchdr_cne.matching.row_sums import RowSums, dense_log_row_sums, keops_log_row_sums
 from torchdr_cne.matching.splitting import rows_by_slot
@@ -57,7 +56,7 @@ class AllPairsNeighborEmbedding(NeighborEmbedding):
     Other parameters are those of `NeighborEmbedding`.
     """
 
-    n_neighbors: ClassVar[None] = None  # type: ignore[assignment]
+    n_neighbors: ClassVar[None] = None  # type: ignore[assignment,misc]
     perplexity: Any = 30.0
     repulsion: str = "auto"
 
@@ -203,7 +202,7 @@ class AllPairsNeighborEmbedding(NeighborEmbedding):
         return exact_sums(forces, share, start_nd.t(), workers)
 
     def _final_log_row_sums(self, embedding_nd: Tensor, state: FitState, log_charges: Tensor | None = None) -> Tensor:
-        """Return log Σ_{j≠i} e^{c_j} q_ij of all points; exact, or, of many points, on a grid of half the usual step."""
+        """Return log Σ_{j≠i} e^{c_j} q_ij of all points; exact, or of many on a grid of half the usual step."""
         n, share = len(embedding_nd), state.share
         if self._why_not_fused():
             own_nd = embedding_nd[share.own]

@@ -38,12 +38,12 @@ class PoincareSGD(Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._move(parameter, group["lr"], group["momentum"])
+                    self._move(parameter, parameter.grad, group["lr"], group["momentum"])
 
-    def _move(self, z: Tensor, lr: float, momentum: float) -> None:
+    def _move(self, z: Tensor, gradient: Tensor, lr: float, momentum: float) -> None:
         room = 1 - z.square().sum(dim=-1, keepdim=True)
         velocity = self.state[z].setdefault("velocity", torch.zeros_like(z))
-        velocity.mul_(momentum).add_(z.grad * (room / 2).square(), alpha=lr)
+        velocity.mul_(momentum).add_(gradient * (room / 2).square(), alpha=lr)
         z.copy_(inside_ball(_along_geodesic(z, -velocity, room)))
 
 

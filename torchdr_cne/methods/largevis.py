@@ -28,8 +28,8 @@ class LargeVis(NegativeSamplingNeighborEmbedding):
     gamma : float, default=7.0
         γ, the weight of a negative: larger values spread the clusters out.
 
-    Other parameters are those of `NegativeSamplingNeighborEmbedding`. By default attraction weighs γ as well in the
-    first fifth of the iterations, without which parts of a cluster stay apart.
+    Other parameters are those of `NegativeSamplingNeighborEmbedding`. By default the first fifth of the
+    iterations has an early exaggeration of 2γ, without which more clusters are torn in two.
     """
 
     perplexity: float = 50.0
@@ -58,7 +58,7 @@ class LargeVis(NegativeSamplingNeighborEmbedding):
         return EntropicAffinity(perplexity=self.perplexity, metric=self.metric, backend=self.backend)
 
     def _early_exaggeration(self) -> float | None:
-        return max(self.gamma, 1.0) if self.early_exaggeration is None else self.early_exaggeration
+        return max(2 * self.gamma, 1.0) if self.early_exaggeration is None else self.early_exaggeration
 
     def _pair_forces(self) -> PairForces:
         return PairForces(attractive=attractive, repulsive=repulsive)

@@ -8,19 +8,17 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from torchdr_cne.affinity import Affinity
-from torchdr_cne.affinity.scaled import ScaledAffinity
+from torchdr_cne.affinity import Affinity, ScaledAffinity
 from torchdr_cne.checks import NOT_NEGATIVE, POSITIVE, Bound
 from torchdr_cne.distributed import Share
-from torchdr_cne.forces import PairForces, StepCoefficients
-from torchdr_cne.forces.groups import GroupForces, PairGroup, listed_both_ways
+from torchdr_cne.forces import GroupForces, PairForces, PairGroup, StepCoefficients
+from torchdr_cne.forces.groups import listed_both_ways
 from torchdr_cne.matching import FitState, NegativeSamplingNeighborEmbedding, NeighborEmbedding, Pairs, Phase
 from torchdr_cne.matching.negative_sampling import SampledState
 from torchdr_cne.matching.objective import Objective, PairwiseObjective
 from torchdr_cne.matching.overriding import overridden
 from torchdr_cne.matching.refinement import Refinement
-from torchdr_cne.sampling import BlockLayout
-from torchdr_cne.sampling.fixed import far_points, mid_near_points
+from torchdr_cne.sampling import BlockLayout, far_points, mid_near_points
 
 _NEAR, _MID_NEAR = 10.0, 10_000.0
 """c of d̃/(c + d̃), of neighbours and of mid-near pairs."""
@@ -163,10 +161,10 @@ class PACMAP(NegativeSamplingNeighborEmbedding):
     # ---- around the fit ---------------------------------------------------------------------------------
 
     def _check_parameters(self) -> None:
+        super()._check_parameters()
         for name, reason in _WITHOUT_MEANING.items():
             if getattr(self, name) != getattr(type(self), name):
                 raise ValueError(f"{name}={getattr(self, name)!r} has no meaning for {type(self).__name__}: {reason}.")
-        super()._check_parameters()
         if isinstance(self.affinity_in, str) and self.MN_ratio > 0:
             raise ValueError(
                 f"affinity_in={self.affinity_in!r} leaves MN_ratio={self.MN_ratio} without rows to find mid-near pairs "

@@ -2,5 +2,14 @@
 
 from torchdr_cne.sampling.blocks import BLOCK_SIZE, BlockLayout, draw_shifts
 from torchdr_cne.sampling.exclusion import NegativeSampler, sample_negatives
+from torchdr_cne.sampling.fixed import far_points, mid_near_points
 
-__all__ = ["BLOCK_SIZE", "BlockLayout", "NegativeSampler", "draw_shifts", "sample_negatives"]
+__all__ = [
+    "BLOCK_SIZE",
+    "BlockLayout",
+    "NegativeSampler",
+    "draw_shifts",
+    "far_points",
+    "mid_near_points",
+    "sample_negatives",
+]
