@@ -1,7 +1,7 @@
 """The root of the hierarchy: match an affinity of the input with one of the embedding."""
 
 import inspect
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, fields, replace
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from torchdr_cne.affinity import Affinity, AffinityGraph
+from torchdr_cne.affinity import Affinity, AffinityGraph, EntropicAffinity
 from torchdr_cne.affinity.graph import gathered
 from torchdr_cne.checks import COUNT, NOT_NEGATIVE, POSITIVE, Bound, check_bounds, check_choice
 from torchdr_cne.distributed import DistributedConfig, Ranks, Share, joined
@@ -28,6 +28,7 @@ from torchdr_cne.matching.optimization import (
     optimizer_class,
     scheduler_class,
 )
+from torchdr_cne.matching.output_affinities import Normalized, OutputAffinity, check_matching, input_matrix, matching_loss
 from torchdr_cne.matching.phase import Phase, in_sequence
 from torchdr_cne.matching.placement import check_placeable, place
 from torchdr_cne.matching.reading import read_input
@@ -45,9 +46,9 @@ _BATCHES, _MIN_BATCHES = 25, 3500
 class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, ABC):
     """Find an embedding whose affinities match those of the data; owns ``fit`` and the loop.
 
-    Subclasses are dataclasses by themselves: an annotated class attribute is a keyword-only parameter, and one
-    line changes a default. They state a loss (`_compute_loss`) and the affinity used when ``affinity_in`` is None
-    (`_default_affinity`).
+    By itself it compares whole matrices, for a few thousand points. Subclasses are dataclasses by themselves: an
+    annotated class attribute is a keyword-only parameter, and one line changes a default. They state a loss of their
+    own (`_compute_loss`) and the affinity used when ``affinity_in`` is None (`_default_affinity`).
 
     Parameters
     ----------
@@ -55,7 +56,14 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Dimension of the embedding.
     affinity_in : Affinity, "precomputed" or None, default=None
         Affinity of the input. None is the method's own; "precomputed" takes ``X`` as a symmetric (n, n)
-        affinity matrix, sparse or dense.
+        affinity matrix, sparse or dense. `AffinityMatcher` itself also takes a function from rows (n, f), float64, to
+        any real matrix (n, n), which is matched as it is.
+    affinity_out : OutputAffinity or None, default=None
+        Of `AffinityMatcher` itself only: the embedding's, None is ``Normalized(Cauchy())``; see
+        `torchdr_cne.matching.output_affinities`.
+    loss : {"cross_entropy", "square"} or callable, default="cross_entropy"
+        Of `AffinityMatcher` itself only: −Σ P log Q, the square ‖P − Q‖²/‖P‖², or a function of P and Q, both (n, n),
+        that returns a scalar tensor.
     init : {"pca", "spectral", "random"} or array of shape (n, d), default="pca"
         First embedding. An array is used as it is; without features "pca" becomes "spectral".
     init_scaling : float, default=1.0
@@ -150,7 +158,9 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     """
 
     n_components: int = 2
-    affinity_in: Affinity | str | None = None
+    affinity_in: Affinity | str | Callable[[Tensor], Any] | None = None
+    affinity_out: OutputAffinity | None = None
+    loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy"
     init: Any = "pca"
     init_scaling: float = 1.0
     learning_rate: float | str = "auto"
@@ -179,8 +189,8 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     store_training_data: bool = True
 
     _default_max_iter: ClassVar[int] = 300
-    _default_optimizer: ClassVar[str | type[Optimizer]] = "SGD"
-    _base_learning_rate: ClassVar[float] = 1.0
+    _default_optimizer: ClassVar[str | type[Optimizer]] = "Adam"
+    _base_learning_rate: ClassVar[float] = 0.1
     _learned_learning_rate: ClassVar[float] = 1.0
     _encoder_learning_rate: ClassVar[float] = 3e-3
     _learned_rate_beside_encoder: ClassVar[float] = 0.02
@@ -209,16 +219,6 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             )
         dataclass(kw_only=True, eq=False, repr=False)(cls)
 
-    # ---- to implement -------------------------------------------------------------------------------
-
-    @abstractmethod
-    def _compute_loss(self, embedding_nd: Tensor, state: FitState) -> Tensor:
-        """Return the scalar loss of ``embedding_nd`` at ``state.step``; differentiated by autograd."""
-
-    @abstractmethod
-    def _default_affinity(self) -> Affinity:
-        """Return the affinity used when ``affinity_in`` is None."""
-
     # ---- may be overridden --------------------------------------------------------------------------
 
     def on_affinity_computation_start(self) -> None:
@@ -232,6 +232,16 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     def on_training_step_end(self) -> None:
         """Do something after each iteration; ``n_iter_`` counts it."""
+
+    def _compute_loss(self, embedding_nd: Tensor, state: FitState) -> Tensor:
+        """Return the scalar loss of ``embedding_nd`` at ``state.step``; differentiated by autograd."""
+        if state.target is None:
+            state.target = input_matrix(self.affinity_in, state, embedding_nd.detach())
+        return len(embedding_nd) * matching_loss(self.loss, state.target, self.affinity_out or Normalized(), embedding_nd)
+
+    def _default_affinity(self) -> Affinity:
+        """Return the affinity used when ``affinity_in`` is None."""
+        return EntropicAffinity()
 
     def _phases(self, n: int) -> list[Phase]:
         """Return the phases of a fit of ``n`` points."""
@@ -290,7 +300,13 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     def _needs_graph(self, phases: Sequence[Phase]) -> bool:
         """Tell whether the input graph is needed."""
-        return True
+        return not self._matches_function
+
+    @property
+    def _matches_function(self) -> bool:
+        """Whether whole matrices are matched, and P is what a function makes of the rows."""
+        is_function = callable(self.affinity_in) and not isinstance(self.affinity_in, Affinity)
+        return is_function and type(self)._compute_loss is AffinityMatcher._compute_loss
 
     def _why_not_split(self) -> str:
         """Return why a fit cannot be shared among ranks; "" if the loss is a sum over the rows of ``state.share``."""
@@ -465,7 +481,9 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         if self.learning_rate != "auto" and not POSITIVE.admits(self.learning_rate):
             raise ValueError(f"learning_rate={self.learning_rate!r} must be 'auto' or a positive number.")
         precomputed = isinstance(self.affinity_in, str) and self.affinity_in == "precomputed"
-        if not (self.affinity_in is None or precomputed or isinstance(self.affinity_in, Affinity)):
+        check_matching(self.affinity_out, self.loss)
+        by_function = self._matches_function
+        if not (self.affinity_in is None or precomputed or by_function or isinstance(self.affinity_in, Affinity)):
             raise ValueError(
                 f"affinity_in={self.affinity_in!r} is unknown; pass an Affinity such as UnionAffinity(), one "
                 "composed from Neighbors(…) to Symmetrize(…), 'precomputed' or None."

@@ -4,6 +4,7 @@ from abc import abstractmethod
 from typing import Any, ClassVar
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from torchdr_cne.affinity import Affinity, UnionAffinity
 from torchdr_cne.checks import COUNT, NOT_NEGATIVE, POSITIVE, Bound, check_choice
@@ -44,7 +45,12 @@ class NeighborEmbedding(AffinityMatcher):
     early_exaggeration: float | None = None
     early_exaggeration_iter: int | None = None
     repulsion_strength: float = 1.0
+    # The output affinity and the loss are the method's, and no parameters of it.
+    affinity_out: ClassVar[None]  # type: ignore[assignment,misc]
+    loss: ClassVar[None]  # type: ignore[assignment,misc]
 
+    _default_optimizer: ClassVar[str | type[Optimizer]] = "SGD"
+    _base_learning_rate: ClassVar[float] = 1.0
     _early_share: ClassVar[float] = 0.2
     _bounds: ClassVar[dict[str, Bound]] = {
         **AffinityMatcher._bounds,

@@ -34,6 +34,8 @@ class FitState:
         This rank's rows of the data, as the graph's neighbours were sought in them; None in a fit of a graph alone.
     carried : dict of str to Tensor
         What a method keeps from step to step, the same on all ranks; saved with the fit.
+    target : Tensor of shape (n, n) or None
+        P, where whole matrices are matched.
     training : TrainingSet or None
         The rows and labels, where mini-batches are made of them.
     losses : dict of str to Tensor
@@ -48,6 +50,7 @@ class FitState:
     learned: dict[str, Tensor] = field(default_factory=dict)
     rows: Any = None
     carried: dict[str, Tensor] = field(default_factory=dict)
+    target: Tensor | None = None
     training: Any = None
     losses: dict[str, Tensor] = field(default_factory=dict)
 

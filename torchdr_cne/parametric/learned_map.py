@@ -51,6 +51,8 @@ class LearnedMap(AffinityMatcher):
     n_neighbors: int = 15
     metric: str = "euclidean"
     backend: Backend = "auto"
+    affinity_out: ClassVar[None]  # type: ignore[assignment,misc]
+    loss: ClassVar[None]  # type: ignore[assignment,misc]
 
     _bounds: ClassVar[dict[str, Bound]] = {**AffinityMatcher._bounds, "n_neighbors": COUNT}
 
