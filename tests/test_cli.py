@@ -475,6 +475,7 @@ def test_demo_draws_and_judges_every_method(folder, capsys):
         "UMAP",
         "NCVis",
         "InfoTSNE",
+        "TSNE",
     ]
     assert (folder / "pictures" / "table.txt").read_text().endswith(f", 200 rows\n{table}")
     assert (folder / "pictures" / "embeddings.png").read_bytes().startswith(b"\x89PNG")

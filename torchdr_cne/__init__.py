@@ -50,6 +50,7 @@ _SUBMODULES = (
     "plotting",
     "sampling",
     "similarities",
+    "spectrum",
 )
 
 __all__ = [*_HOME_OF, *_SUBMODULES, "__version__"]

@@ -33,6 +33,11 @@ NOT_NEGATIVE = Bound(0)
 FINITE = Bound(-math.inf)
 
 
+def without(bounds: dict[str, Bound], *names: str) -> dict[str, Bound]:
+    """Return the bounds of all parameters but some, which a class does not have."""
+    return {name: bound for name, bound in bounds.items() if name not in names}
+
+
 def check_bounds(owner: Any, bounds: dict[str, Bound]) -> None:
     """Check each named attribute of ``owner``; None passes where the class's own default is None."""
     for name, bound in bounds.items():

@@ -1,6 +1,7 @@
 """Entropic affinities of fixed perplexity (van der Maaten & Hinton, 2008)."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -21,21 +22,23 @@ class Perplexity(Transform):
 
     Parameters
     ----------
-    perplexity : float, default=30.0
-        Effective number of neighbours, exp of the entropy of p_{·|i}; take about three times as many `Neighbors`.
+    perplexity : float or tuple of float, default=30.0
+        Effective number of neighbours, exp of the entropy of p_{·|i}; take about three times as many `Neighbors`. Of
+        several the weights are the mean.
     """
 
-    perplexity: float = 30.0
+    perplexity: float | tuple[float, ...] = 30.0
 
     turns = {DISTANCES: WEIGHTS}
 
     def __post_init__(self) -> None:
-        if not self.perplexity > 1:
-            raise ValueError(f"perplexity={self.perplexity} must be greater than 1.")
+        if not (several(self.perplexity) and all(value > 1 for value in several(self.perplexity))):
+            raise ValueError(f"perplexity={self.perplexity} must be greater than 1, or several such numbers.")
 
     def apply(self, values: Tensor, neighbors: NeighborGraph) -> Tensor:
         """Return p_{j|i} (q, k), float64."""
-        return conditional_probabilities(values, self.perplexity)
+        first, *others = (conditional_probabilities(values, perplexity) for perplexity in several(self.perplexity))
+        return sum(others, first) / (1 + len(others))
 
 
 class EntropicAffinity(TransformedAffinity):
@@ -45,27 +48,34 @@ class EntropicAffinity(TransformedAffinity):
 
     Parameters
     ----------
-    perplexity : float, default=30.0
-        Effective number of neighbours, exp of the entropy of p_{·|i}.
+    perplexity : float or sequence of float, default=30.0
+        Effective number of neighbours, exp of the entropy of p_{·|i}. Of several, which see near and far structure at
+        once (Kobak & Berens, 2019), p is the mean, over three times as many neighbours as the largest.
     metric, backend
         See `Affinity`.
     """
 
-    perplexity: float = 30.0
+    perplexity: float | Sequence[float] = 30.0
 
     _size_parameter: ClassVar[str] = "perplexity"
 
     def _n_neighbors_needed(self, n: int) -> int:
         self._transforms()
-        return int(3 * self.perplexity)
+        return int(3 * max(several(self.perplexity)))
 
     def _transforms(self) -> tuple[Transform, ...]:
-        return Perplexity(self.perplexity), Symmetrize("mean")
+        of_transform = several(self.perplexity) if isinstance(self.perplexity, Sequence) else self.perplexity
+        return Perplexity(of_transform), Symmetrize("mean")
 
     def from_neighbors(self, neighbors: NeighborGraph) -> AffinityGraph:
         """Solve each row's perplexity, symmetrise, and divide by the number of rows, each of which sums to 1."""
         graph = super().from_neighbors(neighbors)
         return replace(graph, weights=graph.weights * (1 / neighbors.share.n))
+
+
+def several(perplexity: float | Sequence[float]) -> tuple[float, ...]:
+    """Return one or more perplexities as a tuple."""
+    return tuple(perplexity) if isinstance(perplexity, Sequence) else (perplexity,)
 
 
 def conditional_probabilities(distances_nk: Tensor, perplexity: float) -> Tensor:

@@ -16,6 +16,12 @@ METHODS = {
     "umap": ("torchdr_cne.methods.umap", "UMAP"),
     "ncvis": ("torchdr_cne.methods.ncvis", "NCVis"),
     "infotsne": ("torchdr_cne.methods.infotsne", "InfoTSNE"),
+    "tsne": ("torchdr_cne.methods.tsne", "TSNE"),
+    "largevis": ("torchdr_cne.methods.largevis", "LargeVis"),
+    "pacmap": ("torchdr_cne.methods.pacmap", "PACMAP"),
+    "sne": ("torchdr_cne.methods.sne", "SNE"),
+    "cosne": ("torchdr_cne.methods.cosne", "COSNE"),
+    "tsnekhorn": ("torchdr_cne.methods.tsnekhorn", "TSNEkhorn"),
 }
 """Name on the command line → module and class. A line here makes a method known everywhere."""
 
@@ -68,7 +74,9 @@ def _with_own_fields(inherited: dict[str, Field], node: ast.ClassDef) -> dict[st
     for statement in node.body:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             name, annotation = statement.target.id, ast.unparse(statement.annotation)
-            if not name.startswith("_") and not annotation.startswith("ClassVar"):
+            if annotation.startswith("ClassVar"):
+                found.pop(name, None)
+            elif not name.startswith("_"):
                 assert statement.value is not None
                 earlier = found.get(name)
                 doc = earlier.doc if earlier else ""

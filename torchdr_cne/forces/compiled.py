@@ -35,6 +35,7 @@ class CompiledForces:
     def __init__(self, problem: ForceProblem) -> None:
         self._problem = problem
         self._weighted = not problem.is_uniform
+        self._repels = bool(problem.draw_weights.any())
         self._learns = problem.forces.attractive_scalar is not None
         self._own = range(problem.share.start // BLOCK_SIZE, problem.share.stop // BLOCK_SIZE)
         self._workers = Workers(min(torch.get_num_threads(), 1 + len(self._own) // _BLOCKS_WORTH_A_THREAD))
@@ -50,7 +51,7 @@ class CompiledForces:
 
     def gradient(self, z_ds: Tensor, step: StepCoefficients) -> tuple[Tensor, Tensor | None]:
         """Return the gradient (d, own slots) and the learned scalar's derivative (), if there is one."""
-        kernels = compiled_kernels(self._problem.forces, len(z_ds), self._weighted)
+        kernels = compiled_kernels(self._problem.forces, len(z_ds), self._weighted, self._repels)
         z, shifts = z_ds.numpy(), np.array(step.shifts, dtype=np.int64)
         if len(self._met):
             self._met[:] = False

@@ -76,12 +76,14 @@ def _no_pass(*arguments):
 
 
 @lru_cache(maxsize=64)
-def compiled_kernels(forces: PairForces, n_components: int, weighted: bool = True) -> SimpleNamespace:
+def compiled_kernels(
+    forces: PairForces, n_components: int, weighted: bool = True, repels: bool = True
+) -> SimpleNamespace:
     """Return a declaration's kernel ``step``, and ``point_width``, the numbers that stand for a point in it.
 
-    ``weighted`` tells whether the edges' weights differ.
+    ``weighted`` tells whether the edges' weights differ, ``repels`` whether blocks ever meet.
     """
-    name = content_name(forces, n_components, weighted)
+    name = content_name(forces, n_components, weighted, repels)
     named = named_jit(name)
     f = SimpleNamespace(
         **{
@@ -103,7 +105,7 @@ def compiled_kernels(forces: PairForces, n_components: int, weighted: bool = Tru
         meet_totals=_meet_totals(f, tiles) if f.normalised else _no_pass,
         add_totals=_add_totals if f.normalised else _no_pass,
         shares=_shares(f, edges, n_components) if f.normalised else _no_pass,
-        meet_forces=_meet_forces(f, tiles),
+        meet_forces=_meet_forces(f, tiles) if repels else _store_own_points(f),
         add_forces=_add_forces,
         edges=_edges(f, edges, n_components),
     )
@@ -339,6 +341,19 @@ def _meet_forces(f: SimpleNamespace, tiles: SimpleNamespace) -> Any:
             room.block_scalars[own] = scalar * weights.repulsion / max(len(blocks.shifts), 1)
 
     return meet_forces
+
+
+def _store_own_points(f: SimpleNamespace) -> Any:
+    store_points = f.store_points
+
+    @f.jit
+    def store_own_points(first, last, blocks, edges, weights, room):
+        """Store own points, for looking up, where no blocks meet."""
+        for own in range(first, last):
+            store_points(blocks.z, blocks.first + own, room.points)
+            room.block_scalars[own] = 0.0
+
+    return store_own_points
 
 
 @jit

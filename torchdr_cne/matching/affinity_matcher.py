@@ -28,7 +28,13 @@ from torchdr_cne.matching.optimization import (
     optimizer_class,
     scheduler_class,
 )
-from torchdr_cne.matching.output_affinities import Normalized, OutputAffinity, check_matching, input_matrix, matching_loss
+from torchdr_cne.matching.output_affinities import (
+    Normalized,
+    OutputAffinity,
+    check_matching,
+    input_matrix,
+    matching_loss,
+)
 from torchdr_cne.matching.phase import Phase, in_sequence
 from torchdr_cne.matching.placement import check_placeable, place
 from torchdr_cne.matching.reading import read_input
@@ -237,7 +243,9 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """Return the scalar loss of ``embedding_nd`` at ``state.step``; differentiated by autograd."""
         if state.target is None:
             state.target = input_matrix(self.affinity_in, state, embedding_nd.detach())
-        return len(embedding_nd) * matching_loss(self.loss, state.target, self.affinity_out or Normalized(), embedding_nd)
+        return len(embedding_nd) * matching_loss(
+            self.loss, state.target, self.affinity_out or Normalized(), embedding_nd
+        )
 
     def _default_affinity(self) -> Affinity:
         """Return the affinity used when ``affinity_in`` is None."""

@@ -1,8 +1,10 @@
 """Neighbour embeddings whose repulsion is over all pairs: the exact methods."""
 
+import contextlib
+import io
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
@@ -11,12 +13,12 @@ import torch
 from torch import Tensor
 
 from torchdr_cne.affinity import Affinity, EntropicAffinity
-from torchdr_cne.checks import check_choice
+from torchdr_cne.checks import Bound, check_choice, without
 from torchdr_cne.distributed import Share
 from torchdr_cne.forces import AllPairsForces, ForceProblem, PairForces, StepCoefficients, exact_sums, make_engine
 from torchdr_cne.forces.all_pairs import PairSums
 from torchdr_cne.matching.neighbor_embedding import NeighborEmbedding
-from torchdr_cne.matching.objective import Objective, PairwiseObjective
+from torchdr_cne.matching.objective import AutogradObjective, Objective, PairwiseObjective
 from torchdr_cne.matching.overriding import newer_than_forces, overridden
 from torchdr_cne.matching.pairs import Pairs
 from torchdr_cne.matching.refinement import Refinement, repelling_sample
@@ -57,12 +59,10 @@ class AllPairsNeighborEmbedding(NeighborEmbedding):
     """
 
     n_neighbors: ClassVar[None] = None  # type: ignore[assignment,misc]
-    perplexity: Any = 30.0
+    perplexity: float | Sequence[float] = 30.0
     repulsion: str = "auto"
 
-    _bounds: ClassVar[dict[str, Any]] = {
-        name: bound for name, bound in NeighborEmbedding._bounds.items() if name != "n_neighbors"
-    }
+    _bounds: ClassVar[dict[str, Bound]] = without(NeighborEmbedding._bounds, "n_neighbors")
     _interpolates: ClassVar[bool] = False
     """Whether the similarity is smooth, and its row sums nowhere so small, that interpolation serves."""
     _placement_rate: ClassVar[float] = 0.1
@@ -175,8 +175,11 @@ class AllPairsNeighborEmbedding(NeighborEmbedding):
 
     def _make_objective(self, state: FitState, start_nd: Tensor) -> Objective:
         form = self._form_of_sums(len(start_nd))
-        if self.encoder is not None or form in ("dense", "keops"):
+        if self.encoder is not None or form == "dense":
             return super()._make_objective(state, start_nd)
+        if form == "keops":
+            loss, ranks = self._compute_loss, state.share.ranks
+            return _QuietObjective(start_nd, loss, self._max_row_gradient, ranks)
         layout = BlockLayout.random(len(start_nd), state.seed, start_nd.device)
         share = Share.of(layout.n_slots, state.share.ranks)
         engine = self._engine(state, layout, share, self._pair_sums(form, share, start_nd))
@@ -274,3 +277,12 @@ class AllPairsNeighborEmbedding(NeighborEmbedding):
         return AllPairsForces(
             make_engine(problem, graph.weights.dtype), sums, share, layout.occupied, loss, log_charges
         )
+
+
+class _QuietObjective(AutogradObjective):
+    """Keeps KeOps from telling of every formula that it compiles."""
+
+    def compute_gradients(self, state: FitState) -> None:
+        """Differentiate the loss of this step."""
+        with contextlib.redirect_stdout(io.StringIO()):
+            super().compute_gradients(state)

@@ -46,7 +46,7 @@ class NeighborEmbedding(AffinityMatcher):
     early_exaggeration_iter: int | None = None
     repulsion_strength: float = 1.0
     # The output affinity and the loss are the method's, and no parameters of it.
-    affinity_out: ClassVar[None]  # type: ignore[assignment,misc]
+    affinity_out: ClassVar[None]  # type: ignore[misc]
     loss: ClassVar[None]  # type: ignore[assignment,misc]
 
     _default_optimizer: ClassVar[str | type[Optimizer]] = "SGD"
@@ -100,6 +100,10 @@ class NeighborEmbedding(AffinityMatcher):
     def _early_exaggeration(self) -> float | None:
         """Weight of the attraction at first; None where the method needs no such phase."""
         return self.early_exaggeration
+
+    def _spectrum_parameters(self, s: float) -> dict[str, float | None]:
+        """Return the parameters at ``s`` of the attraction–repulsion spectrum: 0 is t-SNE-like, 1 UMAP-like."""
+        return {"exaggeration": 4.0**s}
 
     def _phase_parameters(self, n: int, early: bool) -> dict[str, float]:
         """Return the method's constants in a phase."""

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from torchdr_cne.affinity import Affinity, EntropicAffinity
-from torchdr_cne.checks import NOT_NEGATIVE, Bound
+from torchdr_cne.checks import NOT_NEGATIVE, Bound, without
 from torchdr_cne.forces import PairForces
 from torchdr_cne.losses import log_one_minus
 from torchdr_cne.matching import NegativeSamplingNeighborEmbedding, Pairs
@@ -23,8 +23,7 @@ class LargeVis(NegativeSamplingNeighborEmbedding):
     Parameters
     ----------
     perplexity : float, default=50.0
-        Effective number of neighbours of a point, instead of ``n_neighbors``, which has no effect; three times as many
-        are sought.
+        Effective number of neighbours of a point, in place of ``n_neighbors``; three times as many are sought.
     gamma : float, default=7.0
         γ, the weight of a negative: larger values spread the clusters out.
 
@@ -32,11 +31,12 @@ class LargeVis(NegativeSamplingNeighborEmbedding):
     iterations has an early exaggeration of 2γ, without which more clusters are torn in two.
     """
 
+    n_neighbors: ClassVar[None] = None  # type: ignore[assignment,misc]
     perplexity: float = 50.0
     gamma: float = 7.0
 
     _bounds: ClassVar[dict[str, Bound]] = {
-        **NegativeSamplingNeighborEmbedding._bounds,
+        **without(NegativeSamplingNeighborEmbedding._bounds, "n_neighbors"),
         "perplexity": Bound(1, strict=True),
         "gamma": NOT_NEGATIVE,
     }

@@ -68,6 +68,9 @@ class NegTSNE(NegativeSamplingNeighborEmbedding):
         # Forces along edges shrink with ν; a power of .55 follows them without amplifying the noise of few draws.
         return super()._auto_learning_rate(phase, n) * math.exp(-0.55 * phase.parameters["log_nu"])
 
+    def _spectrum_parameters(self, s: float) -> dict[str, float | None]:
+        return {"s": s, "Z_bar": None, "nu": None}
+
     def _log_nu(self, n: int) -> float:
         """Return log ν of the main phase."""
         given = {name: getattr(self, name) for name in ("s", "Z_bar", "nu") if getattr(self, name) is not None}

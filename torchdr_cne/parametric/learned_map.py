@@ -51,7 +51,7 @@ class LearnedMap(AffinityMatcher):
     n_neighbors: int = 15
     metric: str = "euclidean"
     backend: Backend = "auto"
-    affinity_out: ClassVar[None]  # type: ignore[assignment,misc]
+    affinity_out: ClassVar[None]  # type: ignore[misc]
     loss: ClassVar[None]  # type: ignore[assignment,misc]
 
     _bounds: ClassVar[dict[str, Bound]] = {**AffinityMatcher._bounds, "n_neighbors": COUNT}

@@ -1,0 +1,82 @@
+"""The attraction–repulsion spectrum: one method's maps from t-SNE-like to beyond UMAP-like (Böhm et al., 2022)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sklearn.base import clone
+
+DEFAULT_S = (0.0, 0.25, 0.5, 1.0, 1.5)
+
+
+def sweep(estimator: Any, X: Any, s: Sequence[float] = DEFAULT_S, *, graph: Any = None) -> dict[float, Any]:
+    """Fit a method at several places of the spectrum, on one graph.
+
+    s = 0 weighs attraction as t-SNE does, s = 1 about as UMAP does; less shows finer structure, more shows continuous
+    structure. Methods with a published ``s`` use it; for all others it is the exaggeration 4^s.
+
+    Parameters
+    ----------
+    estimator : NeighborEmbedding
+        Its other parameters are kept; it is not fitted itself. Give ``random_state``, so that maps differ by s only.
+    X : array-like of shape (n, f)
+        The data.
+    s : sequence of float, default=(0, 0.25, 0.5, 1, 1.5)
+        Places on the spectrum.
+    graph : sparse matrix of shape (n, n), default=None
+        Input affinities; None computes them once.
+
+    Returns
+    -------
+    dict of float to NeighborEmbedding
+        The fitted estimators by s.
+
+    Raises
+    ------
+    TypeError
+        If the estimator has no attraction and repulsion to weigh.
+    ValueError
+        If ``s`` is empty.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from torchdr_cne import TSNE, spectrum
+    >>> maps = spectrum.sweep(TSNE(max_iter=100, random_state=0), load_digits().data[:200], s=(0, 1))
+    >>> maps[0].embedding_.std() > maps[1].embedding_.std()  # more attraction makes a smaller map
+    True
+    """
+    parameters = getattr(estimator, "_spectrum_parameters", None)
+    if parameters is None:
+        raise TypeError(
+            f"{type(estimator).__name__} has no attraction and repulsion to weigh; pass a NeighborEmbedding such as "
+            "NegTSNE() or TSNE()."
+        )
+    if not len(s):
+        raise ValueError("s is empty; pass at least one place on the spectrum.")
+    fitted: dict[float, Any] = {}
+    for place in s:
+        fitted[place] = clone(estimator).set_params(**parameters(place)).fit(X, graph=graph)
+        graph = fitted[place].graph_
+    return fitted
+
+
+def pictures(fitted: dict[float, Any], labels: Any = None, **options: Any) -> Any:
+    """Draw the maps of a sweep in a row.
+
+    Parameters
+    ----------
+    fitted : dict of float to NeighborEmbedding
+        What `sweep` returns; two components each.
+    labels : array-like of shape (n,), default=None
+        Colours, as in `torchdr_cne.plotting.scatter`.
+    **options
+        As in `torchdr_cne.plotting.panels`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    from torchdr_cne.plotting import panels
+
+    named = {f"s = {place:g}": estimator.embedding_ for place, estimator in fitted.items()}
+    return panels(named, labels, **{"columns": len(named), **options})
