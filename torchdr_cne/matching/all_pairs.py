@@ -30,7 +30,7 @@ from torchdr_cne.similarities import Cauchy, Similarity
 from torchdr_cne.workers import Workers
 
 REPULSIONS = ("auto", "dense", "keops", "fused", "fft")
-_FUSED_UNTIL = 4000
+_FUSED_UNTIL = 6000
 """Points up to which all pairs take no longer than the grid."""
 _EXACT_UNTIL = 30_000
 """Points up to which what is told of the final layout is exact."""
@@ -52,7 +52,7 @@ class AllPairsNeighborEmbedding(NeighborEmbedding):
     repulsion : {"auto", "dense", "keops", "fused", "fft"}, default="auto"
         How sums over all pairs are formed. "dense": by autograd of the hooks, block by block, the definition; "keops":
         the same by symbolic reductions; "fused": by the declared `_pair_forces`, compiled on a CPU; "fft": in O(n) by
-        interpolation on a grid, with an error of the gradient of about 0.2 %, for methods that allow it and at most
+        interpolation on a grid, with an error of the gradient of about 0.1 %, for methods that allow it and at most
         three components. "auto" is "fused" for few points and "fft" for many, as far as the method has them.
 
     Other parameters are those of `NeighborEmbedding`.
@@ -110,6 +110,11 @@ class AllPairsNeighborEmbedding(NeighborEmbedding):
     def _log_charges(self, state: FitState, log_row_sums: Callable[[Tensor | None], Tensor]) -> Tensor | None:
         """Return c (n,), by which points weigh in the row sums; ``log_row_sums`` is their function. None is 0."""
         return None
+
+    @property
+    def _width(self) -> float:
+        """Return over how long a distance the similarity is smooth, relative to 1/(1 + d²)."""
+        return 1.0
 
     @property
     def _similarity(self) -> Similarity:
@@ -201,7 +206,7 @@ class AllPairsNeighborEmbedding(NeighborEmbedding):
         if form == "fft":
             from torchdr_cne.forces.interpolation import STEP, InterpolatedSums
 
-            return InterpolatedSums(forces, share, workers, STEP / 2 if finely else STEP)
+            return InterpolatedSums(forces, share, workers, STEP * self._width / (2 if finely else 1))
         return exact_sums(forces, share, start_nd.t(), workers)
 
     def _final_log_row_sums(self, embedding_nd: Tensor, state: FitState, log_charges: Tensor | None = None) -> Tensor:

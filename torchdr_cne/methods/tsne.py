@@ -54,6 +54,10 @@ class TSNE(AllPairsNeighborEmbedding):
     def _default_similarity(self) -> Similarity:
         return StudentT(self.dof)
 
+    @property
+    def _width(self) -> float:
+        return min(1.0, self.dof**0.5)
+
     def _pair_forces(self) -> PairForces:
         if self.dof == 1:
             return PairForces(attractive=cauchy, repulsive=cauchy_slope, normaliser=cauchy)
