@@ -1,13 +1,14 @@
 """Affinities of all pairs of a few thousand points, normalised to sum 1."""
 
 from abc import abstractmethod
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from torchdr_cne.affinity.base import Affinity
 from torchdr_cne.affinity.graph import AffinityGraph
+from torchdr_cne.checks import POSITIVE
 from torchdr_cne.neighbors import NeighborGraph
 
 _MOST = 20_000
@@ -22,6 +23,8 @@ class AllPairsAffinity(Affinity):
     """
 
     needs_all_rows = True
+    _positive: ClassVar[tuple[str, ...]] = ()
+    """Parameters that have to be positive numbers."""
 
     def _n_neighbors_needed(self, n: int) -> int:
         if n > _MOST:
@@ -34,7 +37,9 @@ class AllPairsAffinity(Affinity):
 
     def check(self) -> None:
         """Raise a ValueError for parameters that cannot be."""
-        return None
+        for name in self._positive:
+            if not POSITIVE.admits(getattr(self, name)):
+                raise ValueError(f"{name}={getattr(self, name)!r} of {type(self).__name__} must be {POSITIVE}.")
 
     @abstractmethod
     def weights(self, distances: Tensor) -> Tensor:
@@ -79,12 +84,6 @@ def without_diagonal(matrix: Tensor, value: float = -torch.inf) -> Tensor:
     return matrix.fill_diagonal_(value)
 
 
-def _check_positive(owner: Any, name: str) -> None:
-    value = getattr(owner, name)
-    if not (isinstance(value, (int, float)) and 0 < value < float("inf")):
-        raise ValueError(f"{name}={value!r} of {type(owner).__name__} must be a positive number.")
-
-
 class GaussianAffinity(AllPairsAffinity):
     """Gaussian weights exp(−d²/(2 h² m)) of all pairs, m being the mean squared distance; ΣP = 1.
 
@@ -98,9 +97,7 @@ class GaussianAffinity(AllPairsAffinity):
 
     bandwidth: float = 0.3
 
-    def check(self) -> None:
-        """Raise a ValueError unless ``bandwidth`` is positive."""
-        _check_positive(self, "bandwidth")
+    _positive = ("bandwidth",)
 
     def weights(self, distances: Tensor) -> Tensor:
         """Return the Gaussian weights."""
@@ -120,9 +117,7 @@ class StudentAffinity(AllPairsAffinity):
 
     dof: float = 1.0
 
-    def check(self) -> None:
-        """Raise a ValueError unless ``dof`` is positive."""
-        _check_positive(self, "dof")
+    _positive = ("dof",)
 
     def weights(self, distances: Tensor) -> Tensor:
         """Return the Student weights."""

@@ -4,7 +4,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from torchdr_cne.affinity.dense import AllPairsAffinity, _check_positive, relative_squares, without_diagonal
+from torchdr_cne.affinity.dense import AllPairsAffinity, relative_squares, without_diagonal
 from torchdr_cne.sinkhorn import sinkhorn_scaling
 
 _STEPS, _TOLERANCE = 10_000, 1e-7
@@ -30,9 +30,7 @@ class SinkhornAffinity(AllPairsAffinity):
 
     eps: float = 0.05
 
-    def check(self) -> None:
-        """Raise a ValueError unless ``eps`` is positive."""
-        _check_positive(self, "eps")
+    _positive = ("eps",)
 
     def weights(self, distances: Tensor) -> Tensor:
         """Return the scaled weights."""
@@ -54,9 +52,7 @@ class DoublyStochasticQuadraticAffinity(AllPairsAffinity):
 
     eps: float = 1.0
 
-    def check(self) -> None:
-        """Raise a ValueError unless ``eps`` is positive."""
-        _check_positive(self, "eps")
+    _positive = ("eps",)
 
     def weights(self, distances: Tensor) -> Tensor:
         """Return the projection, of rows of sum 1."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchdr_cne.affinity import Affinity, EntropicAffinity
 from torchdr_cne.checks import Bound, check_choice, without
 from torchdr_cne.distributed import Share
-from torchdr_cne.forces import AllPairsForces, ForceProblem, PairForces, StepCoefficients, exact_sums, make_engine
+from torchdr_cne.forces import AllPairsForces, ForceProblem, StepCoefficients, exact_sums, make_engine
 from torchdr_cne.forces.all_pairs import PairSums
 from torchdr_cne.matching.neighbor_embedding import NeighborEmbedding
 from torchdr_cne.matching.objective import AutogradObjective, Objective, PairwiseObjective
@@ -26,7 +26,7 @@ from torchdr_cne.matching.row_sums import RowSums, dense_log_row_sums, keops_log
 from torchdr_cne.matching.splitting import rows_by_slot
 from torchdr_cne.matching.state import FitState
 from torchdr_cne.sampling import BlockLayout
-from torchdr_cne.similarities import Cauchy, Similarity
+from torchdr_cne.similarities import Similarity
 from torchdr_cne.workers import Workers
 
 REPULSIONS = ("auto", "dense", "keops", "fused", "fft")
@@ -94,18 +94,6 @@ class AllPairsNeighborEmbedding(NeighborEmbedding):
     @abstractmethod
     def _compute_repulsive_loss(self, pairs: RowSums) -> Tensor:
         """Return the repulsive loss of each row (R,), or one of the total ()."""
-
-    def _default_similarity(self) -> Similarity:
-        """Return the similarity of embedded points."""
-        return Cauchy()
-
-    def _pair_forces(self) -> PairForces | None:
-        """Declare the derivatives of −log q and of q with respect to d², and q as ``normaliser``."""
-        return None
-
-    def _force_parameters(self, parameters: dict[str, Any]) -> tuple[Tensor | float, ...]:
-        """Return the declared functions' second argument from the phase's parameters."""
-        return ()
 
     def _log_charges(self, state: FitState, log_row_sums: Callable[[Tensor | None], Tensor]) -> Tensor | None:
         """Return c (n,), by which points weigh in the row sums; ``log_row_sums`` is their function. None is 0."""

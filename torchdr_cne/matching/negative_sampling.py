@@ -11,7 +11,7 @@ from torch import Tensor
 from torchdr_cne.affinity import UnionAffinity
 from torchdr_cne.checks import COUNT, Bound, check_choice
 from torchdr_cne.distributed import Share
-from torchdr_cne.forces import ForceProblem, PairForces, StepCoefficients, make_engine
+from torchdr_cne.forces import ForceProblem, StepCoefficients, make_engine
 from torchdr_cne.matching.memory import bytes_by_stage
 from torchdr_cne.matching.neighbor_embedding import NeighborEmbedding
 from torchdr_cne.matching.objective import Objective, PairwiseObjective
@@ -23,7 +23,7 @@ from torchdr_cne.matching.splitting import rows_by_slot
 from torchdr_cne.matching.state import FitState
 from torchdr_cne.sampling import BlockLayout, NegativeSampler
 from torchdr_cne.sampling.blocks import BLOCK_SIZE, n_shifts_for
-from torchdr_cne.similarities import Cauchy, Similarity, temperature_of
+from torchdr_cne.similarities import Similarity, temperature_of
 
 _FEW_DRAWS_UNTIL = 0.7
 """Share of the iterations after which all negatives are drawn, where a method begins with fewer."""
@@ -97,20 +97,6 @@ class NegativeSamplingNeighborEmbedding(NeighborEmbedding):
         reason = self._why_not_pairwise()
         if self.gradient == "pairwise" and reason:
             raise ValueError(f"gradient='pairwise' is not possible: {reason}; use gradient='auto'.")
-
-    # ---- may be overridden --------------------------------------------------------------------------
-
-    def _default_similarity(self) -> Similarity:
-        """Return the similarity used when ``similarity`` is None."""
-        return Cauchy()
-
-    def _pair_forces(self) -> PairForces | None:
-        """Declare the derivatives of the two hooks with respect to d²; None if there is no fast form."""
-        return None
-
-    def _force_parameters(self, parameters: dict[str, Any]) -> tuple[Tensor | float, ...]:
-        """Return the declared functions' second argument from the phase's and learned parameters."""
-        return ()
 
     # ---- the definition: hooks and autograd -----------------------------------------------------------
 

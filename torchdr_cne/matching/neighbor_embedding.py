@@ -8,11 +8,13 @@ from torch.optim import Optimizer
 
 from torchdr_cne.affinity import Affinity, UnionAffinity
 from torchdr_cne.checks import COUNT, NOT_NEGATIVE, POSITIVE, Bound, check_choice
+from torchdr_cne.forces import PairForces
 from torchdr_cne.matching.affinity_matcher import AffinityMatcher
 from torchdr_cne.matching.phase import Phase, in_sequence
 from torchdr_cne.matching.state import FitState
 from torchdr_cne.neighbors.distances import METRICS
 from torchdr_cne.neighbors.kneighbors import Backend
+from torchdr_cne.similarities import Cauchy, Similarity
 
 
 class NeighborEmbedding(AffinityMatcher):
@@ -86,6 +88,18 @@ class NeighborEmbedding(AffinityMatcher):
         attraction = pairs.reduce_attraction(self._compute_attractive_loss(pairs))
         repulsion = pairs.reduce_repulsion(self._compute_repulsive_loss(pairs))
         return exaggeration * attraction + self.repulsion_strength * repulsion
+
+    def _default_similarity(self) -> Similarity:
+        """Return the method's own similarity of embedded points."""
+        return Cauchy()
+
+    def _pair_forces(self) -> PairForces | None:
+        """Declare derivatives of the two hooks with respect to d²; None if there is no fast form."""
+        return None
+
+    def _force_parameters(self, parameters: dict[str, Any]) -> tuple[Tensor | float, ...]:
+        """Return the declared functions' second argument from the phase's and learned parameters."""
+        return ()
 
     def _default_affinity(self) -> Affinity:
         return UnionAffinity(n_neighbors=self.n_neighbors, metric=self.metric, backend=self.backend)

@@ -2,9 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def weighted_edges(loss: Tensor, pairs: Any) -> Tensor:
+    """Return the weighted sum of an attractive loss per edge (E,) of `Pairs` or `RowSums`."""
+    if loss.shape != pairs.log_q_edges.shape:
+        raise ValueError(
+            f"_compute_attractive_loss must return one value per edge, shape "
+            f"{tuple(pairs.log_q_edges.shape)}, got {tuple(loss.shape)}; do not reduce it."
+        )
+    return (pairs.weights * loss).sum()
 
 
 @dataclass(frozen=True)
@@ -41,12 +52,7 @@ class Pairs:
 
     def reduce_attraction(self, loss: Tensor) -> Tensor:
         """Weight and sum an attractive loss per edge (E,)."""
-        if loss.shape != self.log_q_edges.shape:
-            raise ValueError(
-                f"_compute_attractive_loss must return one value per edge, shape "
-                f"{tuple(self.log_q_edges.shape)}, got {tuple(loss.shape)}; do not reduce it."
-            )
-        return (self.weights * loss).sum()
+        return weighted_edges(loss, self)
 
     def reduce_repulsion(self, loss: Tensor) -> Tensor:
         """Weight and sum a repulsive loss per negative (R, M), per row (R,) or per edge (E,)."""

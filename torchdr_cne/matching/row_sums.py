@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from torchdr_cne._optional import import_optional
 from torchdr_cne.losses import log_normaliser
-from torchdr_cne.matching.pairs import Pairs
+from torchdr_cne.matching.pairs import Pairs, weighted_edges
 from torchdr_cne.similarities import Similarity
 
 _PAIRS_AT_ONCE = 1 << 21
@@ -64,12 +64,7 @@ class RowSums:
 
     def reduce_attraction(self, loss: Tensor) -> Tensor:
         """Weight and sum an attractive loss per edge (E,)."""
-        if loss.shape != self.log_q_edges.shape:
-            raise ValueError(
-                f"_compute_attractive_loss must return one value per edge, shape {tuple(self.log_q_edges.shape)}, got "
-                f"{tuple(loss.shape)}; do not reduce it."
-            )
-        return (self.weights * loss).sum()
+        return weighted_edges(loss, self)
 
     def reduce_repulsion(self, loss: Tensor) -> Tensor:
         """Weight and sum a repulsive loss of each row (R,); one of the total () counts for all rows."""
