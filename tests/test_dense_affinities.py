@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from scipy.optimize import linprog, minimize
-from scipy.sparse import coo_array, hstack, vstack
+from scipy.sparse import csr_array, hstack, vstack
 from scipy.spatial.distance import cdist
 from scipy.special import xlogy
 from sklearn.datasets import load_digits
@@ -191,14 +191,11 @@ def test_the_quadratic_projection_satisfies_the_conditions_of_its_optimum(eps):
     n = len(X)
     p, cost = n * matrix(DoublyStochasticQuadraticAffinity(eps=eps), X), squares(X) / eps
     i, j = np.triu_indices(n, 1)
-    ends = coo_array(
-        (np.ones(2 * len(i)), (np.tile(np.arange(len(i)), 2), np.concatenate([i, j]))), (len(i), n)
-    ).tocsr()
+    ends = csr_array((np.ones(2 * len(i)), np.stack([i, j], axis=1).ravel(), 2 * np.arange(len(i) + 1)), (len(i), n))
     of_pairs, is_positive = p[i, j] + cost[i, j], p[i, j] > 0
     # The least t with f_i + f_j − c ≤ n P + t for all pairs, and ≥ n P − t for those of positive P.
-    bounds = vstack(
-        [hstack([ends, -np.ones((len(i), 1))]), hstack([-ends, -np.ones((len(i), 1))]).tocsr()[is_positive]]
-    )
+    ones = np.ones((len(i), 1))
+    bounds = vstack([hstack([ends, -ones]), hstack([-ends, -ones]).tocsr()[is_positive]])
     limits = np.concatenate([of_pairs, -of_pairs[is_positive]])
     least = linprog(np.r_[np.zeros(n), 1], A_ub=bounds, b_ub=limits, bounds=(None, None))
     assert least.success

@@ -105,7 +105,7 @@ def exact(graph_file):
     found = {}
     for case, (name, parameters) in EXACT.items():
         place = start(len(X)) / (10 if name == "COSNE" else 1)
-        estimator = make(name, init=place, **{"max_iter": 20, **parameters}).fit(X, graph=graph)
+        estimator = make(name, init=place, **{"max_iter": 11, **parameters}).fit(X, graph=graph)
         found[case] = estimator.embedding_
         found[f"{case}, gradient"] = np.array(estimator.history_["grad_norm"])
         for attribute in ("kl_divergence_", "log_scaling_"):
@@ -118,7 +118,7 @@ def own_dense_affinity():
     """Print what a fit is told whose own affinity needs all rows, and how many ranks have done it."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        fitted = make("TSNEkhorn", max_iter=3, perplexity=10).fit(digits()[:300])
+        fitted = make("TSNEkhorn", max_iter=3, perplexity=10).fit(digits()[:150])
     print(json.dumps([[str(w.message) for w in caught], fitted.embedding_.tolist()]))
 
 
