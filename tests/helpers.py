@@ -1,5 +1,8 @@
 """What several test files do alike."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import torch
 
 
@@ -20,3 +23,16 @@ def on_threads(function, counts=(1, 2, 3)):
         return [(torch.set_num_threads(count), function())[1] for count in counts]
     finally:
         torch.set_num_threads(before)
+
+
+def loss_and_gradient(make, repulsion, graph, z, *, phase=-1, **options):
+    """Return an exact method's loss, NaN where it is never formed, and its gradient (n, d), as a step of a fit does."""
+    estimator = make(n_components=z.shape[1], repulsion=repulsion, **options)
+    estimator._check_parameters()
+    estimator.init = z.numpy()
+    state = estimator._make_state(graph, z, 3, estimator._phases(len(z))[phase])
+    state.rows = SimpleNamespace(values=torch.linspace(0.1, 2, len(z), dtype=torch.float64).unsqueeze(1))
+    objective = estimator._make_objective(state, z)
+    objective.compute_gradients(state)
+    loss = float(state.losses["loss"]) if state.losses else np.nan
+    return loss, objective.to_points(objective.parameter.grad).detach()

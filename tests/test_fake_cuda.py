@@ -11,9 +11,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from torchdr_cne import PACMAP, UMAP, InfoTSNE, LargeVis, NCVis, NegTSNE
+from torchdr_cne import COSNE, PACMAP, SNE, TSNE, UMAP, InfoTSNE, LargeVis, NCVis, NegTSNE, TSNEkhorn
 from torchdr_cne.affinity import AffinityGraph, UnionAffinity
+from torchdr_cne.distributed import Share
 from torchdr_cne.forces import ForceProblem, StepCoefficients, TileForces
+from torchdr_cne.forces.all_pairs import TorchSums
 from torchdr_cne.sampling import BlockLayout, NegativeSampler
 
 METHODS = [UMAP, NegTSNE, NCVis, InfoTSNE, LargeVis]
@@ -83,6 +85,33 @@ def test_the_definitions_loss_traces_on_cuda(method):
             *(on_cuda(mode, x) for x in (state.graph.indptr, state.graph.indices, state.graph.weights))
         )
         state.learned = {name: on_cuda(mode, value.detach()) for name, value in state.learned.items()}
+        embedding = on_cuda(mode, z)
+        with OneDevice(), torch.no_grad():
+            loss = estimator._compute_loss(embedding, state)
+    assert loss.device.type == "cuda"
+    assert loss.shape == ()
+
+
+@pytest.mark.parametrize("method", [TSNE, SNE, TSNEkhorn])
+def test_sums_over_all_pairs_trace_on_cuda(method):
+    forces = method()._pair_forces()
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        z_ds, charges = on_cuda(mode, torch.zeros(2, N)), on_cuda(mode, torch.ones(N))
+        with OneDevice(), torch.no_grad():
+            totals, found = TorchSums(forces, Share.whole(N)).of(z_ds, charges, (1.0,))
+    assert totals.device.type == found.device.type == "cuda"
+    assert found.shape == z_ds.shape
+
+
+@pytest.mark.parametrize("method", [TSNE, SNE, COSNE, TSNEkhorn])
+def test_the_loss_of_an_exact_method_traces_on_cuda(method):
+    X = np.random.default_rng(0).normal(size=(N, 4)).astype(np.float32)
+    estimator, z = method(random_state=0, repulsion="dense"), torch.from_numpy(X[:, :2] / 10)
+    state = estimator._make_state(UnionAffinity()(X), z, 0, estimator._phases(N)[-1])
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        graph = state.graph
+        state.graph = AffinityGraph(*(on_cuda(mode, x) for x in (graph.indptr, graph.indices, graph.weights)))
+        state.carried["target_radii"] = on_cuda(mode, torch.ones(N))
         embedding = on_cuda(mode, z)
         with OneDevice(), torch.no_grad():
             loss = estimator._compute_loss(embedding, state)

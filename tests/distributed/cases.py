@@ -34,6 +34,14 @@ FAST = {
     "NegTSNE in 3-D with Adam": ("NegTSNE", {"n_components": 3, "optimizer": "Adam", "learning_rate": 0.1}),
     "UMAP in float64": ("UMAP", {"dtype": "float64", "max_iter": 8}),
 }
+EXACT = {
+    "TSNE fused": ("TSNE", {"repulsion": "fused", "early_exaggeration": 4.0}),
+    "TSNE fft": ("TSNE", {"repulsion": "fft", "early_exaggeration": 4.0}),
+    "SNE fused": ("SNE", {"repulsion": "fused"}),
+    "TSNEkhorn fused": ("TSNEkhorn", {"repulsion": "fused"}),
+    "TSNE dense": ("TSNE", {"repulsion": "dense", "max_iter": 3, "dtype": "float64"}),
+    "COSNE dense": ("COSNE", {"max_iter": 3, "dtype": "float64"}),
+}
 GRAPHS = {
     "union": UnionAffinity(backend="torch"),
     "umap": UMAPAffinity(backend="torch", set_op_mix_ratio=0.7),
@@ -89,6 +97,29 @@ def fast(graph_file):
         found[case] = estimator.embedding_
         found[f"{case}, gradient"] = np.array(estimator.history_["grad_norm"])
     return found
+
+
+def exact(graph_file):
+    """Embed one graph from one start by the exact methods."""
+    X, graph = digits(), scipy.sparse.load_npz(graph_file)
+    found = {}
+    for case, (name, parameters) in EXACT.items():
+        place = start(len(X)) / (10 if name == "COSNE" else 1)
+        estimator = make(name, init=place, **{"max_iter": 11, **parameters}).fit(X, graph=graph)
+        found[case] = estimator.embedding_
+        found[f"{case}, gradient"] = np.array(estimator.history_["grad_norm"])
+        for attribute in ("kl_divergence_", "log_scaling_"):
+            if hasattr(estimator, attribute):
+                found[f"{case}, {attribute}"] = np.array(getattr(estimator, attribute))
+    return found
+
+
+def own_dense_affinity():
+    """Print what a fit is told whose own affinity needs all rows, and how many ranks have done it."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fitted = make("TSNEkhorn", max_iter=3, perplexity=10).fit(digits()[:150])
+    print(json.dumps([[str(w.message) for w in caught], fitted.embedding_.tolist()]))
 
 
 def definition(graph_file):

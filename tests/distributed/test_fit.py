@@ -10,7 +10,7 @@ import torch
 from benchmarks.distributed import bytes_per_step
 from tests.distributed import cases, harness
 from tests.distributed.harness import run_ranks
-from torchdr_cne import UMAP, InfoTSNE, NegTSNE, load
+from torchdr_cne import UMAP, InfoTSNE, NegTSNE, TSNEkhorn, load
 from torchdr_cne.distributed import DistributedConfig, Share
 from torchdr_cne.evaluation import knn_accuracy, knn_recall
 from torchdr_cne.inputs import open_rows
@@ -56,6 +56,26 @@ def test_forces_have_the_same_bits_for_any_number_of_ranks(size, graph_file, tmp
                 np.testing.assert_allclose(found[case], expected[case], rtol=1e-9, err_msg=case)
             else:
                 np.testing.assert_array_equal(found[case], expected[case], err_msg=case)
+
+
+@pytest.mark.filterwarnings("ignore:1 rows of the input graph have no edge")
+def test_exact_methods_shared_among_ranks_are_those_of_one_process(graph_file, tmp_path, alone):
+    expected = alone("exact", graph_file)
+    for found in found_by_ranks(2, tmp_path, "exact", graph_file):
+        assert found.keys() == expected.keys()
+        for case, value in expected.items():
+            if "dense" in case or "_" in case:  # torch's own sums, in another order
+                np.testing.assert_allclose(found[case], value, rtol=1e-6, atol=1e-7, err_msg=case)
+            else:
+                np.testing.assert_array_equal(found[case], value, err_msg=case)
+
+
+def test_an_affinity_of_all_pairs_is_rank_0_s_affair_and_it_says_so():
+    outputs = [json.loads(output) for output in run_ranks(2, "tests.distributed.cases:own_dense_affinity")]
+    expected = TSNEkhorn(max_iter=3, perplexity=10, random_state=0, check_interval=10).fit(cases.digits()[:150])
+    for warned, embedding in outputs:
+        assert warned == ["rank 0 does this fit alone: SymmetricEntropicAffinity needs all rows at once."]
+        np.testing.assert_array_equal(np.array(embedding, dtype=np.float32), expected.embedding_)
 
 
 @pytest.mark.filterwarnings("ignore:1 rows of the input graph have no edge")

@@ -3,7 +3,21 @@
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from torchdr_cne import PACMAP, UMAP, InfoTSNE, LargeVis, LearnedMap, NCVis, NegTSNE, ParametricTSNE, ParametricUMAP
+from torchdr_cne import (
+    COSNE,
+    PACMAP,
+    SNE,
+    TSNE,
+    UMAP,
+    InfoTSNE,
+    LargeVis,
+    LearnedMap,
+    NCVis,
+    NegTSNE,
+    ParametricTSNE,
+    ParametricUMAP,
+    TSNEkhorn,
+)
 
 
 @pytest.mark.filterwarnings("ignore:n_neighbors=.* needs more than:UserWarning")
@@ -18,6 +32,10 @@ from torchdr_cne import PACMAP, UMAP, InfoTSNE, LargeVis, LearnedMap, NCVis, Neg
         InfoTSNE(max_iter=40),
         LargeVis(max_iter=40),
         PACMAP(max_iter=40),
+        TSNE(max_iter=40),
+        SNE(max_iter=40),
+        COSNE(max_iter=20),
+        TSNEkhorn(max_iter=20),
         NegTSNE(encoder=(16,), max_iter=10),
         LearnedMap(encoder=(16,), max_iter=10),
         ParametricUMAP(encoder=(16,), max_iter=10, pretrain_iter=5),

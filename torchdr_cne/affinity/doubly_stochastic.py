@@ -14,7 +14,7 @@ def scaled_to_rows(log_kernel: Tensor, start: Tensor | None = None) -> Tensor:
     """Return e^{f_i + f_j} k_ij (n, n) with rows of sum 1, from log k with −inf where there is none."""
     start = -torch.logsumexp(log_kernel, dim=1) / 2 if start is None else start
     f = sinkhorn_scaling(lambda f: torch.logsumexp(log_kernel + f, dim=1), start, _STEPS, _TOLERANCE)
-    return torch.exp(log_kernel + f + f.unsqueeze(1))
+    return torch.exp(log_kernel + (f + f.unsqueeze(1)))  # the same bits on both sides of the diagonal
 
 
 class SinkhornAffinity(AllPairsAffinity):

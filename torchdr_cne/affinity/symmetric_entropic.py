@@ -13,7 +13,7 @@ from torchdr_cne.affinity.dense import AllPairsAffinity, relative_squares, witho
 from torchdr_cne.affinity.doubly_stochastic import scaled_to_rows
 from torchdr_cne.affinity.entropic import conditional_probabilities
 
-_TOLERANCE, _MOST_STEPS = 1e-3, 1000
+_TOLERANCE, _MOST_STEPS, _MOST_STARTS = 1e-3, 1000, 10
 _LEAST_WIDTH = 1e-3
 """Of a row, relative to that of its entropic affinity: the bound 0 of its multiplier, without a division by 0."""
 
@@ -82,18 +82,24 @@ class _Dual:
         n = len(self._cost)
         bounds = [(_LEAST_WIDTH, None)] * n + [(None, None)] * n
         options = {"maxiter": _MOST_STEPS, "maxfun": 2 * _MOST_STEPS, "ftol": 0.0, "gtol": 0.0, "maxcor": 20}
-        found = minimize(
-            self._negative, self._start.numpy(), jac=True, method="L-BFGS-B", bounds=bounds,
-            callback=self._stop_if_solved, options=options,
-        )  # fmt: skip
+        multipliers, n_steps = self._start.numpy(), 0
+        for _ in range(_MOST_STARTS):  # a search that no longer sees the dual rise goes on without its memory
+            found = minimize(
+                self._negative, multipliers, jac=True, method="L-BFGS-B", bounds=bounds,
+                callback=self._stop_if_solved, options=options,
+            )  # fmt: skip
+            multipliers, n_steps = found.x, n_steps + found.nit
+            self._negative(multipliers)  # the error is that of the last place looked at
+            if self.error < _TOLERANCE or n_steps >= _MOST_STEPS or found.nit == 0:
+                break
         if self.error > 0.05:
             warnings.warn(
                 f"the symmetric entropic affinity is off by {self.error:.2g} in a row's sum or perplexity after "
-                f"{found.nit} steps; many points may coincide.",
+                f"{n_steps} steps; many points may coincide.",
                 UserWarning,
                 stacklevel=2,
             )
-        return torch.from_numpy(found.x)
+        return torch.from_numpy(multipliers)
 
     def _negative(self, multipliers: np.ndarray) -> tuple[float, np.ndarray]:
         """Return minus the dual and its gradient."""

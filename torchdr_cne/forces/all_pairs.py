@@ -138,7 +138,7 @@ class AllPairsForces:
         totals, forces = self._sums.of(z_ds, charges, parameters)
         scale, is_total = self._by_row_sum(self._of_points(totals), log_charges)
         if is_total:  # charges and scales are the same for all: both ends of a pair see the same force
-            return 2 * scale * forces
+            return 2 * scale * forces * occupied[own]
         of_slots = torch.zeros_like(charges).masked_scatter(occupied, scale)
         _, of_scale = self._sums.of(z_ds, of_slots, parameters)
         return of_slots[own] * forces + charges[own] * of_scale

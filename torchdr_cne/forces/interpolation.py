@@ -50,6 +50,9 @@ class InterpolatedSums:
     def of(self, z_ds: Tensor, charges: Tensor, parameters: tuple[Tensor | float, ...]) -> tuple[Tensor, Tensor]:
         """Return both sums for the own slots."""
         low, span = z_ds.amin(dim=1), z_ds.amax(dim=1) - z_ds.amin(dim=1)
+        if not bool(torch.isfinite(span).all()):  # the loop says that the fit has diverged
+            own = z_ds[:, self._share.own]
+            return torch.full_like(own[0], torch.nan), torch.full_like(own, torch.nan)
         step = self._step
         while float(torch.prod(torch.ceil(span / step) + _NODES)) > _MOST_CELLS:
             step *= 1.25

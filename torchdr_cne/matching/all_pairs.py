@@ -68,6 +68,8 @@ class AllPairsNeighborEmbedding(NeighborEmbedding):
     _placement_rate: ClassVar[float] = 0.1
     _longest_placement_gradient: ClassVar[float] = 1.0
     n_negatives: ClassVar[float] = 1.0
+    negatives_per_row: ClassVar[None] = None
+    """Under an encoder: as many as any method of edges draws by default."""
     discard_neighbors: ClassVar[bool] = False
 
     def _check_parameters(self) -> None:

@@ -11,12 +11,13 @@ from torchdr_cne.checks import NOT_NEGATIVE, POSITIVE, Bound
 from torchdr_cne.matching import AllPairsNeighborEmbedding, FitState, RowSums
 from torchdr_cne.matching.objective import Objective
 from torchdr_cne.matching.overriding import overridden
-from torchdr_cne.matching.poincare import PoincareSGD, inside_ball
+from torchdr_cne.matching.poincare import LARGEST_RADIUS, PoincareSGD, inside_ball
 from torchdr_cne.similarities import HyperbolicCauchy, Similarity, hyperbolic_distance
 
 _FARTHEST = 4.0
 """Hyperbolic distance from the centre that the row of largest norm is to have."""
 _START_RADIUS = 0.9
+_ROUNDING = 1e-4
 
 
 class COSNE(AllPairsNeighborEmbedding):
@@ -69,7 +70,9 @@ class COSNE(AllPairsNeighborEmbedding):
 
     def _make_objective(self, state: FitState, start_nd: Tensor) -> Objective:
         if isinstance(self.init, str):
-            start_nd = inside_ball(start_nd, _START_RADIUS)
+            # Points of a checkpoint may lie beyond the radius of a start, and have to stay where they are.
+            is_outside = start_nd.norm(dim=1, keepdim=True) > LARGEST_RADIUS + _ROUNDING
+            start_nd = torch.where(is_outside, inside_ball(start_nd, _START_RADIUS), start_nd)
         elif float(start_nd.norm(dim=1).max()) >= 1:
             raise ValueError(
                 f"init has a point of norm {float(start_nd.norm(dim=1).max()):.3g}, and the Poincaré ball ends at 1; "
