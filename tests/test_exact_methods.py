@@ -374,7 +374,7 @@ def test_a_network_is_refused_where_the_loss_has_no_mini_batches(method):
         (COSNE(radius_strength=-1.0), "radius_strength=-1.0 must be a number >= 0"),
         (TSNE(early_exaggeration=0), "early_exaggeration=0 must be a number > 0"),
         (
-            COSNE(perplexity=10, init=np.full((60, 2), 0.8)),
+            COSNE(perplexity=10, init=np.linspace((0.1, 0.2), (0.8, 0.8), 60)),
             r"init has a point of norm 1\.13, and the Poincaré ball ends at 1; scale",
         ),
     ],
