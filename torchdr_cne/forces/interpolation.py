@@ -23,6 +23,9 @@ STEP = 0.2
 """Grid step, where the similarity is 1/(1 + d²) or as smooth; the gradient's error is about 0.1 %."""
 _NODES = 4
 _ALIASES = 3
+_SMALL, _SMALL_SQUARE = 0.3, 1e-6
+"""A layout no wider is one whose points a grid's own rounding would move; q is a quadratic function there."""
+_FEWEST_STEPS = 12
 _MOST_CELLS = 1 << 24
 """Of a larger layout the step grows, and the error."""
 
@@ -53,7 +56,10 @@ class InterpolatedSums:
         if not bool(torch.isfinite(span).all()):  # the loop says that the fit has diverged
             own = z_ds[:, self._share.own]
             return torch.full_like(own[0], torch.nan), torch.full_like(own, torch.nan)
-        step = self._step
+        widest = float(span.max())
+        if widest <= _SMALL:
+            return self._by_moments(z_ds, charges, parameters)
+        step = min(self._step, widest / _FEWEST_STEPS)
         while float(torch.prod(torch.ceil(span / step) + _NODES)) > _MOST_CELLS:
             step *= 1.25
         cells = [int(width) + 2 + _NODES for width in (span / step).tolist()]
@@ -65,6 +71,33 @@ class InterpolatedSums:
         moved = grid(z_ds, low, 1 / step, cells, self._workers)
         potential = _convolved(moved.spread(charges), transform, padded, self._workers.n_threads)
         return moved.collect(potential, charges, at_once, self._share)
+
+    def _by_moments(
+        self, z_ds: Tensor, charges: Tensor, parameters: tuple[Tensor | float, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """Return both sums for a layout so small that two terms in d² say all, from moments of the charges."""
+        own = self._share.own
+        z, c = z_ds.double(), charges.double()
+        z = z - (c * z).sum(dim=1, keepdim=True) / c.sum()
+        squares, z_own = z.square().sum(dim=0), z[:, own]
+        r = squares[own]
+        total, first, second = c.sum(), z @ c, (c * z) @ z.T
+        of_squares, third, fourth = squares @ c, z @ (c * squares), squares.square() @ c
+        by_first, by_third = first @ z_own, third @ z_own
+        d2 = total * r + of_squares - 2 * by_first
+        d4 = total * r.square() + fourth + 2 * r * of_squares - 4 * (r * by_first + by_third)
+        d4 = d4 + 4 * (z_own * (second @ z_own)).sum(dim=0)
+        at_once, slope, curvature = self._series(parameters, z)
+        totals = at_once * (total - c[own]) + slope * d2 + curvature / 2 * d4
+        straight = total * z_own - first.unsqueeze(1)
+        bent = z_own * d2 - (torch.outer(first, r) + third.unsqueeze(1) - 2 * second @ z_own)
+        return totals.to(z_ds), (slope * straight + curvature * bent).to(z_ds)
+
+    def _series(self, parameters: tuple[Tensor | float, ...], like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return q and its first two derivatives with respect to d² at 0."""
+        d2 = torch.tensor([0.0, _SMALL_SQUARE], dtype=like.dtype, device=like.device)
+        slopes = self._forces.repulsive(d2, parameters, power)
+        return self._of_distance(d2, parameters)[0], slopes[0], (slopes[1] - slopes[0]) / _SMALL_SQUARE
 
     def _of_distance(self, d2: Tensor, parameters: tuple[Tensor | float, ...]) -> Tensor:
         assert self._forces.normaliser is not None
