@@ -450,3 +450,30 @@ def test_a_saved_estimator_is_the_same_when_loaded(method, tmp_path):
 def test_two_fits_with_one_seed_are_equal(method):
     first, second = (small(method, init="random").fit_transform(X[:200]) for _ in range(2))
     np.testing.assert_array_equal(first, second)
+
+
+def test_an_optimiser_that_would_leave_the_ball_is_refused():
+    with pytest.raises(ValueError, match="optimizer='Adam' would move points out of the Poincaré ball; leave it"):
+        COSNE(optimizer="Adam").fit(X[:60])
+
+
+def test_the_divergence_of_an_earlier_fit_does_not_outlive_it():
+    fitted = TSNE(max_iter=5, random_state=0).fit(X[:300])
+    assert fitted.kl_divergence_ > 0
+    fitted.set_params(encoder=(8,)).fit(X[:300])
+    assert not hasattr(fitted, "kl_divergence_")
+    assert not hasattr(fitted, "log_z_")
+
+
+@pytest.mark.parametrize("perplexity", [0.5, "a", [], [5, 1], float("nan")])
+def test_a_perplexity_that_cannot_be_is_refused_in_one_sentence(perplexity):
+    with pytest.raises(ValueError, match="must be greater than 1, or several such numbers"):
+        TSNE(perplexity=perplexity).fit(X[:300])
+
+
+def test_several_perplexities_may_be_a_list_or_an_array():
+    of_list = TSNE(perplexity=[5, 30], max_iter=5, random_state=0).fit(X[:300])
+    of_array = TSNE(perplexity=np.array([5, 30]), max_iter=5, random_state=0).fit(X[:300])
+    np.testing.assert_array_equal(of_list.embedding_, of_array.embedding_)
+    one_by_one = [TSNE(perplexity=p, max_iter=1).fit(X[:300]).graph_.toarray() for p in (5, 30)]
+    assert (of_list.graph_.toarray() > 0).sum() >= max((p > 0).sum() for p in one_by_one)

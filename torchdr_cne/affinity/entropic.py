@@ -12,8 +12,11 @@ from torch import Tensor
 from torchdr_cne.affinity.composed import DISTANCES, WEIGHTS, Transform, TransformedAffinity
 from torchdr_cne.affinity.graph import AffinityGraph
 from torchdr_cne.affinity.transforms import Symmetrize
+from torchdr_cne.checks import Bound
 from torchdr_cne.neighbors import NeighborGraph
 from torchdr_cne.workers import Workers
+
+_ABOVE_ONE = Bound(1, strict=True)
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,8 @@ class Perplexity(Transform):
     turns = {DISTANCES: WEIGHTS}
 
     def __post_init__(self) -> None:
-        if not (several(self.perplexity) and all(value > 1 for value in several(self.perplexity))):
-            raise ValueError(f"perplexity={self.perplexity} must be greater than 1, or several such numbers.")
+        if not (several(self.perplexity) and all(map(_ABOVE_ONE.admits, several(self.perplexity)))):
+            raise ValueError(f"perplexity={self.perplexity!r} must be greater than 1, or several such numbers.")
 
     def apply(self, values: Tensor, neighbors: NeighborGraph) -> Tensor:
         """Return p_{j|i} (q, k), float64."""
@@ -64,8 +67,8 @@ class EntropicAffinity(TransformedAffinity):
         return int(3 * max(several(self.perplexity)))
 
     def _transforms(self) -> tuple[Transform, ...]:
-        of_transform = several(self.perplexity) if isinstance(self.perplexity, Sequence) else self.perplexity
-        return Perplexity(of_transform), Symmetrize("mean")
+        one_or_more = several(self.perplexity)
+        return Perplexity(one_or_more[0] if len(one_or_more) == 1 else one_or_more), Symmetrize("mean")
 
     def from_neighbors(self, neighbors: NeighborGraph) -> AffinityGraph:
         """Solve each row's perplexity, symmetrise, and divide by the number of rows, each of which sums to 1."""
@@ -75,7 +78,8 @@ class EntropicAffinity(TransformedAffinity):
 
 def several(perplexity: float | Sequence[float]) -> tuple[float, ...]:
     """Return one or more perplexities as a tuple."""
-    return tuple(perplexity) if isinstance(perplexity, Sequence) else (perplexity,)
+    is_one = isinstance(perplexity, str) or not isinstance(perplexity, (Sequence, np.ndarray))
+    return (perplexity,) if is_one else tuple(perplexity)  # type: ignore[arg-type,return-value]
 
 
 def conditional_probabilities(distances_nk: Tensor, perplexity: float) -> Tensor:

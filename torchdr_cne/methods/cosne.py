@@ -53,6 +53,14 @@ class COSNE(AllPairsNeighborEmbedding):
     _default_optimizer: ClassVar[type[Optimizer]] = PoincareSGD
     _base_learning_rate: ClassVar[float] = 0.3
 
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if self.optimizer != "auto" and self.optimizer is not PoincareSGD:
+            raise ValueError(
+                f"optimizer={self.optimizer!r} would move points out of the Poincaré ball; leave it at 'auto', "
+                "which is PoincareSGD, and give its keywords as optimizer_kwargs."
+            )
+
     def _compute_repulsive_loss(self, pairs: RowSums) -> Tensor:
         return pairs.log_total
 

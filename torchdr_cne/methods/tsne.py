@@ -68,6 +68,8 @@ class TSNE(AllPairsNeighborEmbedding):
 
     def _conclude(self, objective: Objective, state: FitState) -> None:
         if self.encoder is not None:
+            for name in ("log_z_", "kl_divergence_"):  # of an earlier fit
+                self.__dict__.pop(name, None)
             return
         embedding_nd = objective.embedding()
         self.log_z_ = float(torch.logsumexp(self._final_log_row_sums(embedding_nd, state).double(), dim=0))
