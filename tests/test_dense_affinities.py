@@ -137,10 +137,10 @@ def test_serves_tsne(affinity):
 @pytest.mark.parametrize(
     ("affinity", "message"),
     [
-        (GaussianAffinity(bandwidth=0), "bandwidth=0 of GaussianAffinity must be a positive number"),
-        (StudentAffinity(dof=-1.0), r"dof=-1\.0 of StudentAffinity must be a positive number"),
+        (GaussianAffinity(bandwidth=0), "bandwidth=0 of GaussianAffinity must be a number > 0"),
+        (StudentAffinity(dof=-1.0), r"dof=-1\.0 of StudentAffinity must be a number > 0"),
         (SelfTuningAffinity(n_neighbors=0), "n_neighbors=0 of SelfTuningAffinity must be an integer >= 1"),
-        (SinkhornAffinity(eps="small"), "eps='small' of SinkhornAffinity must be a positive number"),
+        (SinkhornAffinity(eps="small"), "eps='small' of SinkhornAffinity must be a number > 0"),
         (DoublyStochasticQuadraticAffinity(eps=np.inf), "eps=inf of DoublyStochasticQuadraticAffinity must be"),
         (SymmetricEntropicAffinity(perplexity=1), "perplexity=1 must be greater than 1"),
     ],
