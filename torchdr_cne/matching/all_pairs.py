@@ -20,7 +20,7 @@ from torchdr_cne.forces.all_pairs import PairSums
 from torchdr_cne.matching.neighbor_embedding import NeighborEmbedding
 from torchdr_cne.matching.objective import AutogradObjective, Objective, PairwiseObjective
 from torchdr_cne.matching.overriding import newer_than_forces, overridden
-from torchdr_cne.matching.pairs import Pairs
+from torchdr_cne.matching.pairs import Pairs, rows_at
 from torchdr_cne.matching.refinement import Refinement, repelling_sample
 from torchdr_cne.matching.row_sums import RowSums, dense_log_row_sums, keops_log_row_sums
 from torchdr_cne.matching.splitting import rows_by_slot
@@ -127,7 +127,7 @@ class AllPairsNeighborEmbedding(NeighborEmbedding):
         with torch.no_grad():
             log_charges = self._log_charges(state, partial(everyones, of=embedding_nd.detach()))
         return RowSums(
-            log_q_edges=similarity(own_nd[graph.rows], embedding_nd[graph.indices.long()]),
+            log_q_edges=similarity(rows_at(own_nd, graph.rows), rows_at(embedding_nd, graph.indices.long())),
             weights=graph.weights,
             log_row_sums=everyones(log_charges, embedding_nd),
             row_weights=torch.ones_like(embedding_nd[:, 0]).detach(),

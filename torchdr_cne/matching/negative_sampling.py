@@ -16,7 +16,7 @@ from torchdr_cne.matching.memory import bytes_by_stage
 from torchdr_cne.matching.neighbor_embedding import NeighborEmbedding
 from torchdr_cne.matching.objective import Objective, PairwiseObjective
 from torchdr_cne.matching.overriding import newer_than_forces, overridden
-from torchdr_cne.matching.pairs import Pairs
+from torchdr_cne.matching.pairs import Pairs, rows_at
 from torchdr_cne.matching.phase import NEGATIVES, SAMPLINGS, Phase
 from torchdr_cne.matching.refinement import Refinement, repelling_sample
 from torchdr_cne.matching.splitting import rows_by_slot
@@ -113,10 +113,10 @@ class NegativeSamplingNeighborEmbedding(NeighborEmbedding):
             rows, columns = (torch.cat([ids, ids[-1:]]) for ids in (rows, columns))
             weights = torch.cat([weights, torch.zeros_like(weights[-1:])])
         return Pairs(
-            log_q_edges=similarity(own_nd[rows], embedding_nd[columns]),
+            log_q_edges=similarity(rows_at(own_nd, rows), rows_at(embedding_nd, columns)),
             weights=weights,
             rows=rows,
-            log_q_negatives=similarity(own_nd.unsqueeze(1), embedding_nd[negatives]),
+            log_q_negatives=similarity(own_nd.unsqueeze(1), rows_at(embedding_nd, negatives)),
             draw_weights=torch.full_like(own_nd[:, 0], self.n_negatives / negatives.shape[1]).detach(),
             parameters=state.parameters,
         )

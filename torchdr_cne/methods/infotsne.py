@@ -9,6 +9,7 @@ from torchdr_cne.checks import FINITE, Bound
 from torchdr_cne.forces import PairForces
 from torchdr_cne.losses import log_add_positive, log_normaliser
 from torchdr_cne.matching import NegativeSamplingNeighborEmbedding, Pairs, Phase
+from torchdr_cne.matching.pairs import rows_at
 
 
 class InfoTSNE(NegativeSamplingNeighborEmbedding):
@@ -40,7 +41,7 @@ class InfoTSNE(NegativeSamplingNeighborEmbedding):
 
     def _compute_repulsive_loss(self, pairs: Pairs) -> Tensor:
         log_totals = log_normaliser(pairs.log_q_negatives) + torch.log(pairs.draw_weights)
-        return log_add_positive(pairs.log_q_edges, log_totals[pairs.rows])
+        return log_add_positive(pairs.log_q_edges, rows_at(log_totals, pairs.rows))
 
     def _pair_forces(self) -> PairForces:
         return PairForces(attractive=similarity, repulsive=similarity_slope, normaliser=similarity)

@@ -17,6 +17,7 @@ from torchdr_cne.matching import FitState, NegativeSamplingNeighborEmbedding, Ne
 from torchdr_cne.matching.negative_sampling import SampledState
 from torchdr_cne.matching.objective import Objective, PairwiseObjective
 from torchdr_cne.matching.overriding import overridden
+from torchdr_cne.matching.pairs import rows_at
 from torchdr_cne.matching.refinement import Refinement
 from torchdr_cne.sampling import BlockLayout, far_points, mid_near_points
 
@@ -150,10 +151,10 @@ class PACMAP(NegativeSamplingNeighborEmbedding):
         near, mid_near, far = phase_weights(state.step, state.phase.total)
         edges, similarity = state.edges, self._similarity
         return _FarAlike(
-            log_q_edges=similarity(embedding_nd[edges.rows], embedding_nd[edges.columns]),
+            log_q_edges=similarity(rows_at(embedding_nd, edges.rows), rows_at(embedding_nd, edges.columns)),
             weights=edges.weights * edges.choose(near, mid_near),
             rows=edges.rows,
-            log_q_negatives=similarity(embedding_nd.unsqueeze(1), embedding_nd[state.far_nm]),
+            log_q_negatives=similarity(embedding_nd.unsqueeze(1), rows_at(embedding_nd, state.far_nm)),
             draw_weights=torch.full_like(embedding_nd[:, 0], far * self.FP_ratio / state.far_nm.shape[1]).detach(),
             parameters={**state.parameters, "c": edges.choose(_NEAR, _MID_NEAR)},
         )

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from torchdr_cne.matching.pairs import Pairs
+from torchdr_cne.matching.pairs import Pairs, rows_at
 from torchdr_cne.matching.state import FitState
 from torchdr_cne.parametric.batches import Draw, adjacent
 from torchdr_cne.parametric.training import TrainingSet
@@ -59,12 +59,12 @@ class Batch:
         Every edge is a row of its own. ``without_neighbors`` leaves out negatives that the graph joins to it.
         """
         draw = self.draw
-        heads, others = self.z[draw.heads], self.z[draw.negatives]
+        heads, others = rows_at(self.z, draw.heads), rows_at(self.z, draw.negatives)
         log_q = similarity.table(heads, others) if others.ndim == 2 else similarity(heads.unsqueeze(1), others)
         log_q = log_q.masked_fill(self._no_negatives(without_neighbors), -torch.inf)
         n_met = torch.isfinite(log_q.detach()).sum(dim=1).clamp_min(1).to(log_q.dtype)
         return Pairs(
-            log_q_edges=similarity(heads, self.z[draw.tails]),
+            log_q_edges=similarity(heads, rows_at(self.z, draw.tails)),
             weights=draw.weights,
             rows=torch.arange(len(draw.heads), device=self.z.device),
             log_q_negatives=log_q,
