@@ -1,11 +1,22 @@
-"""How well an embedding keeps neighbours, classes and distances, by exact search in NumPy.
+"""How well an embedding keeps neighbours, classes and distances, and how well features tell classes apart.
 
 Nothing here uses the searches, graphs or losses of the rest of the package: what judges an embedding is
-independent of what made it. In names of arrays: n points, r sampled rows, k neighbours.
+independent of what made it. Neighbours are found by exact search in NumPy. In names of arrays: n points,
+r sampled rows, k neighbours, f features, c classes.
 """
 
 from torchdr_cne.evaluation.distances import distance_correlation
 from torchdr_cne.evaluation.neighborhoods import knn_accuracy, knn_recall, trustworthiness
+from torchdr_cne.evaluation.probe import linear_probe
 from torchdr_cne.evaluation.scores import evaluate
+from torchdr_cne.evaluation.similarity import class_similarity_matrix
 
-__all__ = ["distance_correlation", "evaluate", "knn_accuracy", "knn_recall", "trustworthiness"]
+__all__ = [
+    "class_similarity_matrix",
+    "distance_correlation",
+    "evaluate",
+    "knn_accuracy",
+    "knn_recall",
+    "linear_probe",
+    "trustworthiness",
+]

@@ -70,22 +70,28 @@ def is_missing(values: np.ndarray) -> np.ndarray:
 
 
 def as_class_codes(labels: Any, n: int) -> np.ndarray:
-    """Return the n labels as integers 0, 1, … in the sorted order of the classes.
+    """Return the n labels of an embedding as integers 0, 1, … in the sorted order of the classes."""
+    return as_classes(labels, n, "labels", "embedding")[1]
+
+
+def as_classes(labels: Any, n: int, name: str, data_name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sorted classes of n labels and the labels' codes (n,) into them.
 
     Raises
     ------
     ValueError
         If there are not n labels, or some are missing or not classes (fractions).
     """
-    classes = to_numpy(labels)
-    if classes.shape != (n,):
-        raise ValueError(f"labels has shape {classes.shape}, embedding has {n} rows; pass one label a row")
-    n_missing = int(is_missing(classes).sum())
+    values = to_numpy(labels)
+    if values.shape != (n,):
+        raise ValueError(f"{name} has shape {values.shape}, {data_name} has {n} rows; pass one label a row")
+    n_missing = int(is_missing(values).sum())
     if n_missing:
-        raise ValueError(f"labels has {n_missing} missing values; drop these rows from the labels, the embedding and X")
-    if classes.dtype.kind == "f" and (classes != np.floor(classes)).any():
-        raise ValueError("labels holds fractions and the metric needs classes; bin the values first")
-    return np.unique(classes, return_inverse=True)[1]
+        raise ValueError(f"{name} has {n_missing} missing values; drop these rows from {name} and from all data")
+    if values.dtype.kind == "f" and (values != np.floor(values)).any():
+        raise ValueError(f"{name} holds fractions and the metric needs classes; bin the values first")
+    classes, codes = np.unique(values, return_inverse=True)
+    return classes, codes
 
 
 def check_n_neighbors(n_neighbors: int, n: int, name: str = "n_neighbors") -> int:

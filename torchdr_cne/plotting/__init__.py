@@ -1,6 +1,9 @@
-"""Pictures of embeddings; matplotlib is imported by the first call and its global state left alone."""
+"""Pictures of embeddings and features; matplotlib is imported by the first call, its global state left alone."""
 
 from torchdr_cne.plotting._panels import panels
+from torchdr_cne.plotting._retrieval import retrieval
 from torchdr_cne.plotting._scatter import scatter
+from torchdr_cne.plotting._similarity import class_similarity
+from torchdr_cne.plotting._thumbnails import thumbnails
 
-__all__ = ["panels", "scatter"]
+__all__ = ["class_similarity", "panels", "retrieval", "scatter", "thumbnails"]

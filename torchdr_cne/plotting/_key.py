@@ -28,7 +28,7 @@ def key_width(coloring: Coloring, legend: LegendPlace) -> float:
         return 0.8
     if not coloring.entries or legend == "inside":
         return 0.0
-    longest = max(len(_shortened(name)) for name, _ in coloring.entries)
+    longest = max(len(shortened(name)) for name, _ in coloring.entries)
     return _n_columns(coloring) * (0.4 + 0.085 * longest)
 
 
@@ -62,12 +62,13 @@ def _add_legend(figure: Any, axes: Sequence["Axes"], coloring: Coloring, legend:
     box = owner.legend(markers, [str(i) for i in range(len(markers))], **style)
     for text, (name, _) in zip(box.get_texts(), coloring.entries, strict=True):
         text.set_parse_math(False)  # a name is shown as it is, with its $ and leading _
-        text.set_text(_shortened(name))
+        text.set_text(shortened(name))
 
 
 def _n_columns(coloring: Coloring) -> int:
     return -(-len(coloring.entries) // _ROWS)
 
 
-def _shortened(name: str) -> str:
-    return name if len(name) <= _NAME_LENGTH else name[: _NAME_LENGTH - 1] + "…"
+def shortened(name: str, length: int = _NAME_LENGTH) -> str:
+    """Return at most ``length`` characters of the name, the last an ellipsis if some are left out."""
+    return name if len(name) <= length else name[: length - 1] + "…"

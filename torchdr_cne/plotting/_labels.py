@@ -39,7 +39,7 @@ def read_labels(labels: Any, n: int, max_categories: int, names: Names = None) -
     """
     categorical = _categorical_of(labels)
     if categorical is not None:
-        classes = Classes(np.array(categorical.codes), _display(list(categorical.categories), names))
+        classes = Classes(np.array(categorical.codes), display_names(list(categorical.categories), names))
         _check_length(classes.codes, n)
         return classes
     raw = to_numpy(labels)
@@ -55,7 +55,7 @@ def read_labels(labels: Any, n: int, max_categories: int, names: Names = None) -
         return _scale(present, missing)
     codes = np.full(n, -1, dtype=np.int64)
     codes[~missing] = codes_of_present
-    return Classes(codes, _display(distinct.tolist(), names))
+    return Classes(codes, display_names(distinct.tolist(), names))
 
 
 def _categorical_of(labels: Any) -> Any:
@@ -78,7 +78,8 @@ def _scale(present: np.ndarray, missing: np.ndarray) -> Scale:
     return Scale(values)
 
 
-def _display(classes: list[Any], names: Names) -> list[str]:
+def display_names(classes: list[Any], names: Names) -> list[str]:
+    """Return what to call each class: its entry in ``names``, or without them the class as text."""
     if names is None:
         return [str(label) for label in classes]
     try:

@@ -94,10 +94,9 @@ def scatter(
     coloring = color_points(len(points), labels, cmap, max_categories, names)
     axes_inches2 = _SIDE_INCHES**2
     if ax is None:
-        ax = _own_axes(key_width(coloring, legend))
+        ax = own_axes(key_width(coloring, legend), _SIDE_INCHES)
     else:
-        box = ax.get_window_extent().transformed(ax.figure.dpi_scale_trans.inverted())
-        axes_inches2 = box.width * box.height
+        axes_inches2 = area_of(ax)
     if point_size is None:
         point_size = default_point_size(len(points), axes_inches2)
     draw_points(ax, points, coloring, point_size, alpha, rasterized)
@@ -121,6 +120,12 @@ def as_planar(embedding: Any, name: str) -> np.ndarray:
 def default_point_size(n: int, axes_inches2: float = _SIDE_INCHES**2) -> float:
     """Area of a point in points²: falls with n, slower than 1 / n, in proportion to the axes."""
     return 250.0 * n**-0.55 * axes_inches2 / _SIDE_INCHES**2
+
+
+def area_of(ax: "Axes") -> float:
+    """Area of the axes in square inches."""
+    box = ax.get_window_extent().transformed(ax.figure.dpi_scale_trans.inverted())
+    return box.width * box.height
 
 
 def default_alpha(n: int) -> float:
@@ -157,8 +162,9 @@ def draw_points(
     ax.spines[:].set_color("lightgrey")
 
 
-def _own_axes(key_inches: float) -> "Axes":
+def own_axes(key_inches: float, side_inches: float) -> "Axes":
+    """Return a square axes of a figure of its own, with room for the key at its right."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(_SIDE_INCHES + key_inches, _SIDE_INCHES), layout="constrained")
+    figure = Figure(figsize=(side_inches + key_inches, side_inches), layout="constrained")
     return figure.subplots()
