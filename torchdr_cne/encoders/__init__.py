@@ -1,16 +1,20 @@
 """Networks for parametric embeddings: what ``encoder=`` and ``decoder=`` stand for."""
 
-from torchdr_cne.encoders.building import build_decoder, build_encoder, check_spec
-from torchdr_cne.encoders.networks import Jitter, Standardize, Unstandardize, mlp
+from torchdr_cne.encoders.building import NetworkPlan, build_decoder, build_encoder, check_spec
+from torchdr_cne.encoders.networks import Jitter, ResidualBlock, Standardize, UnitNorm, Unstandardize, mlp, residual_mlp
 from torchdr_cne.encoders.running import in_batches
 
 __all__ = [
     "Jitter",
+    "NetworkPlan",
+    "ResidualBlock",
     "Standardize",
+    "UnitNorm",
     "Unstandardize",
     "build_decoder",
     "build_encoder",
     "check_spec",
     "in_batches",
     "mlp",
+    "residual_mlp",
 ]

@@ -1,5 +1,6 @@
 """From what a user says, a name, sizes or a module, to a network that fits the data."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
@@ -8,24 +9,34 @@ import torch
 from torch import Tensor, nn
 
 from torchdr_cne.checks import COUNT
-from torchdr_cne.encoders.networks import Jitter, Standardize, Unstandardize, mlp
+from torchdr_cne.encoders.networks import Jitter, Standardize, Unstandardize, mlp, residual_mlp
 from torchdr_cne.encoders.running import evaluating, random_numbers_kept
 from torchdr_cne.hashing import reproducible
 
 _SIZES = {"mlp": (100, 100, 100)}
+_NAMES = (*_SIZES, "residual_mlp")
 _JITTER = 0.4
 """Of the data's root mean square a column. Less memorises small data, more blurs (docs/learned-maps.md)."""
 _PROBED_ROWS = 8
 
 
+class NetworkPlan(ABC):
+    """What an estimator builds its network from once it has seen the data, in place of a name or sizes."""
+
+    @abstractmethod
+    def build(self, shape: Sequence[int], n_components: int) -> nn.Module:
+        """Return a network from rows (r, *shape) to (r, n_components), its weights drawn by torch's generator."""
+
+
 def check_spec(name: str, spec: Any) -> None:
     """Raise a ValueError unless ``spec`` is None, a known name, a sequence of sizes or a module."""
-    if spec is None or isinstance(spec, nn.Module) or (isinstance(spec, str) and spec in _SIZES):
+    names = _NAMES if name == "encoder" else tuple(_SIZES)
+    if spec is None or (isinstance(spec, str) and spec in names) or isinstance(spec, (nn.Module, NetworkPlan)):
         return
     sizes = spec if isinstance(spec, Sequence) and not isinstance(spec, str) else ()
     if not sizes or not all(COUNT.admits(size) for size in sizes):
         raise ValueError(
-            f"{name}={spec!r} is no network; pass {', '.join(map(repr, _SIZES))}, the sizes of hidden layers such as "
+            f"{name}={spec!r} is no network; pass {', '.join(map(repr, names))}, the sizes of hidden layers such as "
             "(100, 100), or a torch.nn.Module."
         )
 
@@ -50,9 +61,10 @@ def build_encoder(spec: Any, mean: Tensor, scale: float, n_components: int, *, s
     """
     if isinstance(spec, nn.Module):
         return deepcopy(spec).to(dtype)
-    sizes = _SIZES[spec] if isinstance(spec, str) else tuple(spec)
     with reproducible(seed):
-        layers = mlp(len(mean), n_components, sizes)
+        if spec == "residual_mlp":
+            return nn.Sequential(Standardize(mean, scale), residual_mlp(len(mean), n_components)).to(dtype)
+        layers = mlp(len(mean), n_components, _SIZES[spec] if isinstance(spec, str) else tuple(spec))
     return nn.Sequential(Standardize(mean, scale), Jitter(_JITTER), layers).to(dtype)
 
 
@@ -88,7 +100,7 @@ def probe(network: nn.Module, rows: Tensor, n_out: int, name: str, what: str) ->
         raise ValueError(f"the {name} gives NaN or infinity for the first rows before any training; check its weights.")
 
 
-def rebuild(role: str, spec: Any, state: dict[str, Tensor]) -> nn.Module:
+def rebuild(role: str, spec: Any, state: dict[str, Tensor], shape: Sequence[int], n_components: int) -> nn.Module:
     """Return a fitted network from what it was made from and its saved parameters and buffers.
 
     Parameters
@@ -99,10 +111,17 @@ def rebuild(role: str, spec: Any, state: dict[str, Tensor]) -> nn.Module:
         What the estimator's parameter of that name says.
     state : dict of str to Tensor
         The network's ``state_dict()``.
+    shape : sequence of int
+        Of a row, as far as it is known.
+    n_components : int
+        Dimension of the embedding.
     """
     weights = [value for name, value in state.items() if name.endswith("weight") and value.ndim == 2]
     if isinstance(spec, nn.Module):
         network = deepcopy(spec)
+    elif isinstance(spec, NetworkPlan):
+        with reproducible(0):
+            network = spec.build(shape, n_components)
     elif role == "classifier":
         network = nn.Linear(weights[0].shape[1], weights[0].shape[0])
     else:

@@ -79,6 +79,49 @@ class Jitter(nn.Module):
         return f"strength={self.strength}"
 
 
+class UnitNorm(nn.Module):
+    """x ↦ x/‖x‖: rows of length 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (r, d)."""
+        return nn.functional.normalize(x, dim=-1)
+
+
+class ResidualBlock(nn.Module):
+    """x ↦ x + W₂ lrelu(LN(W₁ lrelu(LN(x)))), with leaky rectifiers of slope 0.1.
+
+    Parameters
+    ----------
+    width : int
+        Number of columns.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        halves = ((nn.LayerNorm(width), nn.LeakyReLU(0.1), nn.Linear(width, width)) for _ in range(2))
+        self.layers = nn.Sequential(*(layer for half in halves for layer in half))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (r, width)."""
+        return x + self.layers(x)
+
+
+def residual_mlp(n_in: int, n_out: int, width: int = 256, n_blocks: int = 2) -> nn.Sequential:
+    """Return a residual multilayer perceptron onto the unit sphere.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+        Numbers of columns.
+    width : int, default=256
+        Columns of the residual blocks.
+    n_blocks : int, default=2
+        How many blocks.
+    """
+    blocks = [ResidualBlock(width) for _ in range(n_blocks)]
+    return nn.Sequential(nn.Linear(n_in, width), *blocks, nn.Linear(width, n_out), UnitNorm())
+
+
 def mlp(n_in: int, n_out: int, sizes: Sequence[int] = (100, 100, 100), *, normalise: bool = True) -> nn.Sequential:
     """Return a multilayer perceptron with rectifiers.
 

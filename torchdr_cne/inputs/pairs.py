@@ -1,13 +1,18 @@
 """Positive pairs that a loader yields, such as two augmented views of an image."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from torchdr_cne.hashing import reproducible
+from torchdr_cne.distributed import Ranks
+from torchdr_cne.hashing import reproducible, stream_key
+
+_LOADING = 14
+"""What random numbers are for; see `torchdr_cne.hashing.stream_key`."""
 
 
 class PositivePairs:
@@ -39,20 +44,49 @@ class PositivePairs:
         """Return the number of mini-batches."""
         return len(self.loader)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in self.loader:
-            yield _pair(batch)
+    def stream(self, first: int, seed: int, ranks: Ranks) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the mini-batches from number ``first`` on, epoch after epoch, without end.
+
+        Parameters
+        ----------
+        first : int
+            Number of the first one, counted over all epochs.
+        seed : int
+            Of the random numbers: each rank's are others, also those of the same loader.
+        ranks : Ranks
+            The processes, each with a loader of its own.
+        """
+        length = len(self)
+        epoch, n_passed = divmod(first, length)
+
+        def numbers_of(step: int) -> AbstractContextManager[None]:
+            return reproducible(stream_key(seed, step, _LOADING) + ranks.rank)
+
+        while True:
+            with numbers_of(~epoch):
+                loaded = iter(self.loader)
+            for place in range(length):
+                with numbers_of(epoch * length + place):
+                    found = next(loaded, None)
+                if found is None:
+                    raise ValueError(
+                        f"the loader of pairs has ended after {place} batches, and its length is {length}; let each "
+                        "pass over it give as many."
+                    )
+                if place >= n_passed:
+                    yield _pair(found)
+            epoch, n_passed = epoch + 1, 0
 
     def first_members(self) -> Iterator[Tensor]:
         """Yield the rows ``a``, in the data set's order where it has one; the same whenever they are asked for."""
-        pairs = None
+        loaded = None
         for number in count():
             with reproducible(number):
-                pairs = iter(PositivePairs(self._in_order())) if pairs is None else pairs
-                found = next(pairs, None)
+                loaded = iter(self._in_order()) if loaded is None else loaded
+                found = next(loaded, None)
             if found is None:
                 return
-            yield found[0]
+            yield _pair(found)[0]
 
     def _in_order(self) -> Iterable[Any]:
         loader = self.loader

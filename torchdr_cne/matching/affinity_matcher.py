@@ -489,7 +489,8 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         if self.learning_rate != "auto" and not POSITIVE.admits(self.learning_rate):
             raise ValueError(f"learning_rate={self.learning_rate!r} must be 'auto' or a positive number.")
         precomputed = isinstance(self.affinity_in, str) and self.affinity_in == "precomputed"
-        check_matching(self.affinity_out, self.loss)
+        if type(self)._compute_loss is AffinityMatcher._compute_loss:
+            check_matching(self.affinity_out, self.loss)
         by_function = self._matches_function
         if not (self.affinity_in is None or precomputed or by_function or isinstance(self.affinity_in, Affinity)):
             raise ValueError(

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -37,7 +37,7 @@ class LoopSettings:
     reported : callable
         From a phase to constants of it that ``history_`` is to have.
     progress : callable
-        Called with the number of iterations done at every check.
+        Called with the number of iterations done, and the mean losses since the last time, at every check.
     resumable : bool
         Whether a fit that is told to leave goes on later, as if nothing had been.
     save : callable
@@ -50,7 +50,7 @@ class LoopSettings:
     before_step: Callable[[], None]
     after_step: Callable[["Outcome"], bool]
     reported: Callable[[Phase], dict[str, float]]
-    progress: Callable[[int], None]
+    progress: Callable[[int, Mapping[str, float]], None]
     resumable: bool
     save: Callable[["Outcome"], None]
 
@@ -168,9 +168,10 @@ class _Run:
         grad_norm = (objective.square_sum() / objective.n_points) ** 0.5
         found = {name: float(value.detach()) for name, value in self._state.learned.items()}
         found |= settings.reported(self._state.phase)
-        found |= self._state.mean_losses(len(sums) * objective.n_points)
+        losses = self._state.mean_losses(len(sums) * objective.n_points)
+        found |= losses
         outcome.record(step=outcome.n_iter, learning_rate=self._rate, grad_norm=grad_norm, **found)
-        settings.progress(outcome.n_iter)
+        settings.progress(outcome.n_iter, losses)
         if not self._state.phase.early and grad_norm < settings.min_grad_norm:
             settings.ranks.signal |= Signal.STOP
 

@@ -77,6 +77,7 @@ def make_optimizer(
     automatic: dict[Any, dict[str, Any]] = {
         torch.optim.SGD: {"momentum": momentum, "fused": True},
         torch.optim.Adam: {"fused": True},
+        torch.optim.AdamW: {"fused": True},
         DeltaBarDelta: {"momentum": GAINS_MOMENTUM},
     }
     try:

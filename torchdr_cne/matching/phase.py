@@ -44,6 +44,9 @@ class Phase:
         Which parameters move: names or beginnings of names such as "encoder" or "encoder.3", or a function from a
         name to a bool; None is all that came with ``requires_grad``. Modules without any, their normalisation layers
         too, stay as they are.
+    clip_value, clip_norm : float or None, default=None
+        Under an encoder: each number of the gradient is cut to this size; or the whole gradient is shortened to this
+        length.
     exaggeration : float, default=1.0
         Weight of the attraction.
     report_interval : int or None, default=None
@@ -71,6 +74,8 @@ class Phase:
     scheduler_kwargs: Mapping[str, Any] | str | None = None
     learning_rate: float | None = None
     trainable: str | Sequence[str] | Callable[[str], bool] | None = None
+    clip_value: float | None = None
+    clip_norm: float | None = None
     exaggeration: float = 1.0
     report_interval: int | None = None
     early: bool = False
@@ -91,7 +96,7 @@ class Phase:
             value = getattr(self, name)
             if value is not None and not COUNT.admits(value):
                 raise ValueError(f"{name}={value!r} of a phase must be {COUNT} or None.")
-        for name in ("exaggeration", "learning_rate"):
+        for name in ("exaggeration", "learning_rate", "clip_value", "clip_norm"):
             value = getattr(self, name)
             if value is not None and not POSITIVE.admits(value):
                 raise ValueError(f"{name}={value!r} of a phase must be {POSITIVE}.")

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from torchdr_cne.affinity import AffinityGraph
 from torchdr_cne.distributed import Share
-from torchdr_cne.hashing import bounded, bounded_int, hash_counters, reproducible, stream_key
+from torchdr_cne.hashing import bounded, bounded_int, hash_counters, stream_key
 from torchdr_cne.inputs.pairs import PositivePairs
 from torchdr_cne.parametric.training import TrainingSet
 from torchdr_cne.sampling.permutation import permuted
 
-_ORDER, _POOL, _NEGATIVES, _LOADING = 11, 12, 13, 14
+_ORDER, _POOL, _NEGATIVES = 11, 12, 13
 """What random numbers are for; see `torchdr_cne.hashing.stream_key`."""
 
 
@@ -197,7 +197,7 @@ class LoadedPairs:
     def __init__(self, pairs: PositivePairs, training: TrainingSet, n_drawn: int, seed: int) -> None:
         self.length = len(pairs)
         self._pairs, self._training, self._n_drawn, self._seed = pairs, training, n_drawn, seed
-        self._loaded: Iterator[tuple[Tensor, Tensor]] | None = None
+        self._stream: Iterator[tuple[Tensor, Tensor]] | None = None
         self._next = 0
 
     def draw(self, step: int) -> Draw:
@@ -211,27 +211,11 @@ class LoadedPairs:
         return Draw(x, None, heads, tails, torch.ones(2 * n, device=x.device, dtype=training.dtype), drawn)
 
     def _load(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return the next mini-batch; if the fit goes on from a later step, those before are passed over."""
-        epoch, place = divmod(step, self.length)
-        if place == 0 or self._loaded is None or self._next > place:
-            with reproducible(self._key(epoch)):
-                self._loaded, self._next = iter(self._pairs), 0
-        found = None
-        while self._next <= place:
-            with reproducible(self._key(epoch * self.length + self._next)):
-                found = next(self._loaded, None)
-            if found is None:
-                raise ValueError(
-                    f"the loader of pairs has ended after {self._next} batches, and its length is {self.length}; let "
-                    "each pass over it give as many."
-                )
-            self._next += 1
-        assert found is not None
-        return found
-
-    def _key(self, step: int) -> int:
-        """Return what torch's random numbers are drawn from: other ones on each rank, also from the same loader."""
-        return stream_key(self._seed, step, _LOADING) + self._training.share.ranks.rank
+        """Return a mini-batch; one that is not the next is looked for from the beginning of its epoch."""
+        if self._stream is None or step != self._next:
+            self._stream = self._pairs.stream(step, self._seed, self._training.share.ranks)
+        self._next = step + 1
+        return next(self._stream)
 
 
 def some_of(n: int, m: int, key: int) -> Tensor:

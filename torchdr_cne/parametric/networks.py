@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from torchdr_cne.distributed import Share
-from torchdr_cne.encoders.building import build_decoder, build_encoder, probe
+from torchdr_cne.encoders.building import NetworkPlan, build_decoder, build_encoder, probe
 from torchdr_cne.encoders.networks import takes_any_dtype
 from torchdr_cne.hashing import reproducible
 from torchdr_cne.inputs.pairs import PositivePairs
@@ -35,14 +35,18 @@ def build_networks(estimator: Any, training: TrainingSet, losses: Sequence[Loss]
     _check_needs(estimator, training, terms, needed)
     first = _first_rows(training.data)
     mean, scale = torch.zeros(0), 1.0
-    if not isinstance(estimator.encoder, nn.Module) or estimator.decoder is not None:
+    if not isinstance(estimator.encoder, (nn.Module, NetworkPlan)) or estimator.decoder is not None:
         if first.ndim != 2:
             raise ValueError(
                 f"the rows have shape {tuple(first.shape[1:])}, and only tables suit a decoder, and encoders made from "
                 "names or sizes; pass a torch.nn.Module as encoder and no decoder."
             )
         mean, scale = _column_statistics(training.data, training.share)
-    networks = _built(estimator, training, mean, scale, with_classifier="classifier" in needed)
+    encoder = estimator.encoder
+    if isinstance(encoder, NetworkPlan):
+        with reproducible(training.seed + _ENCODER):
+            encoder = encoder.build(tuple(first.shape[1:]), training.n_components)
+    networks = _built(estimator, encoder, training, mean, scale, with_classifier="classifier" in needed)
     _equal_weights(networks, training.share)
     found = training.with_networks(networks, scale, exact=takes_any_dtype(networks["encoder"]))
     d, rows = training.n_components, found.as_input(first)
@@ -54,14 +58,12 @@ def build_networks(estimator: Any, training: TrainingSet, losses: Sequence[Loss]
 
 
 def _built(
-    estimator: Any, training: TrainingSet, mean: Tensor, scale: float, *, with_classifier: bool
+    estimator: Any, encoder: Any, training: TrainingSet, mean: Tensor, scale: float, *, with_classifier: bool
 ) -> nn.ModuleDict:
     """Return the networks with their first weights, on the device."""
     settings: dict[str, Any] = {"mean": mean, "scale": scale, "n_components": training.n_components}
     seed, dtype = training.seed, training.dtype
-    networks = nn.ModuleDict(
-        {"encoder": build_encoder(estimator.encoder, **settings, seed=seed + _ENCODER, dtype=dtype)}
-    )
+    networks = nn.ModuleDict({"encoder": build_encoder(encoder, **settings, seed=seed + _ENCODER, dtype=dtype)})
     if estimator.decoder is not None:
         networks["decoder"] = build_decoder(estimator.decoder, **settings, seed=seed + _DECODER, dtype=dtype)
     if with_classifier:
@@ -120,7 +122,8 @@ def _check_needs(estimator: Any, training: TrainingSet, terms: Sequence[Loss], n
             "pass the rows as X, or leave it out."
         )
     if "labels" in needed and training.labels is None:
-        raise ValueError("Classification needs labels; call fit(X, y) with classes, −1 where unknown.")
+        names = sorted({type(term).__name__ for term in terms if "labels" in term.needs})
+        raise ValueError(f"{' and '.join(names)} needs labels; call fit(X, y) with classes, −1 where unknown.")
 
 
 def _first_rows(data: Any) -> Tensor:

@@ -1,6 +1,6 @@
 """The loop's view of networks: their gradients on mini-batches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -93,6 +93,7 @@ class NetworkObjective:
 
     def compute_gradients(self, state: FitState) -> None:
         """Differentiate the loss of this step's mini-batch."""
+        tell(self.networks, state)
         with reproducible(stream_key(state.seed, state.step, _TRAINING), self._training.device):
             draw = self._batches.draw(state.step - state.phase.start)
             z = self.networks["encoder"](draw.x)
@@ -108,6 +109,7 @@ class NetworkObjective:
         filled = [torch.zeros_like(x) if g is None else g for x, g in zip(wanted, gradients, strict=True)]
         for parameter, gradient in zip(wanted, self._averaged(filled), strict=True):
             parameter.grad = gradient
+        clip(list(self.parameters.values()), state.phase)
         state.add_losses({name: value / self._ranks.size for name, value in losses.items()})
         self._gradient_sum = torch.stack([gradient.sum() for gradient in filled]).sum()
 
@@ -174,6 +176,22 @@ class NetworkObjective:
         """Give every rank the running statistics of rank 0."""
         for buffer in self.networks.buffers() if self._ranks.size > 1 else ():
             self._ranks.copy_from(0, buffer, "the exchange of running statistics")
+
+
+def clip(parameters: Sequence[Tensor], phase: Phase) -> None:
+    """Cut or shorten the gradients as the phase says."""
+    if phase.clip_value is not None:
+        nn.utils.clip_grad_value_(parameters, phase.clip_value)
+    if phase.clip_norm is not None:
+        nn.utils.clip_grad_norm_(parameters, phase.clip_norm)
+
+
+def tell(networks: nn.ModuleDict, state: FitState) -> None:
+    """Let modules that ask for it know where the loop stands: those with a method ``follow(state)``."""
+    for module in networks.modules():
+        follow = getattr(module, "follow", None)
+        if callable(follow):
+            follow(state)
 
 
 def set_modes(networks: nn.ModuleDict, moves: Callable[[str], bool]) -> None:

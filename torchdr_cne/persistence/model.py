@@ -135,8 +135,9 @@ def restore_model(
     for name, plain in manifest["fitted"].items():
         if isinstance(plain, dict) and "network" in plain:
             state = from_plain(plain["network"], tensors, classes)
-            role = name.removesuffix("_")
-            fitted[name] = rebuild(role, getattr(estimator, role, None), state)
+            role, known = name.removesuffix("_"), manifest["fitted"]
+            shape = from_plain(known.get("input_shape_", [known.get("n_features_in_")]), tensors, classes)
+            fitted[name] = rebuild(role, getattr(estimator, role, None), state, shape, estimator.n_components)
         else:
             fitted[name] = from_plain(plain, tensors, classes)
     for name in _fitted(estimator):

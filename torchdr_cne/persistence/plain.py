@@ -166,11 +166,11 @@ def _plain_types() -> tuple[type, ...]:
 @cache
 def _known_classes() -> dict[str, type]:
     """Return the classes that files may name: this library's by bare name, torch's by dotted name."""
-    from torchdr_cne import methods, parametric  # their base class saves itself with this module
+    from torchdr_cne import images, methods, parametric  # their base class saves itself with this module
 
     known = {
         name: found
-        for home in (affinity, distributed, neighbors, similarities, methods, parametric)
+        for home in (affinity, distributed, neighbors, similarities, methods, parametric, images)
         for name, found in vars(home).items()
         if isinstance(found, type) and issubclass(found, (BaseEstimator, *_plain_types()))
     }
