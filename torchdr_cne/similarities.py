@@ -32,6 +32,18 @@ def squared_distance(z_i: Tensor, z_j: Tensor) -> Tensor:
     return (z_i - z_j).square().sum(dim=-1)
 
 
+_WIDE = 16
+"""Columns from which distances between all rows of two tables are computed by a product."""
+
+
+def squared_distances(z_i: Tensor, z_j: Tensor) -> Tensor:
+    """Return ‖z_i − z_j‖² (r, m) of each of ``z_i`` (r, d) with each of ``z_j`` (m, d) without a table (r, m, d)."""
+    centre = z_j.detach().mean(dim=0)
+    z_i, z_j = z_i - centre, z_j - centre
+    squares_i, squares_j = (z.square().sum(dim=1) for z in (z_i, z_j))
+    return (squares_i.unsqueeze(1) + squares_j - 2 * (z_i @ z_j.T)).clamp_min(0)
+
+
 def _check_positive(**values: float) -> None:
     for name, value in values.items():
         if not 0 < value < np.inf:
@@ -60,7 +72,14 @@ class Cauchy(Similarity):
 
     def __call__(self, z_i: Tensor, z_j: Tensor) -> Tensor:
         """Return log q = −log1p(a (d² + floor)^b)."""
-        d2 = squared_distance(z_i, z_j) + self.distance_floor
+        return self._of_squares(squared_distance(z_i, z_j))
+
+    def table(self, z_i: Tensor, z_j: Tensor) -> Tensor:
+        """Return log q (r, m), for many columns by a product."""
+        return self._of_squares(squared_distances(z_i, z_j)) if z_i.shape[1] >= _WIDE else super().table(z_i, z_j)
+
+    def _of_squares(self, d2: Tensor) -> Tensor:
+        d2 = d2 + self.distance_floor
         return -log1p(d2 if self.is_plain else self.a * (self.b * d2.log()).exp())
 
     @property

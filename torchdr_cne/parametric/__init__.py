@@ -2,6 +2,7 @@
 
 from torchdr_cne.inputs.pairs import PositivePairs
 from torchdr_cne.matching.phase import Phase
+from torchdr_cne.parametric.contrastive import InfoNCE, LabelContrast
 from torchdr_cne.parametric.learned_map import LearnedMap
 from torchdr_cne.parametric.losses import Batch, Loss, WeightedSum
 from torchdr_cne.parametric.relation import Relation
@@ -10,6 +11,8 @@ from torchdr_cne.parametric.terms import Classification, Position, Reconstructio
 __all__ = [
     "Batch",
     "Classification",
+    "InfoNCE",
+    "LabelContrast",
     "LearnedMap",
     "Loss",
     "Phase",
