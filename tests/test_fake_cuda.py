@@ -16,7 +16,10 @@ from torchdr_cne.affinity import AffinityGraph, UnionAffinity
 from torchdr_cne.distributed import Share
 from torchdr_cne.forces import ForceProblem, StepCoefficients, TileForces
 from torchdr_cne.forces.all_pairs import TorchSums
+from torchdr_cne.images import ImageNetwork
+from torchdr_cne.parametric import InfoNCE, LabelContrast
 from torchdr_cne.sampling import BlockLayout, NegativeSampler
+from torchdr_cne.similarities import Cauchy, CosineExp
 
 METHODS = [UMAP, NegTSNE, NCVis, InfoTSNE, LargeVis]
 N = 200
@@ -126,3 +129,38 @@ def test_the_traps_are_caught():
             float(x.sum())
         with OneDevice(), pytest.raises(AssertionError, match="mixes"):
             x.cpu()
+
+
+@pytest.mark.parametrize("d", [2, 32])
+@pytest.mark.parametrize("similarity", [Cauchy(), CosineExp(0.5)])
+def test_the_contrast_of_views_traces_on_cuda(similarity, d):
+    places = torch.arange(10)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        heads, tails = (on_cuda(mode, torch.cat(ends)) for ends in ((places, places + 10), (places + 10, places)))
+        z, weights = on_cuda(mode, torch.zeros(20, d)), on_cuda(mode, torch.ones(20))
+        with OneDevice(), torch.no_grad():
+            loss = InfoNCE(similarity).of_rows(z, heads, tails, weights)
+    assert (loss.device.type, loss.shape) == ("cuda", ())
+
+
+@pytest.mark.parametrize("kind", ["decoupled", "info_nce"])
+def test_the_contrast_of_labels_traces_on_cuda(kind):
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        z, labels = on_cuda(mode, torch.zeros(20, 8)), on_cuda(mode, torch.arange(20) % 3 - 1)
+        with OneDevice(), torch.no_grad():
+            loss = LabelContrast(kind).of_rows(z, labels)
+    assert (loss.device.type, loss.shape) == ("cuda", ())
+
+
+@pytest.mark.parametrize("plan", [ImageNetwork("small", pretrain_dim=16), ImageNetwork("resnet18_simclr")])
+def test_networks_of_images_trace_on_cuda(plan):
+    encoder = plan.build((3, 16, 16), 2)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        for module in encoder.modules():
+            for values in (module._parameters, module._buffers):
+                for name, value in values.items():
+                    values[name] = value if value is None else on_cuda(mode, value.detach())
+        images = on_cuda(mode, torch.zeros(4, 3, 16, 16))
+        with OneDevice(), torch.no_grad():
+            places = encoder(images)
+    assert (places.device.type, places.shape, places.dtype) == ("cuda", (4, 2), torch.float32)

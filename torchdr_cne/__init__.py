@@ -3,7 +3,8 @@
 ``from torchdr_cne import NegTSNE, UMAP, NCVis, InfoTSNE`` gives the estimators; the folders follow the
 data: ``inputs`` → ``neighbors`` → ``affinity`` → ``initialization`` → ``matching``, and ``methods``
 holds one file a method. Where a network computes the embedding, ``encoders`` has the network and
-``parametric`` its mini-batches and losses. Nothing heavy is imported before it is used.
+``parametric`` its mini-batches and losses; ``images`` feeds them augmented views.
+Nothing heavy is imported before it is used.
 """
 
 import importlib
@@ -32,6 +33,9 @@ _HOME_OF = {
     "ParametricTSNE": "torchdr_cne.methods",
     "ParametricUMAP": "torchdr_cne.methods",
     "Phase": "torchdr_cne.parametric",
+    "SimCLR": "torchdr_cne.images",
+    "SupervisedContrastive": "torchdr_cne.methods",
+    "TSimCNE": "torchdr_cne.images",
     "load": "torchdr_cne.persistence",
 }
 _SUBMODULES = (
@@ -39,6 +43,7 @@ _SUBMODULES = (
     "encoders",
     "evaluation",
     "forces",
+    "images",
     "initialization",
     "inputs",
     "losses",

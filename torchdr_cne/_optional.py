@@ -10,6 +10,7 @@ _INSTALL_NAME = {
     "polars": "'torchdr_cne[tables]'",
     "pyarrow": "'torchdr_cne[tables]'",
     "zarr": "'torchdr_cne[tables]'",
+    "torchvision": "'torchdr_cne[images]'",
     "mlxtend": "'torchdr_cne[test]'",
 }
 

@@ -42,6 +42,10 @@ def encoders(folder):
     found |= described(make("UMAP", encoder="mlp", max_iter=10).fit(pairs), "pairs")
     found |= described(own_pairs(rank), "own pairs")
     del found["own pairs embedding"]  # that of the rank's own rows
+    images = (X.reshape(-1, 8, 8) * 15).astype("uint8")
+    of_images = torchdr_cne.TSimCNE(backbone="small", total_epochs=[1, 1, 1], lr=[0.1, 0.1, 0.01], **few).fit(images)
+    found |= {f"images {key}": value.numpy() for key, value in of_images.encoder_.state_dict().items()}
+    found |= {"images embedding": of_images.embedding_, "images placed": of_images.transform(images)}
     for name, module in (("alone", "mlp"), ("own alone", own_module(rank))):
         alone = make("InfoTSNE", encoder=module, max_iter=20).set_params(distributed="auto").fit(X)
         found |= described(alone, name)

@@ -22,7 +22,7 @@ def test_ranks_end_with_the_same_encoder_as_good_as_that_of_one_process(tmp_path
         if name.startswith("own "):
             np.testing.assert_array_equal(found[0].get(name.replace("own", "resumed"), found[0][name]), found[0][name])
     classes = load_digits().target
-    for name in ("mlp", "own", "parametric", "spectral", "alone", "own alone"):
+    for name in ("mlp", "own", "parametric", "spectral", "images", "alone", "own alone"):
         np.testing.assert_allclose(found[0][f"{name} placed"], found[0][f"{name} embedding"], atol=1e-5)
     for name in ("parametric", "spectral"):
         assert knn_accuracy(found[0][f"{name} embedding"], classes, n_neighbors=15) > 0.75

@@ -1,0 +1,222 @@
+"""Mini-batches of images: two random views of each for training, as they are for everything else."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from torchdr_cne.checks import COUNT
+from torchdr_cne.distributed import Ranks
+from torchdr_cne.hashing import mix, reproducible, stream_key
+from torchdr_cne.images.augmentation import View, as_floats, as_tensor, fitted, size_of
+from torchdr_cne.images.sources import (
+    ImageSet,
+    UnreadableImageError,
+    as_image,
+    generators_kept,
+    listed,
+    seed_generators,
+)
+from torchdr_cne.inputs import PositivePairs
+from torchdr_cne.parametric.batches import Epochs
+
+INCLUDED = "is_included"
+_VIEWS = 16
+"""What random numbers are for; see `torchdr_cne.hashing.stream_key`."""
+_OURS = ("batch_size", "shuffle", "sampler", "batch_sampler", "num_workers", "collate_fn", "drop_last", "generator")
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How images become mini-batches.
+
+    Attributes
+    ----------
+    size : (int, int)
+        Height and width that images are brought to.
+    view : callable, "is_included" or None
+        From an image to a random view; "is_included" are data sets whose images are such views already, or pairs of
+        them; None are images as they are.
+    batch_size : int
+        Images of a mini-batch.
+    num_workers : int
+        Processes that read and augment; 0 does it in this one.
+    options : mapping
+        Further keywords of `torch.utils.data.DataLoader`.
+    """
+
+    size: tuple[int, int]
+    view: View | str | None
+    batch_size: int
+    num_workers: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        ours = sorted(set(self.options) & set(_OURS))
+        if ours:
+            raise ValueError(
+                f"dl_kwargs has {', '.join(ours)}, which the estimator sets; use its own parameters batch_size and "
+                "num_workers, and leave out the rest."
+            )
+
+    def loader(self, data: Dataset[Any], batches: Any) -> Iterator[Any]:
+        """Return an iterator over mini-batches of items; no global random number is drawn."""
+        with reproducible(0):
+            loader = DataLoader(data, batch_sampler=batches, num_workers=self.num_workers, **self.options)
+            return iter(loader)
+
+
+class _Views(Dataset[Any]):
+    """Two views of image ``number``, drawn from ``key``: items are asked for by (number, key)."""
+
+    def __init__(self, images: ImageSet, loading: Loading) -> None:
+        self._images, self._loading = images, loading
+
+    def __getitems__(self, asked: Sequence[tuple[int, int]]) -> list[tuple[Tensor, Tensor]]:
+        with generators_kept():
+            return [self._two(number, key) for number, key in asked]
+
+    def _two(self, number: int, key: int) -> tuple[Tensor, Tensor]:
+        view, size = self._loading.view, self._loading.size
+        seed_generators(key)
+        if callable(view):
+            image, _ = self._images.item(number)
+            first, second = (as_image(view(image), "what data_transform gives") for _ in range(2))
+        else:
+            first, _ = self._images.item(number)
+            if isinstance(first, (tuple, list)):
+                first, second = first[:2]
+            else:
+                second, _ = self._images.item(number)
+        return as_tensor(fitted(first, size)), as_tensor(fitted(second, size))
+
+
+class _Plain(Dataset[Any]):
+    """Images as they are, with their labels, −1 where there is none."""
+
+    def __init__(self, images: ImageSet, size: tuple[int, int]) -> None:
+        self._images, self._size = images, size
+
+    def __getitems__(self, numbers: Sequence[int]) -> list[tuple[Tensor, int]]:
+        with generators_kept():
+            return [self._one(number) for number in numbers]
+
+    def _one(self, number: int) -> tuple[Tensor, int]:
+        seed_generators(number)  # a data set of views may draw even here
+        image, label = self._images.item(number)
+        image = image[0] if isinstance(image, (tuple, list)) else image
+        return as_tensor(fitted(image, self._size)), _as_code(label)
+
+
+def _as_code(label: Any) -> int:
+    value = label.item() if hasattr(label, "item") else label
+    return -1 if value is None or not float(value).is_integer() else int(value)
+
+
+class _Asked:
+    """The endless batches (number, key) of a rank, from one step on."""
+
+    def __init__(self, epochs: Epochs, seed: int, first: int, length: int, ranks: Ranks) -> None:
+        self._settings = epochs, seed, first, length, ranks.rank, ranks.size
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epochs, seed, step, length, rank, size = self._settings
+        while True:
+            key = stream_key(seed, step // length, _VIEWS)
+            yield [(number, mix(key + number)) for number in epochs.batch(step)[rank::size].tolist()]
+            step += 1
+
+
+class ImagePairs(PositivePairs):
+    """Two views of each image, once an epoch in random order.
+
+    A view is a function of the seed, the epoch and the image: workers and ranks do not change it.
+
+    Parameters
+    ----------
+    images : ImageSet
+        The images.
+    loading : Loading
+        How they are read.
+    """
+
+    def __init__(self, images: ImageSet, loading: Loading) -> None:
+        if len(images) < 2:
+            raise ValueError(f"{len(images)} image makes no contrast; pass two or more.")
+        self.images, self._loading = images, loading
+        self.labels: Tensor | None = None
+        n_batches = max(1, -(-len(images) // loading.batch_size))
+        self._n_batches = min(n_batches, len(images) // 2)
+
+    def __len__(self) -> int:
+        """Return the number of mini-batches of an epoch."""
+        return self._n_batches
+
+    def stream(self, first: int, seed: int, ranks: Ranks) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield mini-batches of views from number ``first`` on, of this rank's part of the images."""
+        epochs = Epochs(len(self.images), len(self), len(self), seed)
+        asked = _Asked(epochs, seed, first, len(self), ranks)
+        with reading(self.images):
+            for views in self._loading.loader(_Views(self.images, self._loading), asked):
+                yield as_floats(views[0]), as_floats(views[1])
+
+    def first_members(self) -> Iterator[Tensor]:
+        """Yield the images as they are, in their order; ``labels`` (n,) are known once they have been gone through."""
+        labels = []
+        for images, some in plain_batches(self.images, self._loading):
+            labels.append(some)
+            yield images
+        self.labels = torch.cat(labels)
+
+
+def plain_batches(images: ImageSet, loading: Loading) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield mini-batches of images (b, C, H, W) as they are, and of their labels (b,), in their order."""
+    size = loading.batch_size
+    batches = [list(range(start, min(start + size, len(images)))) for start in range(0, len(images), size)]
+    with reading(images):
+        for found, labels in loading.loader(_Plain(images, loading.size), batches):
+            yield as_floats(found), labels
+
+
+@contextmanager
+def reading(images: ImageSet) -> Iterator[None]:
+    """Turn an image that cannot be read into an error that names and counts all such."""
+    try:
+        yield
+    except UnreadableImageError as error:
+        bad = images.unreadable() or [str(error)]
+        raise ValueError(
+            f"{len(bad)} of {len(images)} images cannot be read: {listed(bad)}; remove them, or set "
+            "skip_unreadable=True."
+        ) from None
+    except RuntimeError as error:
+        if "stack expects each tensor to be equal size" not in str(error):
+            raise
+        raise ValueError(
+            f"the images do not have the same number of channels or views differ in size ({error}); convert all to "
+            "RGB or grey, and let data_transform give one size."
+        ) from error
+
+
+def size_for(images: ImageSet, size: Any) -> tuple[int, int]:
+    """Return height and width: the given ones, or those of the first image."""
+    if size is not None:
+        sides = [size, size] if COUNT.admits(size) else list(size) if np.ndim(size) == 1 else []
+        if len(sides) != 2 or not all(COUNT.admits(side) for side in sides):
+            raise ValueError(f"image_size={size!r} must be {COUNT}, height and width, or None.")
+        return int(sides[0]), int(sides[1])
+    with reading(images):
+        image, _ = images.item(0)
+    return size_of(image[0] if isinstance(image, (tuple, list)) else image)
+
+
+def sample(images: ImageSet, size: tuple[int, int], most: int) -> Tensor:
+    """Return up to ``most`` images (m, C, H, W), evenly from all."""
+    numbers: Sequence[int] = np.unique(np.linspace(0, len(images) - 1, most).astype(int)).tolist()
+    with reading(images):
+        return as_floats(torch.stack([image for image, _ in _Plain(images, size).__getitems__(numbers)]))

@@ -1,0 +1,27 @@
+"""SimCLR."""
+
+from typing import Any
+
+from torchdr_cne.images.image_map import ImageMap
+
+
+class SimCLR(ImageMap):
+    """Features of images by contrast of random views (Chen et al., 2020): InfoNCE of cosines.
+
+    The features that serve are the backbone's, before the projection head: `features`, or ``encoder_.backbone``.
+
+    Parameters are those of `ImageMap`; ``metric="cosine"``, 128 outputs and 500 epochs are its defaults.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from torchdr_cne.images import SimCLR
+    >>> images = np.random.default_rng(0).integers(0, 256, (64, 16, 16), dtype=np.uint8)
+    >>> simclr = SimCLR(backbone="small", total_epochs=2, batch_size=32, random_state=0).fit(images)
+    >>> simclr.features(images).shape
+    (64, 128)
+    """
+
+    metric: Any = "cosine"  # type: ignore[misc]
+    out_dim: int = 128
+    total_epochs: Any = 500

@@ -1,0 +1,260 @@
+"""Images by number, wherever they are: arrays, a folder of files, or a torch data set."""
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchdr_cne.hashing import reproducible
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+_CHANNELS = (1, 3)
+_SHOWN = 5
+
+
+class UnreadableImageError(ValueError):
+    """An image that cannot be read."""
+
+
+class ImageSet:
+    """Images by number.
+
+    Parameters
+    ----------
+    items : sequence or map-style data set
+        Gives images, or tuples that begin with one; has a length.
+    labels : array-like of shape (n,), default=None
+        Their classes; None takes them from the items.
+    names : sequence of str, default=None
+        What to call them in messages.
+    classes : sequence of str, default=()
+        Names of the classes 0, 1, …
+    """
+
+    def __init__(
+        self, items: Any, labels: Any = None, names: Sequence[str] | None = None, classes: Sequence[str] = ()
+    ) -> None:
+        self._items, self._labels, self._names, self.classes = items, labels, names, tuple(classes)
+        self.numbers = range(len(items))
+        if len(items) == 0:
+            raise ValueError("there are no images; the data set has length 0.")
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def item(self, number: int) -> tuple[Any, Any]:
+        """Return an image, or a pair of views, and its label, None if there is none.
+
+        Raises
+        ------
+        UnreadableImageError
+            If it cannot be read; names it.
+        """
+        place = self.numbers[number]
+        try:
+            item = self._items[place]
+        except Exception as error:  # whatever a data set of one's own may raise
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise UnreadableImageError(f"{self.name(number)} ({reason})") from error
+        is_tuple = isinstance(item, (tuple, list)) and len(item) > 0
+        image: Any = item[0] if is_tuple else item
+        rest: Any = item[1:] if is_tuple else ()
+        views = image if isinstance(image, (tuple, list)) and len(image) == 2 else None
+        image = as_image(image, self.name(number)) if views is None else [as_image(view) for view in views]
+        if self._labels is not None:
+            return image, self._labels[place]
+        return image, rest[0] if len(rest) and np.ndim(rest[0]) == 0 else None
+
+    def name(self, number: int) -> str:
+        """Return what to call an image."""
+        place = self.numbers[number]
+        return f"image {place}" if self._names is None else self._names[place]
+
+    def unreadable(self) -> list[str]:
+        """Try all images, and return the names, with reasons, of those that cannot be read."""
+        found = []
+        for number in range(len(self)):
+            try:
+                self.item(number)
+            except UnreadableImageError as error:
+                found.append(str(error))
+        return found
+
+    def readable(self) -> tuple["ImageSet", list[int]]:
+        """Return the images that can be read, and the numbers of the others."""
+        good, bad = [], []
+        for number in range(len(self)):
+            try:
+                self.item(number)
+                good.append(number)
+            except UnreadableImageError:
+                bad.append(number)
+        if not good:
+            raise ValueError(f"none of the {len(self)} images can be read; {self.name(0)} is the first of them.")
+        kept = ImageSet(self._items, self._labels, self._names, self.classes)
+        kept.numbers = [self.numbers[number] for number in good]  # type: ignore[assignment]
+        return kept, bad
+
+
+def as_image(found: Any, name: str = "a view") -> Any:
+    """Return an image as a tensor, if it is one, or as a PIL image of one or three channels.
+
+    Raises
+    ------
+    TypeError
+        If it is none; names it.
+    """
+    if isinstance(found, Tensor):
+        return found
+    if isinstance(found, np.ndarray) and found.ndim in (2, 3):
+        return _Arrays(found[None])[0]
+    if not hasattr(found, "convert"):
+        raise TypeError(
+            f"{name} is a {type(found).__name__}; give PIL images, arrays (H, W) or (H, W, C), or tensors (C, H, W)."
+        )
+    grey = found.mode in ("1", "L", "I;16")
+    return found if found.mode in ("L", "RGB") else found.convert("L" if grey else "RGB")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first few of many names."""
+    rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{rest}"
+
+
+def open_images(X: Any) -> ImageSet:
+    """Return the images that a user gives.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, H, W) or (n, H, W, C), torch Dataset, str, Path or ImageSet
+        uint8, or floats in [0, 1]; tensors may also be (n, C, H, W). Of a folder, files below it are read in the order
+        of their names; folders in it are their classes.
+
+    Raises
+    ------
+    TypeError
+        If ``X`` is no set of images, or has no length.
+    ValueError
+        If there is none, or their shape or values are not those of images.
+    """
+    if isinstance(X, ImageSet):
+        return X
+    if isinstance(X, (str, Path)):
+        return _of_folder(Path(X))
+    if isinstance(X, torch.utils.data.DataLoader):
+        raise TypeError("a DataLoader was given; pass its dataset, since the views are drawn image by image.")
+    if isinstance(X, (np.ndarray, Tensor)):
+        return ImageSet(_Arrays(X))
+    if not hasattr(X, "__getitem__"):
+        raise TypeError(
+            f"{type(X).__name__} gives no image by its number; pass an array (n, H, W, C), a folder, or a map-style "
+            "torch Dataset."
+        )
+    try:
+        len(X)
+    except TypeError:
+        raise TypeError(
+            f"{type(X).__name__} has no length; epochs need one, so give it __len__, or pass an array or a folder."
+        ) from None
+    if isinstance(X, (list, tuple)) and len(X) and isinstance(X[0], (str, Path)):
+        return _of_files([Path(path) for path in X])
+    return ImageSet(X)
+
+
+class _Arrays:
+    """Images of an array, as PIL images where they are bytes, else as tensors (C, H, W)."""
+
+    def __init__(self, images: np.ndarray | Tensor) -> None:
+        shape = tuple(images.shape)
+        first = isinstance(images, Tensor) and len(shape) == 4 and shape[1] in _CHANNELS and shape[3] not in _CHANNELS
+        if len(shape) not in (3, 4) or (len(shape) == 4 and not first and shape[3] not in _CHANNELS):
+            raise ValueError(
+                f"images of shape {shape} were given; (n, H, W) or (n, H, W, C) with 1 or 3 channels is needed; "
+                "reshape rows of pixels first."
+            )
+        values = images.detach().cpu().numpy() if isinstance(images, Tensor) else images
+        values = np.moveaxis(values, 1, 3) if first else values
+        if values.dtype != np.uint8:
+            if values.dtype.kind not in "fb":
+                raise ValueError(f"images of dtype {values.dtype} were given; uint8, or floats in [0, 1], are needed.")
+            low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+            if not (0 <= low and high <= 1):  # also where one is NaN
+                raise ValueError(f"images have values from {low:g} to {high:g}; scale floats to [0, 1], or pass uint8.")
+        self._images = values
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, number: int) -> Any:
+        image = self._images[number]
+        image = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
+        if image.dtype == np.uint8:
+            from PIL import Image
+
+            return Image.fromarray(np.ascontiguousarray(image))
+        image = image[None] if image.ndim == 2 else np.moveaxis(image, 2, 0)
+        return torch.from_numpy(np.array(image, dtype=np.float32))
+
+
+class _Files:
+    """Image files, opened when they are asked for."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, number: int) -> Any:
+        from PIL import Image
+
+        with Image.open(self._paths[number]) as image:
+            image.load()
+            return image
+
+
+def _of_folder(folder: Path) -> ImageSet:
+    if folder.suffix == ".beton":
+        raise ValueError(
+            f"{folder} is a file of FFCV, which is no longer maintained; pass the folder of images it was made from."
+        )
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder of images; pass one that holds image files, or folders of them.")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not paths:
+        raise ValueError(f"{folder} holds no image files ({', '.join(SUFFIXES)}).")
+    parts = [path.relative_to(folder).parts for path in paths]
+    classes = sorted({part[0] for part in parts if len(part) > 1})
+    if not classes or any(len(part) == 1 for part in parts):
+        return _of_files(paths)
+    numbers = {name: number for number, name in enumerate(classes)}
+    return ImageSet(_Files(paths), [numbers[part[0]] for part in parts], [str(path) for path in paths], classes)
+
+
+def _of_files(paths: Sequence[Path]) -> ImageSet:
+    return ImageSet(_Files(paths), names=[str(path) for path in paths])
+
+
+@contextmanager
+def generators_kept() -> Iterator[None]:
+    """Leave torch's, Python's and NumPy's generators, which transforms may draw from, as they were."""
+    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with reproducible(0):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)  # noqa: NPY002
+
+
+def seed_generators(key: int) -> None:
+    """Let all three draw from ``key``."""
+    torch.default_generator.manual_seed(key % 2**63)
+    random.seed(key)
+    np.random.seed(key % 2**32)  # noqa: NPY002
