@@ -16,6 +16,7 @@ from torchdr_cne import (
     NegTSNE,
     ParametricTSNE,
     ParametricUMAP,
+    SupervisedContrastive,
     TSNEkhorn,
 )
 
@@ -40,6 +41,7 @@ from torchdr_cne import (
         LearnedMap(encoder=(16,), max_iter=10),
         ParametricUMAP(encoder=(16,), max_iter=10, pretrain_iter=5),
         ParametricTSNE(encoder=(16,), max_iter=10, pretrain_iter=5, perplexity=5),
+        SupervisedContrastive(encoder=(16,), n_epochs=1, n_components=4),
     ]
 )
 def test_estimator_contract(estimator, check):

@@ -8,6 +8,7 @@ from torchdr_cne.methods.negtsne import NegTSNE
 from torchdr_cne.methods.pacmap import PACMAP
 from torchdr_cne.methods.parametric import ParametricTSNE, ParametricUMAP
 from torchdr_cne.methods.sne import SNE
+from torchdr_cne.methods.supervised_contrastive import SupervisedContrastive
 from torchdr_cne.methods.tsne import TSNE
 from torchdr_cne.methods.tsnekhorn import TSNEkhorn
 from torchdr_cne.methods.umap import UMAP
@@ -24,5 +25,6 @@ __all__ = [
     "NegTSNE",
     "ParametricTSNE",
     "ParametricUMAP",
+    "SupervisedContrastive",
     "TSNEkhorn",
 ]
