@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-faults lint types doctest wheel bench bench-quick bench-scaling bench-distributed bench-kernels bench-parametric bench-placement clean
+.PHONY: demo test test-faults lint types doctest wheel bench bench-quick bench-scaling bench-distributed bench-kernels bench-parametric bench-placement bench-images clean
 
 demo: $(READY)
 	$(BIN)/torchdr-cne demo --output demo
@@ -58,6 +58,11 @@ bench-parametric: $(READY)
 
 bench-kernels: $(READY)
 	$(BIN)/python -m benchmarks.kernels --output $(RESULTS)/kernels.json
+
+bench-images: $(READY)
+	$(BIN)/python -m benchmarks.images digits --epochs 70 --output $(RESULTS)/images.json
+	$(BIN)/python -m benchmarks.images cifar --epochs 12 --workers 1 --output $(RESULTS)/images.json
+	$(BIN)/python -m benchmarks.images supervised --output $(RESULTS)/images.json
 
 bench-placement: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
