@@ -683,7 +683,10 @@ def with_nan():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"encoder": "mpl"}, r"encoder='mpl' is no network; pass 'mlp', the sizes .* or a torch.nn.Module"),
+        (
+            {"encoder": "mpl"},
+            r"encoder='mpl' is no network; pass 'mlp', 'residual_mlp', the sizes .* or a torch.nn.Module",
+        ),
         ({"encoder": 3}, "encoder=3 is no network"),
         ({"encoder": ()}, r"encoder=\(\) is no network"),
         ({"encoder": (100, 0)}, r"encoder=\(100, 0\) is no network"),
