@@ -1,6 +1,7 @@
 """``torchdr-cne demo``: handwritten digits, embedded with several methods."""
 
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,7 +101,9 @@ def _embed(method: str, X: Any, y: Any, values: Any) -> "tuple[np.ndarray, list[
 
     with library_errors():
         make: Any = estimator_class(method)
-        make(max_iter=1, random_state=0).fit(X[:_FEWEST])  # compiles: not to be timed
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of so few rows; the fit itself tells its own
+            make(max_iter=1, random_state=0).fit(X[:_FEWEST])  # compiles: not to be timed
         iterations = {} if values.max_iter is None else {"max_iter": values.max_iter}
         estimator = make(random_state=values.random_state, verbose=not values.quiet, **iterations)
         start = time.perf_counter()

@@ -1,8 +1,6 @@
 """What estimators of images have in common: reading, the network, fitting and applying it."""
 
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -16,10 +14,10 @@ from torchdr_cne.encoders.running import evaluating, random_numbers_kept
 from torchdr_cne.images.augmentation import simclr_augmentation
 from torchdr_cne.images.loading import INCLUDED, ImagePairs, Loading, plain_batches, sample, size_for
 from torchdr_cne.images.networks import ImageNetwork, check_backbone
-from torchdr_cne.images.sources import ImageSet, listed, open_images
+from torchdr_cne.images.sources import open_images, readable
 from torchdr_cne.images.stages import Stage, clipping, read_stages
 from torchdr_cne.matching.phase import Phase
-from torchdr_cne.matching.resources import limited_threads, resolve_device
+from torchdr_cne.matching.resources import limited_threads, matmul_precision, resolve_device
 from torchdr_cne.matching.schedules import WarmCosine
 from torchdr_cne.parametric.contrastive import InfoNCE
 from torchdr_cne.parametric.graphless import GraphlessMap
@@ -149,7 +147,7 @@ class ImageMap(GraphlessMap):
         y : array-like of shape (n,), default=None
             Labels to hand back as ``labels_``; they are not learned from.
         graph : None
-            Nothing else: no neighbours are sought.
+            Refused: two views of an image are a pair.
 
         Returns
         -------
@@ -161,21 +159,19 @@ class ImageMap(GraphlessMap):
         TypeError, ValueError
             If a parameter or the images cannot be used; the message says what to change.
         """
-        if graph is not None:
-            raise ValueError(f"{type(self).__name__} takes no graph: views of an image are its neighbours.")
         self._check_parameters()
         given = open_images(X)
         if y is not None and len(y) != len(given):
             raise ValueError(f"y has {len(y)} labels for {len(given)} images; pass one for each, or none.")
-        images = self._readable(given)
+        images = readable(given, skip=self.skip_unreadable)
         size = size_for(images, self.image_size)
         pairs = ImagePairs(images, self._loading(size))
         some = sample(images, size, _SAMPLED)
         self.pixel_mean_ = some.double().mean(dim=(0, 2, 3)).tolist()
         self.pixel_scale_ = some.double().std(dim=(0, 2, 3)).clamp_min(1e-3).tolist()
         self.half_precision_ = self._halves()
-        with self._matmul_precision():
-            super().fit(pairs)
+        with matmul_precision(self.float32_matmul_precision):
+            super().fit(pairs, graph=graph)
         if y is not None:
             self.labels_ = np.asarray(y)[list(images.numbers)]
         elif pairs.labels is not None:  # else rank 0 has fitted alone, and handed them out
@@ -219,7 +215,7 @@ class ImageMap(GraphlessMap):
         check_is_fitted(self, "embedding_")
         if return_backbone_features and self.model is not None:
             raise ValueError("model= has no backbone of its own; give backbone= and projection_head= instead.")
-        images = self._readable(open_images(X))
+        images = readable(open_images(X), skip=self.skip_unreadable)
         height, width = self.input_shape_[1:]
         loading = replace(self._loading((int(height), int(width))), view=None)
         encoder: Any = self.encoder_
@@ -297,34 +293,11 @@ class ImageMap(GraphlessMap):
         assert self.batch_size is not None
         return Loading(size, view, self.batch_size, self.num_workers, dict(self.dl_kwargs or {}))
 
-    def _readable(self, images: ImageSet) -> ImageSet:
-        if not self.skip_unreadable:
-            return images
-        kept, bad = images.readable()
-        if bad:
-            warnings.warn(
-                f"{len(bad)} of {len(images)} images cannot be read and are left out: "
-                f"{listed([images.name(number) for number in bad])}.",
-                UserWarning,
-                stacklevel=3,
-            )
-        return kept
-
     def _halves(self) -> bool:
         device = resolve_device(self.device, None)
         if self.mixed_precision == "auto":
             return device.type == "cuda" and torch.cuda.is_bf16_supported()
         return bool(self.mixed_precision)
-
-    @contextmanager
-    def _matmul_precision(self) -> Iterator[None]:
-        before = torch.get_float32_matmul_precision()
-        if self.float32_matmul_precision is not None:
-            torch.set_float32_matmul_precision(self.float32_matmul_precision)
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(before)
 
     def _network(self) -> ImageNetwork:
         """Return the plan of the network, for images like those of the fit."""

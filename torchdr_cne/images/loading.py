@@ -189,7 +189,7 @@ def reading(images: ImageSet) -> Iterator[None]:
     try:
         yield
     except UnreadableImageError as error:
-        bad = images.unreadable() or [str(error)]
+        bad = list(images.unreadable().values()) or [str(error)]
         raise ValueError(
             f"{len(bad)} of {len(images)} images cannot be read: {listed(bad)}; remove them, or set "
             "skip_unreadable=True."

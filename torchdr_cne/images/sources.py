@@ -1,6 +1,7 @@
 """Images by number, wherever they are: arrays, a folder of files, or a torch data set."""
 
 import random
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,7 +41,7 @@ class ImageSet:
         self, items: Any, labels: Any = None, names: Sequence[str] | None = None, classes: Sequence[str] = ()
     ) -> None:
         self._items, self._labels, self._names, self.classes = items, labels, names, tuple(classes)
-        self.numbers = range(len(items))
+        self.numbers: Sequence[int] = range(len(items))
         if len(items) == 0:
             raise ValueError("there are no images; the data set has length 0.")
 
@@ -75,30 +76,35 @@ class ImageSet:
         place = self.numbers[number]
         return f"image {place}" if self._names is None else self._names[place]
 
-    def unreadable(self) -> list[str]:
-        """Try all images, and return the names, with reasons, of those that cannot be read."""
-        found = []
+    def unreadable(self) -> dict[int, str]:
+        """Try all images, and return numbers, names and reasons of those that cannot be read."""
+        found = {}
         for number in range(len(self)):
             try:
                 self.item(number)
             except UnreadableImageError as error:
-                found.append(str(error))
+                found[number] = str(error)
         return found
 
-    def readable(self) -> tuple["ImageSet", list[int]]:
-        """Return the images that can be read, and the numbers of the others."""
-        good, bad = [], []
-        for number in range(len(self)):
-            try:
-                self.item(number)
-                good.append(number)
-            except UnreadableImageError:
-                bad.append(number)
-        if not good:
-            raise ValueError(f"none of the {len(self)} images can be read; {self.name(0)} is the first of them.")
+    def without(self, left_out: set[int]) -> "ImageSet":
+        """Return the images but for those of some numbers."""
         kept = ImageSet(self._items, self._labels, self._names, self.classes)
-        kept.numbers = [self.numbers[number] for number in good]  # type: ignore[assignment]
-        return kept, bad
+        kept.numbers = [place for number, place in enumerate(self.numbers) if number not in left_out]
+        return kept
+
+
+def readable(images: ImageSet, *, skip: bool) -> ImageSet:
+    """Return the images, or with ``skip`` those that can be read, with a warning that names and counts the others."""
+    bad = images.unreadable() if skip else {}
+    if len(bad) == len(images):
+        raise ValueError(f"none of the {len(images)} images can be read: {listed(list(bad.values()))}.")
+    if bad:
+        warnings.warn(
+            f"{len(bad)} of {len(images)} images cannot be read and are left out: {listed(list(bad.values()))}.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return images.without(set(bad)) if bad else images
 
 
 def as_image(found: Any, name: str = "a view") -> Any:

@@ -57,6 +57,17 @@ def limited_threads(n_jobs: int | None) -> Iterator[None]:
 
 
 @contextmanager
+def matmul_precision(wanted: str | None) -> Iterator[None]:
+    """Let products of 32 bits have the precision ``wanted`` within the block; None is torch's setting."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(before if wanted is None else wanted)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
 def torch_threads(wanted: int) -> Iterator[None]:
     """Set torch's number of threads within the block.
 

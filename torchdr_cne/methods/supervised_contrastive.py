@@ -89,7 +89,7 @@ class SupervisedContrastive(GraphlessMap):
         y : array-like of shape (n,)
             Classes; rows of class −1 are embedded, and not learned from.
         graph : None
-            Nothing else.
+            Refused: rows of one class are the pairs.
 
         Returns
         -------
@@ -101,9 +101,7 @@ class SupervisedContrastive(GraphlessMap):
         ValueError
             If labels are missing, all of one class, or no two rows have the same.
         """
-        if graph is not None:
-            raise ValueError("SupervisedContrastive takes no graph: rows of one class are its pairs.")
-        super().fit(X, y)
+        super().fit(X, y, graph=graph)
         found: Any = vars(self)["embedding_"]
         labels = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
         codes = read_labels(y, len(labels))

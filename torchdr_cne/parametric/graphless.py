@@ -35,5 +35,11 @@ class GraphlessMap(LearnedMap):
         LearnedMap._bounds, "n_neighbors", "max_iter", "init_scaling", "min_grad_norm", "memory_budget"
     )
 
+    def fit(self, X: Any, y: Any = None, *, graph: Any = None) -> Any:
+        """Train the network; ``graph`` is refused."""
+        if graph is not None:
+            raise ValueError(f"{type(self).__name__} takes no graph: it has pairs of its own; leave graph= out.")
+        return super().fit(X, y)
+
     def _needs_graph(self, phases: Sequence[Phase]) -> bool:
         return False

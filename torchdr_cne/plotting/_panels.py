@@ -64,8 +64,8 @@ def panels(
         point_size = default_point_size(n, _SIDE_INCHES**2)
     coloring = color_points(n, labels, cmap, max_categories, names)
 
-    n_columns = min(columns, len(planar))
-    n_rows = -(-len(planar) // n_columns)
+    n_rows = -(-len(planar) // columns)
+    n_columns = -(-len(planar) // n_rows)  # five are three and two
     width = n_columns * _SIDE_INCHES + key_width(coloring, legend)
     figure = Figure(figsize=(width, n_rows * (_SIDE_INCHES + _TITLE_INCHES)), layout="constrained")
     axes = [figure.add_subplot(n_rows, n_columns, i + 1) for i in range(len(planar))]
