@@ -1,7 +1,7 @@
 """A map of images, and what labels do to vectors: pictures of both.
 
 Run with ``python examples/images.py``; it writes ``images-map.png``, ``images-classes.png``, ``images-nearest.png`` and
-``images-tsne.png`` in about three minutes on two cores. Needs torchvision.
+``images-tsne.png`` in a minute or two on two cores. Needs torchvision.
 """
 
 from pathlib import Path
