@@ -19,9 +19,11 @@ from torch.utils.data import Dataset, IterableDataset
 
 from tests.helpers import interrupt_at
 from torchdr_cne import Every, SimCLR, TSimCNE, load, losses
+from torchdr_cne.distributed import Ranks
 from torchdr_cne.evaluation import linear_probe
 from torchdr_cne.images import ImageNetwork, simclr_augmentation
-from torchdr_cne.images.loading import _Asked
+from torchdr_cne.images.loading import ImagePairs, _Asked
+from torchdr_cne.images.sources import open_images
 from torchdr_cne.parametric import InfoNCE
 from torchdr_cne.parametric.batches import Epochs
 from torchdr_cne.similarities import Cauchy, CosineExp, Gaussian
@@ -323,6 +325,22 @@ def test_arrays_data_sets_folders_and_tensors_give_the_same_map(tmp_path):
         np.testing.assert_array_equal(fitted.transform(same), fitted.embedding_)
     np.testing.assert_allclose(fitted.transform((SOME / 255).astype(np.float32)), fitted.embedding_, atol=1e-4)
     assert make().fit(tmp_path / "all").classes_ == [f"digit {k}" for k in range(10)]
+
+
+@pytest.mark.parametrize("label", ["three", None, 2.5, float("nan"), np.array([1, 2])])
+def test_labels_that_are_no_whole_numbers_are_minus_one(label):
+    fitted = make(total_epochs=1).fit([(image, label) for image in SOME[:40]])
+    assert fitted.labels_.tolist() == [-1] * 40
+    names = np.array(["a", "b"])[Y[:40] % 2]
+    assert make(total_epochs=1).fit(SOME[:40], names).labels_.tolist() == names.tolist()
+
+
+def test_images_of_one_pixel_are_augmented_too():
+    pixels = SOME[:, 4:5, 4:5]
+    pairs = ImagePairs(open_images(pixels), make(data_transform=None)._loading((1, 1)))
+    views = next(pairs.stream(0, 0, Ranks()))
+    assert views[0].shape[1:] == (1, 1, 1)
+    assert not torch.equal(*views)
 
 
 def test_transform_keeps_the_order_and_never_augments():

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchdr_cne.checks import COUNT, POSITIVE, Bound, check_bounds, check_choice, without
 from torchdr_cne.encoders.running import evaluating, random_numbers_kept
 from torchdr_cne.images.augmentation import simclr_augmentation
-from torchdr_cne.images.loading import INCLUDED, ImagePairs, Loading, plain_batches, sample, size_for
+from torchdr_cne.images.loading import INCLUDED, ImagePairs, Loading, check_options, plain_batches, sample, size_for
 from torchdr_cne.images.networks import ImageNetwork, check_backbone
 from torchdr_cne.images.sources import open_images, readable
 from torchdr_cne.images.stages import Stage, clipping, read_stages
@@ -89,7 +89,7 @@ class ImageMap(GraphlessMap):
     embedding_ : ndarray of shape (n, out_dim)
         Places of the images of the fit.
     labels_ : ndarray of shape (n,)
-        Their labels, −1 where there is none.
+        ``y``, or the data set's labels as far as they are whole numbers, else −1.
     classes_ : tuple of str
         Names of the classes, of a folder of folders.
     encoder_ : ImageEncoder
@@ -262,7 +262,7 @@ class ImageMap(GraphlessMap):
         self._check_loss()
         clipping(self.trainer_kwargs)
         self._stages()
-        self._loading((1, 1))
+        check_options(self.dl_kwargs)
         super()._check_parameters()
 
     def _check_loss(self) -> None:
@@ -288,8 +288,7 @@ class ImageMap(GraphlessMap):
 
     def _loading(self, size: tuple[int, int]) -> Loading:
         view = self.data_transform
-        if view is None and size != (1, 1):
-            view = simclr_augmentation(size)
+        view = simclr_augmentation(size) if view is None else view
         assert self.batch_size is not None
         return Loading(size, view, self.batch_size, self.num_workers, dict(self.dl_kwargs or {}))
 

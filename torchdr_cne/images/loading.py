@@ -56,19 +56,21 @@ class Loading:
     num_workers: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        ours = sorted(set(self.options) & set(_OURS))
-        if ours:
-            raise ValueError(
-                f"dl_kwargs has {', '.join(ours)}, which the estimator sets; use its own parameters batch_size and "
-                "num_workers, and leave out the rest."
-            )
-
     def loader(self, data: Dataset[Any], batches: Any) -> Iterator[Any]:
         """Return an iterator over mini-batches of items; no global random number is drawn."""
         with reproducible(0):
             loader = DataLoader(data, batch_sampler=batches, num_workers=self.num_workers, **self.options)
             return iter(loader)
+
+
+def check_options(options: Mapping[str, Any] | None) -> None:
+    """Raise a ValueError if keywords of a DataLoader are ours to set."""
+    ours = sorted(set(options or {}) & set(_OURS))
+    if ours:
+        raise ValueError(
+            f"dl_kwargs has {', '.join(ours)}, which the estimator sets; use its own parameters batch_size and "
+            "num_workers, and leave out the rest."
+        )
 
 
 class _Views(Dataset[Any]):
@@ -114,8 +116,10 @@ class _Plain(Dataset[Any]):
 
 
 def _as_code(label: Any) -> int:
+    """Return a label that is a whole number, −1 for any other, such as a name."""
     value = label.item() if hasattr(label, "item") else label
-    return -1 if value is None or not float(value).is_integer() else int(value)
+    is_whole = isinstance(value, (int, float)) and float(value).is_integer()
+    return int(value) if is_whole else -1
 
 
 class _Asked:
