@@ -47,7 +47,7 @@ def measure(name: str, rows: tuple[np.ndarray, ...], pictures: Path | None) -> d
     found["seconds"], found["cpu_seconds"], placed = _timed(lambda: estimator.transform(new))
     found["accuracy"] = accuracy(estimator.embedding_, y_train, placed, y_new)
     if name != "umap-learn":
-        from torchdr_cne.matching.refinement import Refinement
+        from torchdr_cne.placement.refinement import Refinement
 
         with mock.patch.object(Refinement, "refine", lambda self, start, *rest: start):
             found["mean_seconds"], _, means = _timed(lambda: estimator.transform(new))

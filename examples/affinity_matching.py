@@ -13,7 +13,7 @@ from sklearn.manifold import SpectralEmbedding
 
 from torchdr_cne import AffinityMatcher
 from torchdr_cne.affinity import UnionAffinity
-from torchdr_cne.matching.output_affinities import ScalarProduct
+from torchdr_cne.objectives.matrices import ScalarProduct
 
 
 def gram(X):

@@ -14,7 +14,7 @@ from torchdr_cne import UMAP, AffinityMatcher, LearnedMap, NegTSNE
 from torchdr_cne.affinity import EntropicAffinity, SinkhornAffinity, UnionAffinity
 from torchdr_cne.distributed import Share
 from torchdr_cne.evaluation import knn_accuracy
-from torchdr_cne.matching.output_affinities import Normalized, ScalarProduct
+from torchdr_cne.objectives.matrices import Normalized, ScalarProduct
 from torchdr_cne.similarities import Cauchy, Gaussian
 
 X, Y = load_digits(return_X_y=True)

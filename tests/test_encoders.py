@@ -18,9 +18,9 @@ from torchdr_cne.encoders import Jitter, Standardize, Unstandardize, mlp
 from torchdr_cne.evaluation import knn_accuracy
 from torchdr_cne.inputs import open_rows
 from torchdr_cne.inputs.sources import ArraySource
+from torchdr_cne.networks.loss import Batch
+from torchdr_cne.networks.objective import NetworkObjective
 from torchdr_cne.parametric import Classification, Phase, Position, PositivePairs, Reconstruction, Relation
-from torchdr_cne.parametric.losses import Batch
-from torchdr_cne.parametric.objective import NetworkObjective
 from torchdr_cne.similarities import CosineExp
 
 METHODS = [UMAP, NegTSNE, NCVis, InfoTSNE]

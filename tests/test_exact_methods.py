@@ -18,7 +18,7 @@ from tests.test_resume import fit_in_pieces
 from torchdr_cne import COSNE, SNE, TSNE, TSNEkhorn, load
 from torchdr_cne.affinity import EntropicAffinity
 from torchdr_cne.matching import poincare
-from torchdr_cne.matching.poincare import LARGEST_RADIUS, PoincareSGD
+from torchdr_cne.optimization.poincare import LARGEST_RADIUS, PoincareSGD
 from torchdr_cne.similarities import hyperbolic_distance
 
 METHODS = [TSNE, SNE, COSNE, TSNEkhorn]

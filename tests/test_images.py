@@ -24,8 +24,8 @@ from torchdr_cne.evaluation import linear_probe
 from torchdr_cne.images import ImageNetwork, simclr_augmentation
 from torchdr_cne.images.loading import ImagePairs, _Asked
 from torchdr_cne.images.sources import open_images
+from torchdr_cne.networks.batches import Epochs
 from torchdr_cne.parametric import InfoNCE
-from torchdr_cne.parametric.batches import Epochs
 from torchdr_cne.similarities import Cauchy, CosineExp, Gaussian
 
 DIGITS, Y = load_digits(return_X_y=True)

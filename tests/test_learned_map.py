@@ -19,6 +19,7 @@ from tests.helpers import interrupt_at
 from torchdr_cne import UMAP, Every, InfoTSNE, LearnedMap, NCVis, NegTSNE, ParametricTSNE, ParametricUMAP, load, losses
 from torchdr_cne.affinity import EntropicAffinity, Function, Neighbors, Symmetrize, UMAPAffinity, UnionAffinity
 from torchdr_cne.evaluation import knn_accuracy
+from torchdr_cne.networks.objective import NetworkObjective, evaluated
 from torchdr_cne.parametric import (
     Classification,
     Loss,
@@ -29,7 +30,6 @@ from torchdr_cne.parametric import (
     Relation,
     WeightedSum,
 )
-from torchdr_cne.parametric.objective import NetworkObjective, evaluated
 from torchdr_cne.similarities import Cauchy, CosineExp, StudentT
 
 DIGITS, CLASSES = load_digits(return_X_y=True)
@@ -69,7 +69,7 @@ def batch_of(monkeypatch):
             return found
 
         with monkeypatch.context() as patch:
-            patch.setattr("torchdr_cne.parametric.objective.evaluated", spy)
+            patch.setattr("torchdr_cne.networks.objective.evaluated", spy)
             settings = {"dtype": "float64", **(options or {})}
             fitted = make(Phase(1, loss, learning_rate=1e-30, **phase), **settings).fit(data, labels)
         batch, found = seen[0]

@@ -504,7 +504,7 @@ def test_fits_in_threads_of_joblib_use_one_thread_each_and_leave_torchs_number_a
 
 
 def test_limits_of_threads_that_end_in_any_order_leave_the_first_number():
-    from torchdr_cne.matching.resources import torch_threads
+    from torchdr_cne.resources import torch_threads
 
     before = torch.get_num_threads()
     first, second = torch_threads(1), torch_threads(3)

@@ -29,8 +29,8 @@ from torchdr_cne.persistence import (
     to_plain,
     write_folder,
 )
-from torchdr_cne.persistence.folders import MANIFEST, STATE, seal
 from torchdr_cne.similarities import Cauchy, CosineExp, Similarity, StudentT
+from torchdr_cne.storage.folders import MANIFEST, STATE, seal
 
 METHODS = [UMAP, NegTSNE, NCVis, InfoTSNE, LargeVis, PACMAP]
 X = load_digits().data[:300].astype(np.float32)

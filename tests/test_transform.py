@@ -21,8 +21,8 @@ from torchdr_cne.forces import shorten_rows
 from torchdr_cne.inputs import as_rows
 from torchdr_cne.inputs.sources import ArraySource
 from torchdr_cne.matching import Pairs
-from torchdr_cne.matching.refinement import ROWS, Refinement, _Descent
 from torchdr_cne.neighbors import FaissConfig, KeptRows, kept_rows
+from torchdr_cne.placement.refinement import ROWS, Refinement, _Descent
 from torchdr_cne.similarities import CosineExp, StudentT
 
 METHODS = [UMAP, NegTSNE, NCVis, InfoTSNE]
@@ -341,7 +341,7 @@ def test_a_pipeline_places_new_rows():
 
 def test_rows_of_a_source_or_loader_are_placed_as_those_of_an_array(fitted, monkeypatch):
     estimator = fitted[NegTSNE]
-    monkeypatch.setattr("torchdr_cne.matching.placement._BLOCK", 100)
+    monkeypatch.setattr("torchdr_cne.placement.placing._BLOCK", 100)
     whole = estimator.transform(NEW)
     np.testing.assert_array_equal(estimator.transform(ArraySource(NEW)), whole)
     np.testing.assert_array_equal(estimator.transform(torch.utils.data.DataLoader(NEW, batch_size=50)), whole)

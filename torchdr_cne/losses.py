@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from torchdr_cne.elementary import softplus
+from torchdr_cne.stable_math import softplus
 
 
 def log_one_minus(log_q: Tensor) -> Tensor:

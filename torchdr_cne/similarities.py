@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchdr_cne.elementary import log1p
+from torchdr_cne.stable_math import log1p
 
 
 class Similarity(ABC):

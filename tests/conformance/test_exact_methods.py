@@ -123,7 +123,7 @@ def test_keops_gives_loss_and_gradient_of_the_hooks(name):
 def test_dense_sums_in_blocks_of_rows_are_those_of_one_table(monkeypatch):
     graph, z = random_graph(61), random_start("TSNE", 61, 2)
     expected = loss_and_gradient(TSNE, "dense", graph, z)
-    monkeypatch.setattr("torchdr_cne.matching.row_sums._PAIRS_AT_ONCE", 61 * 7)
+    monkeypatch.setattr("torchdr_cne.objectives.row_sums._PAIRS_AT_ONCE", 61 * 7)
     found = loss_and_gradient(TSNE, "dense", graph, z)
     assert found[0] == pytest.approx(expected[0], rel=1e-12)
     assert relative_error(found[1], expected[1]) <= 1e-12

@@ -5,8 +5,8 @@ import torch
 import torchdr_cne
 from tests.distributed.cases import digits, labels, make, world
 from tests.helpers import interrupt_at
+from torchdr_cne.networks.objective import NetworkObjective
 from torchdr_cne.parametric import Classification, LearnedMap, Phase, Position, PositivePairs, Relation
-from torchdr_cne.parametric.objective import NetworkObjective
 
 
 def own_module(seed):

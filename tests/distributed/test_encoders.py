@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 from tests.distributed import cases, encoder_cases
 from tests.distributed.harness import found_by_ranks
 from torchdr_cne.evaluation import knn_accuracy
-from torchdr_cne.parametric.batches import Draw
+from torchdr_cne.networks.batches import Draw
 
 CASES = "tests.distributed.encoder_cases"
 

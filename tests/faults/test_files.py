@@ -20,7 +20,7 @@ from sklearn.datasets import load_digits
 
 from torchdr_cne import NegTSNE
 from torchdr_cne.persistence import Checkpoints, DamagedError, FormatError, load, model_state, read_folder, save_model
-from torchdr_cne.persistence.folders import MANIFEST, STATE, seal
+from torchdr_cne.storage.folders import MANIFEST, STATE, seal
 
 N_FAULTS = int(os.environ.get("TORCHDR_CNE_FAULTS", 200))
 IDENTITY = {"config": {"max_iter": 300}, "data": {"shape": [300, 64]}}
@@ -188,7 +188,7 @@ def test_a_second_fit_is_refused_and_a_killed_one_frees_the_folder(holder, tmp_p
 
 
 def test_a_second_fit_in_the_same_process_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("torchdr_cne.persistence.checkpoints._PATIENCE", 0.1)
+    monkeypatch.setattr("torchdr_cne.storage.checkpoints._PATIENCE", 0.1)
     with Checkpoints(tmp_path, IDENTITY):
         with pytest.raises(RuntimeError, match=rf"in use by another fit \(pid {os.getpid()} "):
             Checkpoints(tmp_path, IDENTITY).__enter__()
@@ -305,7 +305,7 @@ FULL = """
 import json, resource, sys, warnings
 import torch
 from torchdr_cne.persistence import Checkpoints
-from torchdr_cne.persistence.folders import STATE
+from torchdr_cne.storage.folders import STATE
 
 def attempt(checkpoints, step, tensors, record, limit, last):
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 
 from torchdr_cne import NegTSNE
 from torchdr_cne.distributed import DistributedConfig
-from torchdr_cne.persistence import folders
+from torchdr_cne.storage import folders
 
 
 def kill_while_saving(at):

@@ -9,8 +9,8 @@ from scipy.stats import chi2
 from torchdr_cne.affinity import AffinityGraph
 from torchdr_cne.distributed import Share
 from torchdr_cne.hashing import stream_key
-from torchdr_cne.parametric.batches import EdgeBatches, EdgeSettings, Epochs, ItemBatches, block_of, some_of
-from torchdr_cne.parametric.training import TrainingSet
+from torchdr_cne.networks.batches import EdgeBatches, EdgeSettings, Epochs, ItemBatches, block_of, some_of
+from torchdr_cne.networks.training import TrainingSet
 from torchdr_cne.sampling.permutation import permuted
 
 N = 60

@@ -16,12 +16,12 @@ from torchdr_cne.images.loading import INCLUDED, ImagePairs, Loading, check_opti
 from torchdr_cne.images.networks import ImageNetwork, check_backbone
 from torchdr_cne.images.sources import open_images, readable
 from torchdr_cne.images.stages import Stage, clipping, read_stages
-from torchdr_cne.matching.phase import Phase
-from torchdr_cne.matching.resources import limited_threads, matmul_precision, resolve_device
-from torchdr_cne.matching.schedules import WarmCosine
+from torchdr_cne.networks.loss import Loss
+from torchdr_cne.optimization.phase import Phase
+from torchdr_cne.optimization.schedules import WarmCosine
 from torchdr_cne.parametric.contrastive import InfoNCE
 from torchdr_cne.parametric.graphless import GraphlessMap
-from torchdr_cne.parametric.losses import Loss
+from torchdr_cne.resources import limited_threads, matmul_precision, resolve_device
 from torchdr_cne.similarities import Cauchy, CosineExp, Gaussian, Similarity
 
 _SAMPLED = 1000

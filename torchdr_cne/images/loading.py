@@ -23,7 +23,7 @@ from torchdr_cne.images.sources import (
     seed_generators,
 )
 from torchdr_cne.inputs import PositivePairs
-from torchdr_cne.parametric.batches import Epochs
+from torchdr_cne.networks.batches import Epochs
 
 INCLUDED = "is_included"
 _VIEWS = 16

@@ -8,7 +8,7 @@ from torchdr_cne.checks import COUNT, Bound, check_choice
 from torchdr_cne.images.image_map import ImageMap
 from torchdr_cne.images.networks import ImageNetwork
 from torchdr_cne.images.stages import Stage
-from torchdr_cne.matching.phase import Phase
+from torchdr_cne.optimization.phase import Phase
 
 
 class TSimCNE(ImageMap):

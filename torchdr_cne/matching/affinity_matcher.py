@@ -20,29 +20,29 @@ from torchdr_cne.affinity.graph import gathered
 from torchdr_cne.checks import COUNT, NOT_NEGATIVE, POSITIVE, Bound, check_bounds, check_choice
 from torchdr_cne.distributed import DistributedConfig, Ranks, Share, joined
 from torchdr_cne.distributed.group import is_first_process, own_device
+from torchdr_cne.fitting.ranks import check_input, run_on_first
+from torchdr_cne.fitting.reading import read_input
+from torchdr_cne.fitting.stages import Given, take_part
 from torchdr_cne.inputs import read_labels, read_new_features
-from torchdr_cne.matching.fit import Given, take_part
-from torchdr_cne.matching.networks import check_networks
-from torchdr_cne.matching.objective import AutogradObjective, Objective
-from torchdr_cne.matching.optimization import (
-    optimizer_class,
-    scheduler_class,
-)
-from torchdr_cne.matching.output_affinities import (
+from torchdr_cne.networks.options import check_networks
+from torchdr_cne.objectives.matrices import (
     Normalized,
     OutputAffinity,
     check_matching,
     input_matrix,
     matching_loss,
 )
-from torchdr_cne.matching.phase import Phase, in_sequence
-from torchdr_cne.matching.placement import check_placeable, place
-from torchdr_cne.matching.reading import read_input
-from torchdr_cne.matching.refinement import Refinement
-from torchdr_cne.matching.resources import limited_threads, resolve_device
-from torchdr_cne.matching.splitting import check_input, run_on_first
-from torchdr_cne.matching.state import FitState
+from torchdr_cne.objectives.points import AutogradObjective, Objective
+from torchdr_cne.optimization.building import (
+    optimizer_class,
+    scheduler_class,
+)
+from torchdr_cne.optimization.phase import Phase, in_sequence
+from torchdr_cne.optimization.state import FitState
 from torchdr_cne.persistence import save_model
+from torchdr_cne.placement.placing import check_placeable, place
+from torchdr_cne.placement.refinement import Refinement
+from torchdr_cne.resources import limited_threads, resolve_device
 
 _BATCHES, _MIN_BATCHES = 25, 3500
 """Mini-batches of a fit by an encoder, times the square root of the number of points, and at least."""
@@ -66,7 +66,7 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         any real matrix (n, n), which is matched as it is.
     affinity_out : OutputAffinity or None, default=None
         Of `AffinityMatcher` itself only: the embedding's, None is ``Normalized(Cauchy())``; see
-        `torchdr_cne.matching.output_affinities`.
+        `torchdr_cne.objectives.matrices`.
     loss : {"cross_entropy", "square"} or callable, default="cross_entropy"
         Of `AffinityMatcher` itself only: −Σ P log Q, the square ‖P − Q‖²/‖P‖², or a function of P and Q, both (n, n),
         that returns a scalar tensor.
@@ -280,7 +280,7 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def _make_objective(self, state: FitState, start_nd: Tensor) -> Objective:
         """Return what the loop asks for gradients."""
         if self.encoder is not None:
-            from torchdr_cne.parametric.fitting import make_objective
+            from torchdr_cne.networks.fitting import make_objective
 
             return make_objective(self, state)
         loss = torch.compile(self._compute_loss) if self.compile else self._compute_loss
@@ -401,7 +401,7 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """
         check_is_fitted(self, "embedding_")
         if hasattr(self, "encoder_"):
-            from torchdr_cne.parametric.encoding import encode, read_rows
+            from torchdr_cne.networks.encoding import encode, read_rows
 
             features, kind = read_rows(self, X)
             with limited_threads(self.n_jobs):
@@ -476,7 +476,7 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         ValueError
             If the estimator was fitted without a decoder, or ``Z`` has another shape or NaN.
         """
-        from torchdr_cne.parametric.encoding import decode
+        from torchdr_cne.networks.encoding import decode
 
         return decode(self, Z)
 
@@ -514,7 +514,7 @@ class AffinityMatcher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """Return the rows that mini-batches are made of, with their networks; None without an encoder."""
         if self.encoder is None:
             return None
-        from torchdr_cne.parametric.fitting import make_training_set
+        from torchdr_cne.networks.fitting import make_training_set
 
         return make_training_set(self, given, share, device, seed, phases)
 

@@ -15,16 +15,16 @@ from torch import Tensor
 from torchdr_cne.affinity import Affinity, EntropicAffinity
 from torchdr_cne.checks import Bound, check_choice, without
 from torchdr_cne.distributed import Share
+from torchdr_cne.fitting.ranks import rows_by_slot
 from torchdr_cne.forces import AllPairsForces, ForceProblem, StepCoefficients, exact_sums, make_engine
 from torchdr_cne.forces.all_pairs import PairSums
 from torchdr_cne.matching.neighbor_embedding import NeighborEmbedding
-from torchdr_cne.matching.objective import AutogradObjective, Objective, PairwiseObjective
 from torchdr_cne.matching.overriding import newer_than_forces, overridden
-from torchdr_cne.matching.pairs import Pairs, rows_at
-from torchdr_cne.matching.refinement import Refinement, repelling_sample
-from torchdr_cne.matching.row_sums import RowSums, dense_log_row_sums, keops_log_row_sums
-from torchdr_cne.matching.splitting import rows_by_slot
-from torchdr_cne.matching.state import FitState
+from torchdr_cne.objectives.pairs import Pairs, rows_at
+from torchdr_cne.objectives.points import AutogradObjective, Objective, PairwiseObjective
+from torchdr_cne.objectives.row_sums import RowSums, dense_log_row_sums, keops_log_row_sums
+from torchdr_cne.optimization.state import FitState
+from torchdr_cne.placement.refinement import Refinement, repelling_sample
 from torchdr_cne.sampling import BlockLayout
 from torchdr_cne.similarities import Similarity
 from torchdr_cne.workers import Workers

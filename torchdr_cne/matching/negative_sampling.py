@@ -11,16 +11,16 @@ from torch import Tensor
 from torchdr_cne.affinity import UnionAffinity
 from torchdr_cne.checks import COUNT, Bound, check_choice
 from torchdr_cne.distributed import Share
+from torchdr_cne.fitting.memory import bytes_by_stage
+from torchdr_cne.fitting.ranks import rows_by_slot
 from torchdr_cne.forces import ForceProblem, StepCoefficients, make_engine
-from torchdr_cne.matching.memory import bytes_by_stage
 from torchdr_cne.matching.neighbor_embedding import NeighborEmbedding
-from torchdr_cne.matching.objective import Objective, PairwiseObjective
 from torchdr_cne.matching.overriding import newer_than_forces, overridden
-from torchdr_cne.matching.pairs import Pairs, rows_at
-from torchdr_cne.matching.phase import NEGATIVES, SAMPLINGS, Phase
-from torchdr_cne.matching.refinement import Refinement, repelling_sample
-from torchdr_cne.matching.splitting import rows_by_slot
-from torchdr_cne.matching.state import FitState
+from torchdr_cne.objectives.pairs import Pairs, rows_at
+from torchdr_cne.objectives.points import Objective, PairwiseObjective
+from torchdr_cne.optimization.phase import NEGATIVES, SAMPLINGS, Phase
+from torchdr_cne.optimization.state import FitState
+from torchdr_cne.placement.refinement import Refinement, repelling_sample
 from torchdr_cne.sampling import BlockLayout, NegativeSampler
 from torchdr_cne.sampling.blocks import BLOCK_SIZE, n_shifts_for
 from torchdr_cne.similarities import Similarity, temperature_of

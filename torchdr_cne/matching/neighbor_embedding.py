@@ -10,10 +10,10 @@ from torchdr_cne.affinity import Affinity, UnionAffinity
 from torchdr_cne.checks import COUNT, NOT_NEGATIVE, POSITIVE, Bound, check_choice
 from torchdr_cne.forces import PairForces
 from torchdr_cne.matching.affinity_matcher import AffinityMatcher
-from torchdr_cne.matching.phase import Phase, in_sequence
-from torchdr_cne.matching.state import FitState
 from torchdr_cne.neighbors.distances import METRICS
 from torchdr_cne.neighbors.kneighbors import Backend
+from torchdr_cne.optimization.phase import Phase, in_sequence
+from torchdr_cne.optimization.state import FitState
 from torchdr_cne.similarities import Cauchy, Similarity
 
 

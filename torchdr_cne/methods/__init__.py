@@ -6,9 +6,7 @@ from torchdr_cne.methods.largevis import LargeVis
 from torchdr_cne.methods.ncvis import NCVis
 from torchdr_cne.methods.negtsne import NegTSNE
 from torchdr_cne.methods.pacmap import PACMAP
-from torchdr_cne.methods.parametric import ParametricTSNE, ParametricUMAP
 from torchdr_cne.methods.sne import SNE
-from torchdr_cne.methods.supervised_contrastive import SupervisedContrastive
 from torchdr_cne.methods.tsne import TSNE
 from torchdr_cne.methods.tsnekhorn import TSNEkhorn
 from torchdr_cne.methods.umap import UMAP
@@ -23,8 +21,5 @@ __all__ = [
     "LargeVis",
     "NCVis",
     "NegTSNE",
-    "ParametricTSNE",
-    "ParametricUMAP",
-    "SupervisedContrastive",
     "TSNEkhorn",
 ]

@@ -9,7 +9,7 @@ from torchdr_cne.checks import FINITE, Bound
 from torchdr_cne.forces import PairForces
 from torchdr_cne.losses import log_add_positive, log_normaliser
 from torchdr_cne.matching import NegativeSamplingNeighborEmbedding, Pairs, Phase
-from torchdr_cne.matching.pairs import rows_at
+from torchdr_cne.objectives.pairs import rows_at
 
 
 class InfoTSNE(NegativeSamplingNeighborEmbedding):

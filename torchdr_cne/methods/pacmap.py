@@ -15,10 +15,10 @@ from torchdr_cne.forces import GroupForces, PairForces, PairGroup, StepCoefficie
 from torchdr_cne.forces.groups import listed_both_ways
 from torchdr_cne.matching import FitState, NegativeSamplingNeighborEmbedding, NeighborEmbedding, Pairs, Phase
 from torchdr_cne.matching.negative_sampling import SampledState
-from torchdr_cne.matching.objective import Objective, PairwiseObjective
 from torchdr_cne.matching.overriding import overridden
-from torchdr_cne.matching.pairs import rows_at
-from torchdr_cne.matching.refinement import Refinement
+from torchdr_cne.objectives.pairs import rows_at
+from torchdr_cne.objectives.points import Objective, PairwiseObjective
+from torchdr_cne.placement.refinement import Refinement
 from torchdr_cne.sampling import BlockLayout, far_points, mid_near_points
 
 _NEAR, _MID_NEAR = 10.0, 10_000.0

@@ -8,7 +8,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from torchdr_cne.forces import PairForces
 from torchdr_cne.matching import AllPairsNeighborEmbedding, RowSums
-from torchdr_cne.matching.gains import DeltaBarDelta
+from torchdr_cne.optimization.delta_bar_delta import DeltaBarDelta
 from torchdr_cne.similarities import Gaussian, Similarity
 
 

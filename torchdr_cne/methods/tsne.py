@@ -10,9 +10,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchdr_cne.checks import POSITIVE, Bound
 from torchdr_cne.forces import PairForces
 from torchdr_cne.matching import AllPairsNeighborEmbedding, Phase, RowSums
-from torchdr_cne.matching.gains import DeltaBarDelta
-from torchdr_cne.matching.objective import Objective
-from torchdr_cne.matching.state import FitState
+from torchdr_cne.objectives.points import Objective
+from torchdr_cne.optimization.delta_bar_delta import DeltaBarDelta
+from torchdr_cne.optimization.state import FitState
 from torchdr_cne.similarities import Similarity, StudentT
 
 _LEAST_RATE = 50.0

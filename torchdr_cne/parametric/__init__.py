@@ -1,12 +1,14 @@
 """Embeddings computed by networks: losses that add, and the mini-batches they are evaluated on."""
 
 from torchdr_cne.inputs.pairs import PositivePairs
-from torchdr_cne.matching.phase import Phase
+from torchdr_cne.networks.loss import Batch, Loss, WeightedSum
+from torchdr_cne.networks.terms import Classification, Position, Reconstruction
+from torchdr_cne.optimization.phase import Phase
 from torchdr_cne.parametric.contrastive import InfoNCE, LabelContrast
 from torchdr_cne.parametric.learned_map import LearnedMap
-from torchdr_cne.parametric.losses import Batch, Loss, WeightedSum
+from torchdr_cne.parametric.pretrained import ParametricTSNE, ParametricUMAP
 from torchdr_cne.parametric.relation import Relation
-from torchdr_cne.parametric.terms import Classification, Position, Reconstruction
+from torchdr_cne.parametric.supervised_contrastive import SupervisedContrastive
 
 __all__ = [
     "Batch",
@@ -15,10 +17,13 @@ __all__ = [
     "LabelContrast",
     "LearnedMap",
     "Loss",
+    "ParametricTSNE",
+    "ParametricUMAP",
     "Phase",
     "Position",
     "PositivePairs",
     "Reconstruction",
     "Relation",
+    "SupervisedContrastive",
     "WeightedSum",
 ]

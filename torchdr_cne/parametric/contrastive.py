@@ -8,9 +8,9 @@ from torch import Tensor
 
 from torchdr_cne.checks import POSITIVE, check_choice
 from torchdr_cne.losses import info_nce, log_add_positive, log_normaliser
-from torchdr_cne.matching.pairs import rows_at
-from torchdr_cne.parametric.losses import Batch, Bound, Loss
-from torchdr_cne.parametric.training import TrainingSet
+from torchdr_cne.networks.loss import Batch, Bound, Loss
+from torchdr_cne.networks.training import TrainingSet
+from torchdr_cne.objectives.pairs import rows_at
 from torchdr_cne.similarities import Cauchy, CosineExp, Similarity
 
 

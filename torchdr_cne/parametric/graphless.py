@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from torchdr_cne.checks import Bound, without
-from torchdr_cne.matching.phase import Phase
+from torchdr_cne.optimization.phase import Phase
 from torchdr_cne.parametric.learned_map import LearnedMap
 
 

@@ -9,13 +9,13 @@ from torchdr_cne.affinity import Affinity, UnionAffinity
 from torchdr_cne.checks import COUNT, Bound
 from torchdr_cne.inputs import read_labels
 from torchdr_cne.matching import AffinityMatcher
-from torchdr_cne.matching.networks import loss_of_phase, trains_decoder
-from torchdr_cne.matching.phase import Phase
-from torchdr_cne.matching.state import FitState
 from torchdr_cne.neighbors.kneighbors import Backend
-from torchdr_cne.parametric.losses import Loss
+from torchdr_cne.networks.loss import Loss
+from torchdr_cne.networks.options import loss_of_phase, trains_decoder
+from torchdr_cne.networks.terms import Classification, Position, Reconstruction
+from torchdr_cne.optimization.phase import Phase
+from torchdr_cne.optimization.state import FitState
 from torchdr_cne.parametric.relation import Relation
-from torchdr_cne.parametric.terms import Classification, Position, Reconstruction
 from torchdr_cne.similarities import temperature_of
 
 

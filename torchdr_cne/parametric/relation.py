@@ -10,10 +10,10 @@ from torch import Tensor
 from torchdr_cne.affinity import Affinity, AffinityGraph
 from torchdr_cne.checks import COUNT
 from torchdr_cne.losses import log_one_minus
-from torchdr_cne.matching.pairs import Pairs
-from torchdr_cne.parametric.batches import block_of
-from torchdr_cne.parametric.losses import Batch, Bound, Loss
-from torchdr_cne.parametric.training import TrainingSet
+from torchdr_cne.networks.batches import block_of
+from torchdr_cne.networks.loss import Batch, Bound, Loss
+from torchdr_cne.networks.training import TrainingSet
+from torchdr_cne.objectives.pairs import Pairs
 from torchdr_cne.similarities import Cauchy, Similarity
 
 METHODS = {

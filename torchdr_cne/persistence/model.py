@@ -9,8 +9,8 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from torchdr_cne.persistence import folders
-from torchdr_cne.persistence.plain import depth_of, from_plain, object_to_plain, to_plain
+from torchdr_cne.storage import folders
+from torchdr_cne.storage.plain import depth_of, from_plain, object_to_plain, to_plain
 
 _DEEPEST = 100
 

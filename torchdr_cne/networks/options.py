@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torchdr_cne.matching.phase import Phase
+from torchdr_cne.optimization.phase import Phase
 
 
 def check_networks(estimator: Any) -> None:
@@ -19,7 +19,7 @@ def check_networks(estimator: Any) -> None:
                 f"{' and '.join(given)} cannot be without an encoder; set encoder='mlp' or leave out what needs it."
             )
         return
-    from torchdr_cne.parametric.losses import Loss
+    from torchdr_cne.networks.loss import Loss
 
     if not (estimator.extra_loss is None or isinstance(estimator.extra_loss, Loss)):
         raise ValueError(f"extra_loss={estimator.extra_loss!r} must be None or a Loss such as 0.3 * Classification().")
@@ -36,7 +36,7 @@ def trains_decoder(loss: Any) -> bool:
 
 def loss_of_phase(estimator: Any, phase: Phase) -> Any:
     """Return what a phase minimises under an encoder: its own loss, or the method's and what is added to it."""
-    from torchdr_cne.parametric import Reconstruction
+    from torchdr_cne.networks.terms import Reconstruction
 
     if phase.loss is not None:
         return phase.loss

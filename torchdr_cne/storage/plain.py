@@ -19,8 +19,8 @@ from torchdr_cne.affinity import Affinity, Transform
 from torchdr_cne.distributed import DistributedConfig
 from torchdr_cne.inputs import Rows
 from torchdr_cne.neighbors import FaissConfig, KeptRows
-from torchdr_cne.persistence.folders import FormatError
 from torchdr_cne.similarities import Similarity
+from torchdr_cne.storage.folders import FormatError
 
 _CSR_PARTS = ("data", "indices", "indptr")
 _ROW_PARTS = ("values", "scale", "centre", "is_constant")

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torchdr_cne.encoders import in_batches
 from torchdr_cne.hashing import reproducible, stream_key
 from torchdr_cne.inputs import PositivePairs
-from torchdr_cne.matching.phase import Phase
-from torchdr_cne.matching.state import FitState
-from torchdr_cne.parametric.batches import Batches
-from torchdr_cne.parametric.losses import Batch, Bound, Loss, named_terms
+from torchdr_cne.networks.batches import Batches
+from torchdr_cne.networks.loss import Batch, Bound, Loss, named_terms
+from torchdr_cne.optimization.phase import Phase
+from torchdr_cne.optimization.state import FitState
 
 _TRAINING = 15
 """What random numbers of dropout and the like are for; see `torchdr_cne.hashing.stream_key`."""

@@ -4,12 +4,12 @@ from typing import Any, ClassVar
 
 from torchdr_cne.affinity import Affinity, Connectivity, EntropicAffinity, Neighbors, Symmetrize
 from torchdr_cne.checks import COUNT, NOT_NEGATIVE, POSITIVE, Bound
-from torchdr_cne.matching.phase import Phase
 from torchdr_cne.methods.umap import UMAP
+from torchdr_cne.networks.loss import Loss
+from torchdr_cne.networks.terms import Position
+from torchdr_cne.optimization.phase import Phase
 from torchdr_cne.parametric.learned_map import LearnedMap
-from torchdr_cne.parametric.losses import Loss
 from torchdr_cne.parametric.relation import Relation
-from torchdr_cne.parametric.terms import Position
 
 
 class PretrainedMap(LearnedMap):

@@ -11,7 +11,7 @@ from torchdr_cne.affinity import AffinityGraph
 from torchdr_cne.distributed import Share
 from torchdr_cne.hashing import bounded, bounded_int, hash_counters, stream_key
 from torchdr_cne.inputs.pairs import PositivePairs
-from torchdr_cne.parametric.training import TrainingSet
+from torchdr_cne.networks.training import TrainingSet
 from torchdr_cne.sampling.permutation import permuted
 
 _ORDER, _POOL, _NEGATIVES = 11, 12, 13

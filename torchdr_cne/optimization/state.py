@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchdr_cne.distributed import Share
-from torchdr_cne.matching.phase import Phase
+from torchdr_cne.optimization.phase import Phase
 
 
 @dataclass

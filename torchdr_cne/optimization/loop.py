@@ -12,10 +12,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from torchdr_cne.distributed import Ranks, Signal
-from torchdr_cne.matching.objective import Objective
-from torchdr_cne.matching.phase import Phase
-from torchdr_cne.matching.snapshot import Snapshot, restore_optimizer
-from torchdr_cne.matching.state import FitState
+from torchdr_cne.objectives.points import Objective
+from torchdr_cne.optimization.phase import Phase
+from torchdr_cne.optimization.snapshot import Snapshot, restore_optimizer
+from torchdr_cne.optimization.state import FitState
 
 
 @dataclass(frozen=True)

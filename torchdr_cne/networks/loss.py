@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from torchdr_cne.matching.pairs import Pairs, rows_at
-from torchdr_cne.matching.state import FitState
-from torchdr_cne.parametric.batches import Draw, adjacent
-from torchdr_cne.parametric.training import TrainingSet
+from torchdr_cne.networks.batches import Draw, adjacent
+from torchdr_cne.networks.training import TrainingSet
+from torchdr_cne.objectives.pairs import Pairs, rows_at
+from torchdr_cne.optimization.state import FitState
 from torchdr_cne.similarities import Similarity
 
 

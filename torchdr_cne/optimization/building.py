@@ -9,13 +9,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from torchdr_cne.matching.gains import DeltaBarDelta
-from torchdr_cne.matching.phase import Phase
-from torchdr_cne.matching.poincare import PoincareSGD
+from torchdr_cne.optimization.delta_bar_delta import DeltaBarDelta
+from torchdr_cne.optimization.phase import Phase
+from torchdr_cne.optimization.poincare import PoincareSGD
 
 if TYPE_CHECKING:
-    from torchdr_cne.matching.objective import Objective
-    from torchdr_cne.matching.state import FitState
+    from torchdr_cne.objectives.points import Objective
+    from torchdr_cne.optimization.state import FitState
 
 _ELEMENTWISE = (
     "SGD",

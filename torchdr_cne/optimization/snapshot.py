@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from torchdr_cne.matching.state import FitState
+from torchdr_cne.optimization.state import FitState
 
 if TYPE_CHECKING:
-    from torchdr_cne.matching.objective import Objective
+    from torchdr_cne.objectives.points import Objective
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
-from torchdr_cne.persistence import folders
-from torchdr_cne.persistence.folders import DamagedError, FormatError
+from torchdr_cne.storage import folders
+from torchdr_cne.storage.folders import DamagedError, FormatError
 
 PREEMPTED = "PREEMPTED"
 """Name of the file that says that the last fit was asked to stop before it was done."""

@@ -8,17 +8,17 @@ import torch
 
 from torchdr_cne.affinity import AffinityGraph
 from torchdr_cne.distributed import Share
+from torchdr_cne.fitting.checkpointing import described
 from torchdr_cne.inputs.pairs import PositivePairs
-from torchdr_cne.matching.networks import loss_of_phase
-from torchdr_cne.matching.phase import Phase
-from torchdr_cne.matching.saving import described
-from torchdr_cne.matching.state import FitState
-from torchdr_cne.parametric.batches import Batches, EdgeBatches, EdgeSettings, ItemBatches, LoadedPairs
-from torchdr_cne.parametric.losses import Loss
-from torchdr_cne.parametric.networks import build_networks, check_phases, sampling_of
-from torchdr_cne.parametric.objective import NetworkObjective
+from torchdr_cne.networks.batches import Batches, EdgeBatches, EdgeSettings, ItemBatches, LoadedPairs
+from torchdr_cne.networks.building import build_networks, check_phases, sampling_of
+from torchdr_cne.networks.loss import Loss
+from torchdr_cne.networks.objective import NetworkObjective
+from torchdr_cne.networks.options import loss_of_phase
+from torchdr_cne.networks.training import TrainingSet
+from torchdr_cne.optimization.phase import Phase
+from torchdr_cne.optimization.state import FitState
 from torchdr_cne.parametric.relation import Relation
-from torchdr_cne.parametric.training import TrainingSet
 
 _SMALL, _SMALL_BATCH, _BATCH = 10_000, 256, 1024
 _DRAWN = 128

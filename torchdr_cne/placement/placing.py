@@ -8,9 +8,9 @@ from torch import Tensor
 
 from torchdr_cne.affinity import Affinity
 from torchdr_cne.inputs import RowSource, check_finite
-from torchdr_cne.matching.refinement import ROWS
-from torchdr_cne.matching.resources import torch_threads
 from torchdr_cne.neighbors import NeighborGraph
+from torchdr_cne.placement.refinement import ROWS
+from torchdr_cne.resources import torch_threads
 from torchdr_cne.workers import Workers
 
 _BLOCK = 1 << 13

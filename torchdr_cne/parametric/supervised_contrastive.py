@@ -11,10 +11,10 @@ from torch.optim.lr_scheduler import ExponentialLR
 
 from torchdr_cne.checks import COUNT, POSITIVE, Bound, check_choice
 from torchdr_cne.inputs import read_labels
-from torchdr_cne.matching.phase import Phase
+from torchdr_cne.networks.loss import Loss
+from torchdr_cne.optimization.phase import Phase
 from torchdr_cne.parametric.contrastive import KINDS, LabelContrast
 from torchdr_cne.parametric.graphless import GraphlessMap
-from torchdr_cne.parametric.losses import Loss
 
 _HALVED_AFTER = 10
 _PAIRS_AT_ONCE = 1 << 24

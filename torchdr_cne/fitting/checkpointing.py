@@ -18,11 +18,11 @@ from torchdr_cne.distributed import Share, Signal
 from torchdr_cne.hashing import digest_of
 from torchdr_cne.inputs import PositivePairs
 from torchdr_cne.inputs.rows import row_blocks
-from torchdr_cne.matching.loop import Outcome
-from torchdr_cne.matching.objective import Objective
-from torchdr_cne.matching.snapshot import Snapshot, take_snapshot
-from torchdr_cne.matching.state import FitState
-from torchdr_cne.persistence import (
+from torchdr_cne.objectives.points import Objective
+from torchdr_cne.optimization.loop import Outcome
+from torchdr_cne.optimization.snapshot import Snapshot, take_snapshot
+from torchdr_cne.optimization.state import FitState
+from torchdr_cne.storage import (
     Checkpoints,
     DamagedError,
     FormatError,

@@ -13,10 +13,10 @@ from torchdr_cne.encoders.networks import takes_any_dtype
 from torchdr_cne.hashing import reproducible
 from torchdr_cne.inputs.pairs import PositivePairs
 from torchdr_cne.inputs.rows import row_blocks
-from torchdr_cne.matching.optimization import optimizer_class, scheduler_class
-from torchdr_cne.matching.phase import Phase
-from torchdr_cne.parametric.losses import Loss
-from torchdr_cne.parametric.training import TrainingSet, read_block
+from torchdr_cne.networks.loss import Loss
+from torchdr_cne.networks.training import TrainingSet, read_block
+from torchdr_cne.optimization.building import optimizer_class, scheduler_class
+from torchdr_cne.optimization.phase import Phase
 
 _ENCODER, _DECODER, _CLASSIFIER = 21, 22, 23
 """Added to the seed for the first weights of each."""

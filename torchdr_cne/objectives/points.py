@@ -9,8 +9,8 @@ from torch import Tensor
 
 from torchdr_cne.distributed import Ranks, Share
 from torchdr_cne.forces import ForceEngine, StepCoefficients, shorten_rows
-from torchdr_cne.matching.phase import Phase
-from torchdr_cne.matching.state import FitState
+from torchdr_cne.optimization.phase import Phase
+from torchdr_cne.optimization.state import FitState
 from torchdr_cne.sampling import BlockLayout, draw_shifts
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss
 
 from torchdr_cne.initialization import initial_embedding
-from torchdr_cne.parametric.losses import Batch, Bound, Loss
-from torchdr_cne.parametric.training import TrainingSet
+from torchdr_cne.networks.loss import Batch, Bound, Loss
+from torchdr_cne.networks.training import TrainingSet
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from torchdr_cne._optional import import_optional
 from torchdr_cne.losses import log_normaliser
-from torchdr_cne.matching.pairs import Pairs, weighted_edges
+from torchdr_cne.objectives.pairs import Pairs, weighted_edges
 from torchdr_cne.similarities import Similarity
 
 _PAIRS_AT_ONCE = 1 << 21

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from torchdr_cne.affinity import graph_from_user, own_rows_from_user
 from torchdr_cne.distributed import Ranks, Share
+from torchdr_cne.fitting.stages import Given
 from torchdr_cne.inputs import OutputKind, PositivePairs, read_features
 from torchdr_cne.inputs.sources import ArraySource
-from torchdr_cne.matching.fit import Given
-from torchdr_cne.matching.resources import seed_from
+from torchdr_cne.resources import seed_from
 
 
 def read_input(estimator: Any, X: Any, graph: Any, ranks: Ranks) -> Given:

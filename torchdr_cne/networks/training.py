@@ -10,7 +10,7 @@ from torch import Tensor
 from torchdr_cne.affinity import AffinityGraph
 from torchdr_cne.distributed import Share
 from torchdr_cne.inputs import Rows, RowSource
-from torchdr_cne.matching.phase import Phase
+from torchdr_cne.optimization.phase import Phase
 
 
 @dataclass(frozen=True)

@@ -15,19 +15,19 @@ from torchdr_cne.affinity.components import component_sizes, rows_without_edges
 from torchdr_cne.distributed import RankError, Ranks, Share, Signal, listening
 from torchdr_cne.distributed.group import ranks_of_this_machine
 from torchdr_cne.encoders.running import evaluating
+from torchdr_cne.fitting.checkpointing import Keeper, keeping
+from torchdr_cne.fitting.memory import available_memory, check_memory
 from torchdr_cne.initialization import initial_embedding
 from torchdr_cne.inputs import OutputKind, PositivePairs, Rows, RowSource, as_rows
-from torchdr_cne.matching.loop import LoopSettings, Outcome, run
-from torchdr_cne.matching.memory import available_memory, check_memory
-from torchdr_cne.matching.objective import Objective
-from torchdr_cne.matching.optimization import optimizer_of_phase
-from torchdr_cne.matching.phase import Phase, in_sequence
-from torchdr_cne.matching.progress import Progress
-from torchdr_cne.matching.resources import torch_threads
-from torchdr_cne.matching.saving import Keeper, keeping
-from torchdr_cne.matching.snapshot import restore_learned
-from torchdr_cne.matching.state import FitState
 from torchdr_cne.neighbors import KeptRows
+from torchdr_cne.objectives.points import Objective
+from torchdr_cne.optimization.building import optimizer_of_phase
+from torchdr_cne.optimization.loop import LoopSettings, Outcome, run
+from torchdr_cne.optimization.phase import Phase, in_sequence
+from torchdr_cne.optimization.progress import Progress
+from torchdr_cne.optimization.snapshot import restore_learned
+from torchdr_cne.optimization.state import FitState
+from torchdr_cne.resources import torch_threads
 
 _LARGE_COMPONENT = 0.05
 """Share of the points from which a second component is worth a warning."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchdr_cne.encoders import in_batches
 from torchdr_cne.encoders.networks import takes_any_dtype
 from torchdr_cne.inputs import OutputKind, RowSource, check_finite, read_new_features
-from torchdr_cne.parametric.training import as_input, as_tensor, read_block
+from torchdr_cne.networks.training import as_input, as_tensor, read_block
 
 
 def read_rows(estimator: Any, X: Any) -> tuple[Any, OutputKind]:

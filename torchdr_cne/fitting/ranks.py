@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torchdr_cne.affinity import AffinityGraph
 from torchdr_cne.distributed import Ranks, Share
 from torchdr_cne.distributed.share import UNIT
+from torchdr_cne.fitting.checkpointing import configuration, digest_of_labels
+from torchdr_cne.fitting.stages import Given
 from torchdr_cne.hashing import digest_of
 from torchdr_cne.inputs import RowSource
-from torchdr_cne.matching.fit import Given
-from torchdr_cne.matching.optimization import check_elementwise
-from torchdr_cne.matching.saving import configuration, digest_of_labels
+from torchdr_cne.optimization.building import check_elementwise
 from torchdr_cne.persistence import model_state, restore_model
 from torchdr_cne.sampling import BlockLayout
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from torchdr_cne.forces import shorten_rows
 from torchdr_cne.hashing import bounded, hash_counters
-from torchdr_cne.matching.optimization import LATE_MOMENTUM
-from torchdr_cne.matching.pairs import Pairs
+from torchdr_cne.objectives.pairs import Pairs
+from torchdr_cne.optimization.building import LATE_MOMENTUM
 from torchdr_cne.similarities import Similarity
 from torchdr_cne.workers import Workers
 

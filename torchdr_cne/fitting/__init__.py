@@ -1,0 +1,1 @@
+"""One fit, stage by stage: a function of a plan."""

@@ -1,0 +1,1 @@
+"""Points computed by a network: its rows, its mini-batches, its losses and its gradients."""

@@ -1,0 +1,1 @@
+"""Phases and the one loop that minimises an objective through them."""

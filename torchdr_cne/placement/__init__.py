@@ -1,0 +1,1 @@
+"""New points among the embedded points of a fit."""
