@@ -25,7 +25,7 @@ class Workers:
         self.n_threads = torch.get_num_threads() if n_threads is None else n_threads
         self._pool = ThreadPoolExecutor(self.n_threads - 1) if self.n_threads > 1 else None
 
-    def share(self, kernel: Callable[..., Any], n_items: int, *arguments: Any, multiple_of: int = 1) -> None:
+    def parallel_for(self, kernel: Callable[..., Any], n_items: int, *arguments: Any, multiple_of: int = 1) -> None:
         """Call ``kernel(first, last, *arguments)`` on ranges that cover [0, n_items), several a thread.
 
         The result must not depend on how the items are split. Bounds are multiples of ``multiple_of``.

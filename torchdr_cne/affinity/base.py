@@ -13,10 +13,11 @@ from torchdr_cne.affinity.graph import AffinityGraph
 from torchdr_cne.inputs import Rows, as_rows, read_table
 from torchdr_cne.neighbors import NeighborGraph, neighbors_of_rows
 from torchdr_cne.neighbors.kneighbors import Backend
+from torchdr_cne.storable import Storable
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Affinity(BaseEstimator, ABC):
+class Affinity(Storable, BaseEstimator, ABC):
     """Similarities of the input points, as a symmetric sparse graph.
 
     A subclass says how many neighbours it needs and how they become weights. Subclasses are dataclasses

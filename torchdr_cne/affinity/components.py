@@ -40,5 +40,5 @@ def rows_without_edges(graph: AffinityGraph, share: Share) -> tuple[int, int]:
     """Return how many points of all ranks have no edge, and the first of them."""
     alone = torch.nonzero(graph.indptr.diff() == 0).flatten() + share.start
     first = int(alone[0]) if len(alone) else share.n
-    everyone = share.ranks.share([len(alone), first], "the search for components")
+    everyone = share.ranks.all_gather_ints([len(alone), first], "the search for components")
     return int(everyone[:, 0].sum()), int(everyone[:, 1].min())

@@ -11,6 +11,7 @@ from torchdr_cne.affinity.base import Affinity
 from torchdr_cne.affinity.graph import AffinityGraph
 from torchdr_cne.neighbors import NeighborGraph
 from torchdr_cne.neighbors.kneighbors import Backend
+from torchdr_cne.storable import Storable
 
 ROWS, DISTANCES, WEIGHTS, GRAPH = "rows of data", "distances of neighbours", "directed weights", "a symmetric graph"
 _AFFINITY = {ROWS: GRAPH}
@@ -52,7 +53,7 @@ class Neighbors(Step):
     turns = {ROWS: DISTANCES}
 
 
-class Transform(Step, ABC):
+class Transform(Step, Storable, ABC):
     """A step from distances or weights to weights, or to a graph; pure."""
 
     @abstractmethod
@@ -144,7 +145,7 @@ class ComposedAffinity(TransformedAffinity, Composable):
     def from_neighbors(self, neighbors: NeighborGraph) -> AffinityGraph:
         """Apply all transforms; a graph without any edge is an error."""
         graph = super().from_neighbors(neighbors)
-        if not bool(neighbors.share.ranks.share([graph.n_edges], "the count of edges").any()):
+        if not bool(neighbors.share.ranks.all_gather_ints([graph.n_edges], "the count of edges").any()):
             raise ValueError(f"{self!r} gives no edge any weight; let its function be above 0 for some neighbours.")
         return graph
 

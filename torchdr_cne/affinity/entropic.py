@@ -93,5 +93,5 @@ def conditional_probabilities(distances_nk: Tensor, perplexity: float) -> Tensor
     p = np.empty(distances.shape)
     target = math.log(min(perplexity, distances.shape[1]))
     with Workers() as workers:
-        workers.share(kernels.conditional_probabilities, len(distances), distances, target, p)
+        workers.parallel_for(kernels.conditional_probabilities, len(distances), distances, target, p)
     return torch.from_numpy(p)

@@ -181,7 +181,9 @@ def symmetrized(
             row_weights = listed_by.data
         room = starts[-1] + n * k
         columns, values = np.empty(room, dtype=ids.dtype), np.empty(room, dtype=np.float32)
-        workers.share(kernels.fuzzy_union, n, ids, weights, starts, rows, row_weights, mix, counts, columns, values)
+        workers.parallel_for(
+            kernels.fuzzy_union, n, ids, weights, starts, rows, row_weights, mix, counts, columns, values
+        )
     kernels.close_gaps(starts, k, counts, indptr, columns, values)
     for part in (columns, values):
         part.resize(indptr[-1], refcheck=False)  # gives the memory back
@@ -203,5 +205,5 @@ def _listings(ids: np.ndarray, weights: np.ndarray, workers: Workers) -> tuple[n
     rows, row_weights = listings[:, 0], listings.view(np.float32)[:, 1]
     # Every range reads all rows: one a thread.
     one_each = -(-n // workers.n_threads)
-    workers.share(kernels.listings, n, ids, weights, starts, rows, row_weights, multiple_of=one_each)
+    workers.parallel_for(kernels.listings, n, ids, weights, starts, rows, row_weights, multiple_of=one_each)
     return starts, rows, row_weights

@@ -47,7 +47,7 @@ def intersect_labels(
     factors[here != there] = math.exp(-far)
     factors[(here == UNLABELLED) | (there == UNLABELLED)] = math.exp(-_UNKNOWN_DISTANCE)
     weakened = without_zeros(replace(graph, weights=graph.weights * factors))
-    if not bool(share.ranks.share([weakened.n_edges], "the count of edges").any()):
+    if not bool(share.ranks.all_gather_ints([weakened.n_edges], "the count of edges").any()):
         raise ValueError(
             f"target_weight={target_weight} leaves no edge: neighbours all have different labels; lower target_weight."
         )

@@ -72,7 +72,7 @@ def own_rows_from_user(matrix: Any, share: Share) -> AffinityGraph:
     ValueError
         On all ranks, if weights cannot be used or the graph is not symmetric to the last bit.
     """
-    with share.ranks.agreed("reading the graph"):
+    with share.ranks.all_or_none("reading the graph"):
         csr = _checked_weights(matrix)
         rows = np.repeat(np.arange(share.start, share.stop), np.diff(csr.indptr))
         csr.data[rows == csr.indices] = 0

@@ -46,7 +46,7 @@ class Symmetrize(Transform):
         """Return the symmetric graph of directed weights."""
         if self.rule == "mean":
             return symmetric_mean(neighbors.indices, values, neighbors.share)
-        with neighbors.share.ranks.agreed("the check of weights"):
+        with neighbors.share.ranks.all_or_none("the check of weights"):
             if values.numel() and float(values.max()) > 1:
                 raise ValueError(
                     f"Symmetrize('union') takes weights of at most 1, got {float(values.max()):g}; use "
@@ -115,7 +115,7 @@ class Function(Transform):
 
     def apply(self, values: Any, neighbors: NeighborGraph) -> Any:
         """Return the function of each value."""
-        with neighbors.share.ranks.agreed("the affinity's function"):
+        with neighbors.share.ranks.all_or_none("the affinity's function"):
             if isinstance(values, AffinityGraph):
                 return without_zeros(replace(values, weights=self._checked(values.weights)))
             return self._checked(values)

@@ -50,7 +50,7 @@ class Connectivity(Transform):
         weights = np.empty((n, k), dtype=np.float32)
         with Workers() as workers:
             arguments = (distances, float(self.local_connectivity), math.log2(k + 1), mean_distance, weights)
-            workers.share(kernels.memberships, n, *arguments)
+            workers.parallel_for(kernels.memberships, n, *arguments)
         return torch.from_numpy(weights)
 
 

@@ -3,11 +3,13 @@
 import numbers
 from dataclasses import dataclass
 
+from torchdr_cne.storable import Storable
+
 _LONGEST = 1e9
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistributedConfig:
+class DistributedConfig(Storable):
     """How ranks work together; every field has a working default.
 
     Attributes

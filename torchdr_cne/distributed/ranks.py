@@ -67,7 +67,7 @@ class Ranks:
 
     # ---- agreeing -------------------------------------------------------------------------------------
 
-    def share(self, numbers: Sequence[int], what: str) -> Tensor:
+    def all_gather_ints(self, numbers: Sequence[int], what: str) -> Tensor:
         """Return everyone's ``numbers``, equally many on each rank, as (size, m) int64."""
         own = torch.tensor(list(numbers), dtype=torch.int64)
         if self.size == 1:
@@ -82,12 +82,12 @@ class Ranks:
         if self.size == 1:
             return self.signal
         union = Signal.NONE
-        for asked in self.share([self.signal], "the agreement to go on")[:, 0].tolist():
+        for asked in self.all_gather_ints([self.signal], "the agreement to go on")[:, 0].tolist():
             union |= Signal(asked)
         return union
 
     @contextmanager
-    def agreed(self, what: str) -> Iterator[None]:
+    def all_or_none(self, what: str) -> Iterator[None]:
         """Do work of one's own; if it fails on any rank, all ranks raise, before the next collective."""
         error: Exception | None = None
         try:
@@ -99,7 +99,7 @@ class Ranks:
         if self.size == 1:
             return
         text = b"" if error is None else f"{type(error).__name__}: {error}".encode()
-        lengths = self.share([len(text)], what)[:, 0]
+        lengths = self.all_gather_ints([len(text)], what)[:, 0]
         if not bool(lengths.any()):
             return
         padded = torch.zeros(int(lengths.max()), dtype=torch.uint8)
@@ -116,7 +116,7 @@ class Ranks:
     def check_equal(self, values: Mapping[str, Any], what: str) -> None:
         """Raise a ValueError on all ranks if one of the named ``values`` is not the same on all of them."""
         digests = [int.from_bytes(hashlib.sha256(repr(value).encode()).digest()[:7]) for value in values.values()]
-        everyone = self.share(digests, what)
+        everyone = self.all_gather_ints(digests, what)
         if torch.equal(everyone, everyone[:1].expand_as(everyone)):
             return
         different = (everyone != everyone[0]).any(dim=0).tolist()
@@ -127,7 +127,7 @@ class Ranks:
         )
 
     @contextmanager
-    def patient(self) -> Iterator[None]:
+    def without_timeout(self) -> Iterator[None]:
         """Wait for the others as long as it takes, within the block."""
         if self.size == 1:
             yield
@@ -175,7 +175,7 @@ class Ranks:
             assert state is not None
             kinds = {name: [str(t.dtype).removeprefix("torch."), list(t.shape)] for name, t in state[0].items()}
             header = json.dumps([kinds, state[1]]).encode()
-        length = int(self.share([len(header)], what)[source, 0])
+        length = int(self.all_gather_ints([len(header)], what)[source, 0])
         letters = torch.tensor(list(header), dtype=torch.uint8) if header else torch.empty(length, dtype=torch.uint8)
         kinds, plain = json.loads(bytes(self.copy_from(source, letters, what).tolist()))
         tensors = {}
@@ -217,7 +217,7 @@ class Ranks:
         """Send the first ``counts[0]`` rows to rank 0, the next to rank 1, …; return what came, rank 0's first."""
         if self.size == 1:
             return outgoing
-        coming = self.share(counts, what)[:, self.rank].tolist()
+        coming = self.all_gather_ints(counts, what)[:, self.rank].tolist()
         received = outgoing.new_empty((sum(coming), *outgoing.shape[1:]))
         with self._collective(what):
             dist.all_to_all_single(received, outgoing.contiguous(), coming, list(counts), group=self._group)

@@ -1,25 +1,20 @@
-"""Checkpoints of a fit: what makes two fits the same, what is saved of one, and going on from it."""
+"""Saving a fit as it goes, and going on from where an earlier one has come to."""
 
-import hashlib
 import re
-import types
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from torchdr_cne.affinity import AffinityGraph, ComposedAffinity
+from torchdr_cne.affinity import AffinityGraph
 from torchdr_cne.distributed import Share, Signal
-from torchdr_cne.hashing import digest_of
-from torchdr_cne.inputs import PositivePairs
-from torchdr_cne.inputs.rows import row_blocks
-from torchdr_cne.objectives.points import Objective
+from torchdr_cne.fitting.plan import FitPlan
+from torchdr_cne.fitting.reading import FitInput
 from torchdr_cne.optimization.loop import Outcome
+from torchdr_cne.optimization.objective import Objective
 from torchdr_cne.optimization.snapshot import Snapshot, take_snapshot
 from torchdr_cne.optimization.state import FitState
 from torchdr_cne.storage import (
@@ -31,23 +26,11 @@ from torchdr_cne.storage import (
     to_plain,
     write_folder,
 )
-
-_HOW_NOT_WHAT = {
-    "callbacks",
-    "checkpoint_dir",
-    "checkpoint_every",
-    "compile",
-    "device",
-    "distributed",
-    "memory_budget",
-    "n_jobs",
-    "store_training_data",
-    "verbose",
-}
-"""Parameters that change how a fit runs and not what it finds."""
+from torchdr_cne.storage.checkpoints import same_identity
+from torchdr_cne.storage.fingerprint import configuration, data_digest
 
 
-class Keeper:
+class FitCheckpoint:
     """Saves a fit as it goes, where a folder is given for it.
 
     Attributes
@@ -58,10 +41,19 @@ class Keeper:
         The earlier fit's seed, else this one's.
     """
 
-    def __init__(self, share: Share, every: int, seed: int, folder: Path | None, identity: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        share: Share,
+        every: int,
+        seed: int,
+        folder: Path | None,
+        identity: dict[str, Any],
+        former: Mapping[str, Any] | None = None,
+    ) -> None:
         self.resumed: Snapshot | None = None
         self.seed = seed
         self._share, self._every, self._folder, self._identity = share, every, folder, identity
+        self._former = former or {}
         self._checkpoints: Checkpoints | None = None
 
     def look_back(self, checkpoints: Checkpoints | None) -> None:
@@ -69,7 +61,7 @@ class Keeper:
         ranks = self._share.ranks
         self._checkpoints = checkpoints
         found: Any = None
-        with ranks.agreed("looking for checkpoints"):
+        with ranks.all_or_none("looking for checkpoints"):
             if checkpoints is not None:
                 found = checkpoints.newest()
         state: Any = ({}, None) if found is None else (found[1], [found[0], found[2]])
@@ -94,7 +86,7 @@ class Keeper:
             return
         finished = not outcome.signal & (Signal.PREEMPTED | Signal.INTERRUPTED)
         snapshot = take_snapshot(outcome.optimizer, outcome.n_iter, outcome.history, objective, state)
-        with self._share.ranks.agreed("saving the last checkpoint"):
+        with self._share.ranks.all_or_none("saving the last checkpoint"):
             if self._checkpoints is not None:
                 record = self._record(snapshot, finished=finished)
                 self._checkpoints.save(outcome.n_iter, snapshot.tensors, record, last=True)
@@ -114,21 +106,23 @@ class Keeper:
         ranks = self._share.ranks
         if self._folder is None:
             return None
-        n_parts = int(ranks.share([_n_saved_parts(self._folder, ranks.size)], "looking for a saved graph")[0, 0])
+        n_parts = int(
+            ranks.all_gather_ints([_n_saved_parts(self._folder, ranks.size)], "looking for a saved graph")[0, 0]
+        )
         graph = None
         if n_parts:
             try:
                 graph = self._read_parts(self._folder, n_parts)
             except (DamagedError, FormatError, OSError) as error:
                 warnings.warn(f"the saved graph is not used: {error}", UserWarning, stacklevel=2)
-        everywhere = bool(ranks.share([int(graph is not None)], "looking for a saved graph").all())
+        everywhere = bool(ranks.all_gather_ints([int(graph is not None)], "looking for a saved graph").all())
         return graph if everywhere else None
 
     def _read_parts(self, folder: Path, n_parts: int) -> AffinityGraph | None:
         parts = []
         for part in range(n_parts):
             tensors, manifest = read_folder(folder / _part_name(part, n_parts))
-            if manifest["identity"] != self._identity:
+            if not same_identity(manifest["identity"], self._identity, self._former):
                 return None
             start, stop = manifest["rows"]
             first, last = max(start, self._share.start), min(stop, self._share.stop)
@@ -169,23 +163,26 @@ def _n_saved_parts(folder: Path, preferred: int) -> int:
 
 
 @contextmanager
-def keeping(
-    estimator: Any, share: Share, data: Any, given: AffinityGraph | None, seed: int, labels: Tensor | None = None
-) -> Iterator[Keeper]:
-    """Hold the estimator's checkpoint folder, on rank 0, and look back at what it has."""
-    if estimator.checkpoint_dir is None:
-        yield Keeper(share, 0, seed, None, {})
+def checkpointing(plan: FitPlan, given: FitInput, share: Share) -> Iterator[FitCheckpoint]:
+    """Hold the fit's checkpoint folder, on rank 0, and look back at what it has; the given graph is this rank's."""
+    folder = plan.options.checkpoint_dir
+    if folder is None:
+        yield FitCheckpoint(share, 0, given.seed, None, {})
         return
-    folder = Path(estimator.checkpoint_dir)
-    identity = {"config": configuration(estimator), "data": _data_digest(share, data, given, labels)}
-    keeper = Keeper(share, estimator.checkpoint_every, seed, folder, identity)
-    checkpoints = Checkpoints(folder, identity) if share.ranks.is_first else None
-    with share.ranks.agreed("locking the checkpoint folder"):
+    data = given.data if given.pairs is None else given.pairs
+    identity = {
+        "config": configuration(plan.name, plan.parameters),
+        "data": data_digest(share, data, given.graph, given.labels),
+    }
+    former = {name: to_plain(value, name, {}) for name, value in plan.former_parameters.items()}
+    checkpoint = FitCheckpoint(share, plan.options.checkpoint_every, given.seed, folder, identity, former)
+    checkpoints = Checkpoints(folder, identity, former=former) if share.ranks.is_first else None
+    with share.ranks.all_or_none("locking the checkpoint folder"):
         if checkpoints is not None:
             _enter(checkpoints, folder)
     try:
-        keeper.look_back(checkpoints)
-        yield keeper
+        checkpoint.look_back(checkpoints)
+        yield checkpoint
     finally:
         if checkpoints is not None:
             checkpoints.__exit__(None, None, None)
@@ -199,74 +196,3 @@ def _enter(checkpoints: Checkpoints, folder: Path) -> None:
             f"checkpoint_dir={str(folder)!r} cannot be used: {error.strerror or error}; give a folder that can be "
             "written to, or one that can be made."
         ) from error
-
-
-def configuration(estimator: Any) -> dict[str, Any]:
-    """Return what of an estimator's parameters decides its result, as JSON values."""
-    config: dict[str, Any] = {"method": type(estimator).__name__}
-    for name, value in estimator.get_params(deep=False).items():
-        if name in _HOW_NOT_WHAT:
-            continue
-        tensors: dict[str, Tensor] = {}
-        try:
-            config[name] = to_plain(value, name, tensors)
-        except ValueError:  # a class or a function of the user's own
-            config[name] = described(value)
-            tensors = {}
-            if isinstance(value, nn.Module):
-                tensors = {f"{name}.{key}": tensor for key, tensor in value.state_dict().items()}
-        arrays = [tensor.detach().cpu().contiguous().numpy() for tensor in tensors.values()]
-        digests = [hashlib.sha256(array.tobytes()).hexdigest()[:16] for array in arrays]
-        config[name] = [config[name], digests] if digests else config[name]
-    return config
-
-
-def described(value: Any) -> str:
-    """Return in words what a value is, functions by their code; without addresses, which another process lacks."""
-    if isinstance(value, ComposedAffinity):
-        return value.fingerprint()
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(described, value))}]"
-    if isinstance(value, types.FunctionType):
-        code = value.__code__
-        cells = [described(cell.cell_contents) for cell in value.__closure__ or ()]
-        parts = (code.co_code, _without_addresses(code.co_consts), code.co_names, cells, value.__defaults__)
-        return f"{value.__qualname__} {hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
-    if is_dataclass(value) and not isinstance(value, type):
-        own = [f"{field.name}={described(getattr(value, field.name))}" for field in fields(value)]
-        return f"{type(value).__name__}({', '.join(own)})"
-    if hasattr(value, "bind") and not isinstance(value, type):  # a loss that is no dataclass
-        return f"{type(value).__name__} {described(list(vars(value).items()))}"
-    return _without_addresses(value)
-
-
-def _without_addresses(value: Any) -> str:
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
-
-
-def _data_digest(share: Share, data: Any, given: AffinityGraph | None, labels: Tensor | None) -> dict[str, Any]:
-    """Return size and digest of the data; each rank hashes its own rows, and their sum is the same for any split."""
-    digest = torch.zeros((), dtype=torch.int64)
-    found: dict[str, Any] = {"rows": share.n}
-    if isinstance(data, PositivePairs):
-        first = next(data.first_members()).reshape(-1)
-        digest += digest_of(first, torch.arange(len(first)), torch.zeros((), dtype=torch.int64))
-        found["shape of the first batch"] = len(first)
-    elif data is not None:
-        found["columns"] = data.shape[1]
-        for rows, block in row_blocks(data, share.own):
-            row_ids = torch.arange(rows.start, rows.stop).unsqueeze(1) + share.start
-            digest += digest_of(block.cpu(), row_ids, torch.arange(block.shape[1]))
-    if given is not None:
-        found["edges"] = int(share.ranks.share([given.n_edges], "the digest of the data").sum())
-        digest += digest_of(given.weights, given.rows + share.start, given.indices.long())
-    share.ranks.add_up(digest, "the digest of the data")
-    found["digest"] = f"{int(digest) & (1 << 64) - 1:016x}"
-    if labels is not None:
-        found["labels"] = digest_of_labels(labels)
-    return found
-
-
-def digest_of_labels(labels: Tensor) -> str:
-    """Return the digest of all points' class codes."""
-    return f"{int(digest_of(labels, torch.arange(len(labels)), torch.zeros(()).long())) & (1 << 64) - 1:016x}"

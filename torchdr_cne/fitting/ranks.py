@@ -1,4 +1,4 @@
-"""How a fit is split over ranks: whether it is worth it, and each row of the graph to the rank that moves its point."""
+"""A fit among ranks: whether they share it, and handing out what rank 0 has found by itself."""
 
 import hashlib
 import warnings
@@ -9,39 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from torchdr_cne.affinity import AffinityGraph
-from torchdr_cne.distributed import Ranks, Share
+from torchdr_cne.distributed import Ranks
 from torchdr_cne.distributed.share import UNIT
-from torchdr_cne.fitting.checkpointing import configuration, digest_of_labels
-from torchdr_cne.fitting.stages import Given
+from torchdr_cne.fitting.plan import FitPlan
+from torchdr_cne.fitting.reading import FitInput
+from torchdr_cne.fitting.result import FitResult
 from torchdr_cne.hashing import digest_of
 from torchdr_cne.inputs import RowSource
+from torchdr_cne.inputs.columns import Columns
 from torchdr_cne.optimization.building import check_elementwise
-from torchdr_cne.persistence import model_state, restore_model
-from torchdr_cne.sampling import BlockLayout
+from torchdr_cne.persistence.model import fitted_attributes, fitted_state
+from torchdr_cne.storage.fingerprint import configuration, digest_of_labels
 
 _SAMPLED_ROWS = 8
 
 
-def rows_by_slot(
-    graph: AffinityGraph, share: Share, layout: BlockLayout, slot_share: Share
-) -> tuple[AffinityGraph, Tensor]:
-    """Send each row of the graph to the rank that has its point's slot; return the rows that arrive, and their slots.
-
-    Blocks are filled at random, so that a rank's points are spread over all of the data, and its work is even.
-    """
-    if share.ranks.size == 1:
-        return graph, layout.slot_of
-    what = "the exchange of the graph's rows"
-    slots, degrees = layout.slot_of[share.own], graph.indptr.diff()
-    arrived, arrived_degrees = slot_share.to_owners(slots, [slots, degrees], what)
-    of_edges = torch.repeat_interleave(slots, degrees, output_size=graph.n_edges)
-    columns, weights = slot_share.to_owners(of_edges, [graph.indices, graph.weights], what)
-    indptr = torch.cat([arrived_degrees.new_zeros(1), arrived_degrees.cumsum(0)])
-    return AffinityGraph(indptr, columns, weights, graph.n_points), arrived
-
-
-def check_input(estimator: Any, given: Given, ranks: Ranks) -> bool:
+def decide_sharing(given: FitInput, plan: FitPlan, ranks: Ranks) -> bool:
     """Check that all ranks have the same input; return whether they share the fit, or leave it to rank 0.
 
     Raises
@@ -49,25 +32,9 @@ def check_input(estimator: Any, given: Given, ranks: Ranks) -> bool:
     ValueError
         On all ranks, if they differ.
     """
-    data, graph, n = given.data, given.graph, given.n_points
-    found = configuration(estimator)
-    for name in ("encoder", "decoder"):  # modules begin with rank 0's weights
-        if isinstance(getattr(estimator, name), nn.Module) and isinstance(found[name], list):
-            found[name] = found[name][0]  # without the weights
-    for name in ("checkpoint_dir", "callbacks"):  # what they are is each rank's own affair
-        found[f"{name} given"] = getattr(estimator, name) is not None
-    found |= {name: getattr(estimator, name) for name in ("checkpoint_every", "memory_budget", "distributed")}
-    if graph is not None and graph.n_rows == graph.n_points:
-        digest = int(digest_of(graph.weights, graph.rows, graph.indices.long()))
-        found["graph"] = f"{graph.n_points} points, {graph.n_edges} edges, digest {digest:x}"
-    if data is not None:
-        found["X"] = f"{type(data).__name__} of shape {tuple(data.shape)} and dtype {data.dtype}"
-        found["digest of some rows of X"] = _digest_of_some(data)
-    if given.pairs is not None:
-        found["pairs"] = f"{n} mini-batches an epoch"
-    found["labels"] = None if given.labels is None else f"digest {digest_of_labels(given.labels)}"
-    ranks.check_equal(found, "their input")
-    why_not = estimator._why_not_split() or _why_no_rows(estimator, given)
+    ranks.check_equal(_compared(given, plan), "their input")
+    n = given.n_points
+    why_not = plan.why_not_shared or _why_no_rows(given, plan)
     is_enough, is_divisible = n >= ranks.config.min_rows, -(-n // UNIT) >= ranks.size
     if given.pairs is not None:  # each rank has a loader of its own, and no rows are divided
         n_rows = ranks.smallest(torch.tensor(n * len(next(given.pairs.first_members()))), "the check of input")
@@ -75,16 +42,39 @@ def check_input(estimator: Any, given: Given, ranks: Ranks) -> bool:
     if why_not and is_enough:
         warnings.warn(f"rank 0 does this fit alone: {why_not}.", UserWarning, stacklevel=4)
     is_shared = not why_not and is_enough and is_divisible
-    if is_shared and estimator.encoder is None:  # every rank has all of a network
-        check_elementwise(estimator._optimizer_choice)
+    if is_shared and plan.networks is None:  # every rank has all of a network
+        check_elementwise(plan.optimizers.optimizer)
     return is_shared
 
 
-def _why_no_rows(estimator: Any, given: Given) -> str:
+def _compared(given: FitInput, plan: FitPlan) -> dict[str, Any]:
+    """Return what has to be the same on all ranks, by name."""
+    data, graph, parameters = given.data, given.graph, plan.parameters
+    found = configuration(plan.name, parameters)
+    for name in ("encoder", "decoder"):  # modules begin with rank 0's weights
+        if isinstance(parameters.get(name), nn.Module) and isinstance(found[name], list):
+            found[name] = found[name][0]  # without the weights
+    for name in ("checkpoint_dir", "callbacks"):  # what they are is each rank's own affair
+        found[f"{name} given"] = parameters.get(name) is not None
+    found |= {name: parameters.get(name) for name in ("checkpoint_every", "memory_budget", "distributed")}
+    if graph is not None and graph.n_rows == graph.n_points:
+        digest = int(digest_of(graph.weights, graph.rows, graph.indices.long()))
+        found["graph"] = f"{graph.n_points} points, {graph.n_edges} edges, digest {digest:x}"
+    if data is not None:
+        found["X"] = f"{type(data).__name__} of shape {tuple(data.shape)} and dtype {data.dtype}"
+        found["digest of some rows of X"] = _digest_of_some(data)
+    if given.pairs is not None:
+        found["pairs"] = f"{given.n_points} mini-batches an epoch"
+    found["labels"] = None if given.labels is None else f"digest {digest_of_labels(given.labels)}"
+    return found
+
+
+def _why_no_rows(given: FitInput, plan: FitPlan) -> str:
     """Return why a rank cannot compute its rows of the graph; "" if it can, or need not."""
-    affinity = estimator._input_affinity()
-    needs_all = given.graph is None and given.pairs is None and affinity.needs_all_rows
-    return f"{type(affinity).__name__} needs all rows at once" if needs_all else ""
+    if plan.graph is None or given.graph is not None or given.pairs is not None:
+        return ""
+    affinity = plan.graph.affinity
+    return f"{type(affinity).__name__} needs all rows at once" if affinity.needs_all_rows else ""
 
 
 def _digest_of_some(data: Any) -> str:
@@ -94,13 +84,18 @@ def _digest_of_some(data: Any) -> str:
     return hashlib.sha256(np.ascontiguousarray(some).tobytes()).hexdigest()[:12]
 
 
-def run_on_first(estimator: Any, ranks: Ranks, fit: Callable[[], None]) -> None:
-    """Let rank 0 ``fit`` by itself, and copy what it has learned to the others' estimators."""
-    with ranks.patient(), ranks.agreed("the fit on rank 0"):
+def found_by_first(plan: FitPlan, ranks: Ranks, fit: Callable[[], FitResult]) -> FitResult:
+    """Let rank 0 ``fit`` by itself, and return its result on all ranks."""
+    result: FitResult | None = None
+    with ranks.without_timeout(), ranks.all_or_none("the fit on rank 0"):
         if ranks.is_first:
-            fit()
-    with ranks.agreed("handing out the result"):
-        state = model_state(estimator) if ranks.is_first else None
+            result = fit()
+    with ranks.all_or_none("handing out the result"):
+        state = None if result is None else fitted_state(result.attributes())
     tensors, plain = ranks.copy_state_from(0, state, "the exchange of the result")
-    if not ranks.is_first:
-        restore_model(estimator, tensors, plain)
+    if result is not None:
+        return result
+    networks = plan.networks
+    specs = {} if networks is None else {"encoder": networks.encoder, "decoder": networks.decoder}
+    found = fitted_attributes(tensors, plain, specs, plan.n_components)
+    return FitResult(Columns(), ranks.size, extras={name.removesuffix("_"): value for name, value in found.items()})

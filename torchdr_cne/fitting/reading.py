@@ -1,45 +1,100 @@
 """The input of a fit, checked: a table, a graph or both, or pairs."""
 
 import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from torchdr_cne.affinity import graph_from_user, own_rows_from_user
-from torchdr_cne.distributed import Ranks, Share
-from torchdr_cne.fitting.stages import Given
+from torchdr_cne.affinity import AffinityGraph, graph_from_user, own_rows_from_user
+from torchdr_cne.distributed import Share
+from torchdr_cne.fitting.plan import FitPlan
+from torchdr_cne.fitting.running import Run
 from torchdr_cne.inputs import OutputKind, PositivePairs, read_features
+from torchdr_cne.inputs.columns import Columns
 from torchdr_cne.inputs.sources import ArraySource
 from torchdr_cne.resources import seed_from
 
 
-def read_input(estimator: Any, X: Any, graph: Any, ranks: Ranks) -> Given:
-    """Check the table and the given graph, if there is one."""
-    seed = seed_from(estimator.random_state)
+@dataclass(frozen=True)
+class FitInput:
+    """What a fit begins with.
+
+    Attributes
+    ----------
+    data : ndarray, Tensor, RowSource or None
+        The checked table; None where there is only a graph, or pairs.
+    graph : AffinityGraph or None
+        The given graph, of all rows or of this rank's.
+    kind : OutputKind
+        How the embedding is handed back.
+    columns : Columns
+        Number and names of the features.
+    seed : int
+        Seed of every draw.
+    labels : Tensor of shape (n,) or None
+        Class codes, −1 where unknown.
+    pairs : PositivePairs or None
+        Pairs in place of a table.
+    """
+
+    data: Any
+    graph: AffinityGraph | None
+    kind: OutputKind
+    columns: Columns
+    seed: int
+    labels: Tensor | None = None
+    pairs: PositivePairs | None = None
+
+    @property
+    def n_points(self) -> int:
+        """Number of points; of given pairs, the number of mini-batches of an epoch."""
+        if self.pairs is not None:
+            return len(self.pairs)
+        if self.data is not None:
+            return len(self.data)
+        assert self.graph is not None
+        return self.graph.n_points
+
+
+def read(X: Any, y: Any, graph: Any, plan: FitPlan, run: Run) -> FitInput:
+    """Check the table, the graph and the labels, as far as they are given; all ranks take rank 0's seed."""
+    with run.ranks.all_or_none("reading the input"):
+        given = _read(X, graph, plan, run)
+        if given.pairs is None:  # whose rows have no numbers
+            given = replace(given, labels=plan.read_labels(y, given.n_points))
+    if run.ranks.size > 1:
+        given = replace(given, seed=int(run.ranks.all_gather_ints([given.seed % 2**63], "the seed")[0, 0]))
+    return given
+
+
+def _read(X: Any, graph: Any, plan: FitPlan, run: Run) -> FitInput:
+    seed = seed_from(plan.options.random_state)
     if isinstance(X, PositivePairs):
-        if estimator.encoder is None or graph is not None:
+        if plan.networks is None or graph is not None:
             raise ValueError("PositivePairs need an encoder, such as encoder='mlp', and no graph=.")
-        estimator.__dict__.pop("feature_names_in_", None)
-        estimator.input_shape_ = tuple(next(X.first_members()).shape[1:])
-        estimator.n_features_in_ = math.prod(estimator.input_shape_)
-        return Given(None, None, OutputKind(), seed, pairs=X)
-    estimator.__dict__.pop("input_shape_", None)
-    if estimator.affinity_in == "precomputed":
-        if estimator.encoder is not None:
-            raise ValueError("an encoder needs rows; pass X with graph= instead of affinity_in='precomputed'.")
-        if graph is not None:
-            raise ValueError("affinity_in='precomputed' takes the graph as X; leave graph= out.")
-        given = graph_from_user(X)
-        estimator.n_features_in_ = given.n_points
-        estimator.__dict__.pop("feature_names_in_", None)
-        return Given(None, given, OutputKind(X.device if isinstance(X, Tensor) else None), seed)
-    if isinstance(X, np.memmap) and X.ndim == 2 and (ranks.size > 1 or estimator.memory_budget is not None):
+        shape = tuple(next(X.first_members()).shape[1:])
+        return FitInput(None, None, OutputKind(), Columns(math.prod(shape), input_shape=shape), seed, pairs=X)
+    if plan.graph is not None and plan.graph.is_precomputed:
+        return _read_precomputed(X, graph, plan, seed)
+    budget = None if plan.graph is None else plan.graph.memory_budget
+    if isinstance(X, np.memmap) and X.ndim == 2 and (run.ranks.size > 1 or budget is not None):
         X = ArraySource(X, "X")  # no process reads what it has no use for
-    features, kind = read_features(estimator, X)
-    share = Share.of(len(features), ranks)
+    features, kind, columns = read_features(X, plan.name)
+    share = Share.of(len(features), run.ranks)
     if graph is None:
-        return Given(features, None, kind, seed)
-    if ranks.size > 1 and getattr(graph, "shape", None) == (len(share), share.n):
-        return Given(features, own_rows_from_user(graph, share), kind, seed)
-    return Given(features, graph_from_user(graph, share.n), kind, seed)
+        return FitInput(features, None, kind, columns, seed)
+    if run.ranks.size > 1 and getattr(graph, "shape", None) == (len(share), share.n):
+        return FitInput(features, own_rows_from_user(graph, share), kind, columns, seed)
+    return FitInput(features, graph_from_user(graph, share.n), kind, columns, seed)
+
+
+def _read_precomputed(X: Any, graph: Any, plan: FitPlan, seed: int) -> FitInput:
+    if plan.networks is not None:
+        raise ValueError("an encoder needs rows; pass X with graph= instead of affinity_in='precomputed'.")
+    if graph is not None:
+        raise ValueError("affinity_in='precomputed' takes the graph as X; leave graph= out.")
+    given = graph_from_user(X)
+    kind = OutputKind(X.device if isinstance(X, Tensor) else None)
+    return FitInput(None, given, kind, Columns(given.n_points), seed)

@@ -78,7 +78,7 @@ class CompiledSums:
         p = tuple(np.float32(value) for value in parameters)
         arguments = (z_ds.contiguous().view(-1).numpy(), charges.numpy(), p, totals.numpy(), forces.view(-1).numpy())
         kernel = kernel_of(self._forces, len(z_ds))
-        self._workers.share(kernel, n_own // _LANES, self._share.start, *arguments)
+        self._workers.parallel_for(kernel, n_own // _LANES, self._share.start, *arguments)
         return totals, forces
 
 

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from torchdr_cne.similarities import Kernel
+
 PairFunction = Callable[[Any, tuple[Any, ...], Callable[[Any, Any], Any]], Any]
 """``f(d2, parameters, power)``: plain arithmetic (+ − × ÷ and ``power(base, exponent)``) of d²."""
 
@@ -36,6 +38,11 @@ class PairForces:
     normaliser: PairFunction | None = None
     attractive_scalar: PairFunction | None = None
     repulsive_scalar: PairFunction | None = None
+
+    @classmethod
+    def of_kernel(cls, kernel: Kernel) -> "PairForces":
+        """Return the forces of −log q along edges, and of what is computed from sums of q over rows."""
+        return cls(attractive=kernel.attraction, repulsive=kernel.slope, normaliser=kernel.q)
 
     def __post_init__(self) -> None:
         if (self.attractive_scalar is None) != (self.repulsive_scalar is None):

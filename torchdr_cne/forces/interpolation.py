@@ -171,7 +171,7 @@ class _CompiledGrid:
         """Return the charges on the grid."""
         grid = np.empty(self._cells, dtype=np.float32)
         where = self._z, charges.numpy(), self._origin, self._per_cell, self._starts, self._order
-        self._workers.share(self._kernels.spread, self._cells[0], *where, grid)
+        self._workers.parallel_for(self._kernels.spread, self._cells[0], *where, grid)
         return torch.from_numpy(grid)
 
     def collect(self, potential: Tensor, charges: Tensor, at_once: float, share: Share) -> tuple[Tensor, Tensor]:
@@ -179,7 +179,7 @@ class _CompiledGrid:
         totals, forces = torch.empty(len(share)), torch.empty((2, len(share)))
         where = self._z, charges.numpy(), self._origin, self._per_cell, self._starts, self._order
         found = share.start, np.float32(at_once), potential.numpy(), totals.numpy(), forces.numpy()
-        self._workers.share(self._kernels.collect, self._cells[0] - _NODES, *where, *found)
+        self._workers.parallel_for(self._kernels.collect, self._cells[0] - _NODES, *where, *found)
         return totals, forces
 
 

@@ -56,7 +56,7 @@ class EdgeSlices(NamedTuple):
         columns = np.empty(starts[-1], dtype=np.int32)
         weights = edge_weights[:1].copy() if problem.is_uniform else np.empty(starts[-1], dtype=np.float32)
         matrix = indptr, graph.indices.numpy(), edge_weights
-        workers.share(_fill, len(widths), rows, starts, row_at[order], slot_of, *matrix, columns, weights)
+        workers.parallel_for(_fill, len(widths), rows, starts, row_at[order], slot_of, *matrix, columns, weights)
         return cls(rows, degrees.astype(np.float32), starts, columns, weights)
 
 

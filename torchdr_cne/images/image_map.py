@@ -9,7 +9,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from torchdr_cne.checks import COUNT, POSITIVE, Bound, check_bounds, check_choice, without
+from torchdr_cne.checks import COUNT, POSITIVE, Bound, check_choice
 from torchdr_cne.encoders.running import evaluating, random_numbers_kept
 from torchdr_cne.images.augmentation import simclr_augmentation
 from torchdr_cne.images.loading import INCLUDED, ImagePairs, Loading, check_options, plain_batches, sample, size_for
@@ -17,6 +17,7 @@ from torchdr_cne.images.networks import ImageNetwork, check_backbone
 from torchdr_cne.images.sources import open_images, readable
 from torchdr_cne.images.stages import Stage, clipping, read_stages
 from torchdr_cne.networks.loss import Loss
+from torchdr_cne.networks.options import NetworkOptions
 from torchdr_cne.optimization.phase import Phase
 from torchdr_cne.optimization.schedules import WarmCosine
 from torchdr_cne.parametric.contrastive import InfoNCE
@@ -30,7 +31,7 @@ _WARMUP, _LONG = 10, 100
 _PRECISIONS = ("highest", "high", "medium")
 
 
-class ImageMap(GraphlessMap):
+class ImageMap(GraphlessMap, replaces=("n_components", "learning_rate")):
     """A network on images, trained by two random views of each.
 
     Parameters
@@ -81,9 +82,6 @@ class ImageMap(GraphlessMap):
     skip_unreadable : bool, default=False
         Leave out images that cannot be read, with a warning that counts them; else they are an error.
 
-    Other parameters are those of `AffinityMatcher`: random_state, device, n_jobs, callbacks, verbose, distributed,
-    checkpoint_dir and checkpoint_every, check_interval, optimizer_kwargs.
-
     Attributes
     ----------
     embedding_ : ndarray of shape (n, out_dim)
@@ -98,8 +96,8 @@ class ImageMap(GraphlessMap):
         Numbers of images that could not be read.
     """
 
-    loss: Any = "infonce"  # type: ignore[misc]
-    metric: Any = None  # type: ignore[misc]
+    loss: Any = "infonce"
+    metric: Any = None
     temperature: float = 0.5
     backbone: Any = "resnet18_simclr"
     projection_head: Any = "mlp"
@@ -107,7 +105,7 @@ class ImageMap(GraphlessMap):
     data_transform: Any = None
     image_size: Any = None
     out_dim: int = 2
-    batch_size: int | None = 512
+    batch_size: int = 512
     total_epochs: Any = 1000
     lr: Any = "auto_batch"
     warmup: Any = "auto"
@@ -119,16 +117,14 @@ class ImageMap(GraphlessMap):
     mixed_precision: bool | str = "auto"
     float32_matmul_precision: str | None = None
     skip_unreadable: bool = False
-    use_ffcv: bool = False
-    check_interval: int = 50
 
-    learning_rate: ClassVar[str] = "auto"  # type: ignore[misc]
+    # A parameter of the base class, which mypy takes for an attribute of instances.
     n_components: ClassVar[Any] = property(lambda self: self.out_dim)  # type: ignore[misc]
-    encoder: ClassVar[Any] = property(lambda self: self._network())  # type: ignore[misc]
 
+    _former_parameters: ClassVar[dict[str, Any]] = {"use_ffcv": False}
     _n_stages: ClassVar[tuple[int, ...]] = (1,)
     _bounds: ClassVar[dict[str, Bound]] = {
-        **without(GraphlessMap._bounds, "n_components"),
+        "batch_size": COUNT,
         "out_dim": COUNT,
         "temperature": POSITIVE,
         "num_workers": Bound(0, integer=True),
@@ -159,7 +155,8 @@ class ImageMap(GraphlessMap):
         TypeError, ValueError
             If a parameter or the images cannot be used; the message says what to change.
         """
-        self._check_parameters()
+        self._refuse(graph)
+        plan = self._plan()
         given = open_images(X)
         if y is not None and len(y) != len(given):
             raise ValueError(f"y has {len(y)} labels for {len(given)} images; pass one for each, or none.")
@@ -167,11 +164,13 @@ class ImageMap(GraphlessMap):
         size = size_for(images, self.image_size)
         pairs = ImagePairs(images, self._loading(size))
         some = sample(images, size, _SAMPLED)
-        self.pixel_mean_ = some.double().mean(dim=(0, 2, 3)).tolist()
-        self.pixel_scale_ = some.double().std(dim=(0, 2, 3)).clamp_min(1e-3).tolist()
-        self.half_precision_ = self._halves()
+        seen = {
+            "pixel_mean": some.double().mean(dim=(0, 2, 3)).tolist(),
+            "pixel_scale": some.double().std(dim=(0, 2, 3)).clamp_min(1e-3).tolist(),
+            "half_precision": self._halves(),
+        }
         with matmul_precision(self.float32_matmul_precision):
-            super().fit(pairs, graph=graph)
+            self._fit(replace(plan, networks=self._network_options(**seen), extras=seen), pairs, None, None)
         if y is not None:
             self.labels_ = np.asarray(y)[list(images.numbers)]
         elif pairs.labels is not None:  # else rank 0 has fitted alone, and handed them out
@@ -245,12 +244,7 @@ class ImageMap(GraphlessMap):
     # ---- what a fit asks for -------------------------------------------------------------------------------
 
     def _check_parameters(self) -> None:
-        check_bounds(self, self._bounds)
-        if self.use_ffcv:
-            raise ValueError(
-                "use_ffcv=True: FFCV is no longer maintained and is not among the dependencies; leave it out and set "
-                "num_workers."
-            )
+        super()._check_parameters()
         check_choice("projection_head", self.projection_head, ("mlp", "linear", self._own(self.projection_head)))
         check_choice("lr_scheduler", self.lr_scheduler, ("cos_annealing", None))
         check_choice("float32_matmul_precision", self.float32_matmul_precision, (None, *_PRECISIONS))
@@ -263,7 +257,6 @@ class ImageMap(GraphlessMap):
         clipping(self.trainer_kwargs)
         self._stages()
         check_options(self.dl_kwargs)
-        super()._check_parameters()
 
     def _check_loss(self) -> None:
         self._similarity()
@@ -289,7 +282,6 @@ class ImageMap(GraphlessMap):
     def _loading(self, size: tuple[int, int]) -> Loading:
         view = self.data_transform
         view = simclr_augmentation(size) if view is None else view
-        assert self.batch_size is not None
         return Loading(size, view, self.batch_size, self.num_workers, dict(self.dl_kwargs or {}))
 
     def _halves(self) -> bool:
@@ -298,16 +290,33 @@ class ImageMap(GraphlessMap):
             return device.type == "cuda" and torch.cuda.is_bf16_supported()
         return bool(self.mixed_precision)
 
-    def _network(self) -> ImageNetwork:
-        """Return the plan of the network, for images like those of the fit."""
+    def _network(
+        self,
+        pixel_mean: Sequence[float] = (0.0,),
+        pixel_scale: Sequence[float] = (1.0,),
+        half_precision: bool = False,
+    ) -> ImageNetwork:
+        """Return the plan of the network, for images whose channels have this mean and scale."""
         return ImageNetwork(
             self.backbone,
             self.projection_head,
             self.model,
-            mean=tuple(getattr(self, "pixel_mean_", (0.0,))),
-            scale=tuple(getattr(self, "pixel_scale_", (1.0,))),
-            half=getattr(self, "half_precision_", False),
+            mean=tuple(pixel_mean),
+            scale=tuple(pixel_scale),
+            half=half_precision,
         )
+
+    @property
+    def encoder(self) -> ImageNetwork:
+        """What the fitted network was made from, for rebuilding it."""
+        names = ("pixel_mean", "pixel_scale", "half_precision")
+        return self._network(**{name: vars(self)[f"{name}_"] for name in names if f"{name}_" in vars(self)})
+
+    def _network_options(self, **seen: Any) -> NetworkOptions:
+        return NetworkOptions(self._network(**seen), None, self.batch_size, self._batch_loss())
+
+    def _networks_plan(self) -> NetworkOptions:
+        return self._network_options()
 
     def _batch_loss(self) -> Loss:
         return self.loss if isinstance(self.loss, Loss) else InfoNCE(self._similarity())
@@ -318,7 +327,6 @@ class ImageMap(GraphlessMap):
         return read_stages(self, self._n_stages)
 
     def _auto_rates(self, n: int) -> list[float]:
-        assert self.batch_size is not None
         return [_RATE * self.batch_size / _RATE_BATCH] * n
 
     def _auto_warmups(self, epochs: Sequence[int]) -> list[int]:

@@ -10,8 +10,6 @@ class SimCLR(ImageMap):
 
     The features that serve are the backbone's, before the projection head: `features`, or ``encoder_.backbone``.
 
-    Parameters are those of `ImageMap`; ``metric="cosine"``, 128 outputs and 500 epochs are its defaults.
-
     Examples
     --------
     >>> import numpy as np
@@ -22,6 +20,6 @@ class SimCLR(ImageMap):
     (64, 128)
     """
 
-    metric: Any = "cosine"  # type: ignore[misc]
+    metric: Any = "cosine"
     out_dim: int = 128
     total_epochs: Any = 500

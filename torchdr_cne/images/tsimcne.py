@@ -15,7 +15,8 @@ class TSimCNE(ImageMap):
     """A 2-D map of images by contrast of random views (Böhm, Berens & Kobak, 2023): InfoNCE of Cauchy kernels.
 
     In three stages the network learns 128 outputs; then a last layer of 2 outputs in their place, all else as it is;
-    then everything. Each is a phase of the one loop, with an optimiser of its own.
+    then everything. Each is a phase of the one loop, with an optimiser of its own. ``lr="auto_batch"`` divides the
+    third stage's rate by 1 000.
 
     Parameters
     ----------
@@ -29,8 +30,6 @@ class TSimCNE(ImageMap):
     dim_annealing : bool, default=False
         Keep the last layer, and turn its outputs beyond ``out_dim`` down to nothing in the course of the second stage,
         which then trains everything.
-
-    Other parameters are those of `ImageMap`. "auto_batch" divides the third stage's rate by 1 000.
 
     Examples
     --------
@@ -48,7 +47,7 @@ class TSimCNE(ImageMap):
     dim_annealing: bool = False
 
     _n_stages: ClassVar[tuple[int, ...]] = (1, 3)
-    _bounds: ClassVar[dict[str, Bound]] = {**ImageMap._bounds, "pretrain_out_dim": COUNT}
+    _bounds: ClassVar[dict[str, Bound]] = {"pretrain_out_dim": COUNT}
 
     def _check_parameters(self) -> None:
         check_choice("freeze_schedule", self.freeze_schedule, ("only_linear", None))
@@ -60,10 +59,12 @@ class TSimCNE(ImageMap):
                 f"pretrain_out_dim={self.pretrain_out_dim} must be at least out_dim={self.out_dim} to be turned down."
             )
 
-    def _network(self) -> ImageNetwork:
+    def _network(self, *seen: Any, **named: Any) -> ImageNetwork:
         staged = len(self._stages()) > 1
         return replace(
-            super()._network(), pretrain_dim=self.pretrain_out_dim if staged else None, fades=self.dim_annealing
+            super()._network(*seen, **named),
+            pretrain_dim=self.pretrain_out_dim if staged else None,
+            fades=self.dim_annealing,
         )
 
     def _auto_rates(self, n: int) -> list[float]:

@@ -80,7 +80,7 @@ def _spectral(graph: AffinityGraph, share: Share, n_components: int, rows: Rows 
     """Lay the graph out on rank 0, which gathers all of it."""
     whole = gathered(graph, share)
     layout = torch.empty((graph.n_points, n_components))
-    with share.ranks.agreed("the spectral start"):
+    with share.ranks.all_or_none("the spectral start"):
         if whole is not None:
             rows = rows if rows is not None and rows.in_memory and share.ranks.size == 1 else None
             layout = spectral_embedding(whole, n_components, rows=rows, seed=seed)

@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import _check_n_features, check_array, validate_data
 from torch import Tensor
 
+from torchdr_cne.inputs.columns import Columns
 from torchdr_cne.inputs.rows import check_finite
 from torchdr_cne.inputs.sources import RowSource
 
@@ -38,15 +39,15 @@ class OutputKind:
         return np.array(detached.cpu().numpy(), order="C")
 
 
-def read_features(estimator: BaseEstimator, X: Any) -> tuple[np.ndarray | Tensor | RowSource, OutputKind]:
-    """Check ``X``, record its feature count and names on ``estimator``, and return it as an array.
+def read_features(X: Any, name: str) -> tuple[np.ndarray | Tensor | RowSource, OutputKind, Columns]:
+    """Check the table of a fit, and return it as an array.
 
     Parameters
     ----------
-    estimator : BaseEstimator
-        Receives ``n_features_in_`` and, for data frames, ``feature_names_in_``.
     X : array-like, Tensor, data frame, Dataset, DataLoader or RowSource of shape (n, f)
         A torch Dataset or DataLoader is read once, batch by batch; of a tuple or list batch the first entry is used.
+    name : str
+        Of the estimator, for error messages.
 
     Returns
     -------
@@ -54,10 +55,20 @@ def read_features(estimator: BaseEstimator, X: Any) -> tuple[np.ndarray | Tensor
         Finite real numbers in the caller's dtype; the caller's memory where possible. A source is handed on unread.
     kind : OutputKind
         How to give the embedding back.
+    columns : Columns
+        Number of features and, of data frames, their names.
     """
     if isinstance(X, RowSource):
-        return _described_source(estimator, X), OutputKind()
-    return _read_table_of(estimator, X, is_new=False)
+        return X, OutputKind(), _columns_of_source(X)
+    recorder = _Recorder()
+    features, kind = _read_table_of(recorder, X, is_new=False, name=name)
+    return features, kind, Columns(recorder.n_features_in_, getattr(recorder, "feature_names_in_", None))
+
+
+class _Recorder(BaseEstimator):
+    """Receives what scikit-learn's validation records of a table."""
+
+    n_features_in_: int
 
 
 def read_new_features(estimator: BaseEstimator, X: Any) -> tuple[np.ndarray | Tensor | RowSource, OutputKind]:
@@ -69,10 +80,12 @@ def read_new_features(estimator: BaseEstimator, X: Any) -> tuple[np.ndarray | Te
             raise ValueError(f"{X.origin} has other columns than the table of the fit; pass {list(known[:5])}, ….")
         _check_n_features(estimator, X, reset=False)
         return X, OutputKind()
-    return _read_table_of(estimator, X, is_new=True)
+    return _read_table_of(estimator, X, is_new=True, name=type(estimator).__name__)
 
 
-def _read_table_of(estimator: BaseEstimator, X: Any, *, is_new: bool) -> tuple[np.ndarray | Tensor, OutputKind]:
+def _read_table_of(
+    estimator: BaseEstimator, X: Any, *, is_new: bool, name: str
+) -> tuple[np.ndarray | Tensor, OutputKind]:
     kind, at_least = OutputKind(), 1 if is_new else 2
     if isinstance(X, torch.utils.data.Dataset):
         X = torch.utils.data.DataLoader(X, batch_size=_DATASET_BATCH)
@@ -85,7 +98,7 @@ def _read_table_of(estimator: BaseEstimator, X: Any, *, is_new: bool) -> tuple[n
             _check_n_features(estimator, X, reset=not is_new)
             return X, kind
         X = _as_numpy(X)
-    checks = {"reset": not is_new, "ensure_all_finite": False, "ensure_min_samples": at_least}
+    checks = {"reset": not is_new, "ensure_all_finite": False, "ensure_min_samples": at_least, "estimator": name}
     X = validate_data(estimator, X, dtype="numeric", **checks)
     check_finite(X)
     return X, kind
@@ -102,14 +115,10 @@ def read_table(X: Any) -> np.ndarray | Tensor:
     return X
 
 
-def _described_source(estimator: BaseEstimator, X: RowSource) -> RowSource:
+def _columns_of_source(X: RowSource) -> Columns:
     if len(X) < 2:
         raise ValueError(f"{X.origin} has {len(X)} row(s); at least two are needed.")
-    estimator.n_features_in_ = X.shape[1]
-    estimator.__dict__.pop("feature_names_in_", None)
-    if X.names is not None:
-        estimator.feature_names_in_ = np.asarray(X.names, dtype=object)
-    return X
+    return Columns(X.shape[1], None if X.names is None else np.asarray(X.names, dtype=object))
 
 
 def _as_numpy(X: Tensor) -> np.ndarray:

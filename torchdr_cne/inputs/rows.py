@@ -235,7 +235,7 @@ def _centre_and_size(
         # Negligible beside what is left of the largest value after subtraction, however the mean was rounded.
         if not center or float(mean.abs().max()) <= (_NEGLIGIBLE / (1 + _NEGLIGIBLE) - _ROUGHNESS) * largest:
             return zero, largest, bool((low == high).all())
-    with share.ranks.agreed("reading the rows"):
+    with share.ranks.all_or_none("reading the rows"):
         statistics = _statistics(X, own, zero)
     mean, low, high = _of_all(share, *statistics)
     # A mean's rounding error must not pass for a spread: a constant column is centred by its value.

@@ -1,8 +1,10 @@
-"""Matching an embedding to an affinity: the class hierarchy and the one optimisation loop."""
+"""The classes of estimators: descriptions of a fit, which `torchdr_cne.fitting` carries out."""
 
-from torchdr_cne.fitting.memory import estimate_memory
 from torchdr_cne.matching.affinity_matcher import AffinityMatcher
 from torchdr_cne.matching.all_pairs import AllPairsNeighborEmbedding
+from torchdr_cne.matching.encoding import EncodedNeighborEmbedding, Encoding
+from torchdr_cne.matching.estimator import EmbeddingEstimator
+from torchdr_cne.matching.fixed_pairs import FixedPairsNeighborEmbedding
 from torchdr_cne.matching.negative_sampling import NegativeSamplingNeighborEmbedding
 from torchdr_cne.matching.neighbor_embedding import NeighborEmbedding
 from torchdr_cne.objectives.pairs import Pairs
@@ -14,12 +16,15 @@ from torchdr_cne.optimization.state import FitState
 __all__ = [
     "AffinityMatcher",
     "AllPairsNeighborEmbedding",
+    "EmbeddingEstimator",
+    "EncodedNeighborEmbedding",
+    "Encoding",
     "Every",
     "FitState",
+    "FixedPairsNeighborEmbedding",
     "NegativeSamplingNeighborEmbedding",
     "NeighborEmbedding",
     "Pairs",
     "Phase",
     "RowSums",
-    "estimate_memory",
 ]

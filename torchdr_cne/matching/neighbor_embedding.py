@@ -1,33 +1,32 @@
 """Neighbour embeddings: a loss that splits into attraction and repulsion."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.optim import Optimizer
 
 from torchdr_cne.affinity import Affinity, UnionAffinity
-from torchdr_cne.checks import COUNT, NOT_NEGATIVE, POSITIVE, Bound, check_choice
+from torchdr_cne.checks import NOT_NEGATIVE, POSITIVE, Bound
 from torchdr_cne.forces import PairForces
 from torchdr_cne.matching.affinity_matcher import AffinityMatcher
-from torchdr_cne.neighbors.distances import METRICS
-from torchdr_cne.neighbors.kneighbors import Backend
-from torchdr_cne.optimization.phase import Phase, in_sequence
+from torchdr_cne.matching.overriding import decides, newer_than_forces
+from torchdr_cne.objectives.pair_loss import PairLoss
+from torchdr_cne.optimization.objective import Objective
+from torchdr_cne.optimization.phase import Phase, number_phases
 from torchdr_cne.optimization.state import FitState
+from torchdr_cne.parameters.graph import Search
 from torchdr_cne.similarities import Cauchy, Similarity
 
 
-class NeighborEmbedding(AffinityMatcher):
+class NeighborEmbedding(Search, AffinityMatcher, replaces=("affinity_out", "loss")):
     """Loss = exaggeration · attraction + repulsion_strength · repulsion, with early exaggeration.
+
+    In place of an affinity of the embedding and a loss of matrices it has a similarity and two hooks.
 
     Parameters
     ----------
-    n_neighbors : int, default=15
-        Neighbours of a point in the method's own affinity (ignored when ``affinity_in`` is given).
-    metric : {"euclidean", "cosine", "manhattan"}, default="euclidean"
-        Distance between rows of ``X`` in the method's own affinity.
-    backend : {"auto", "torch", "keops", "faiss"} or FaissConfig, default="auto"
-        How neighbours are found, see `torchdr_cne.neighbors.kneighbors`.
     exaggeration : float or None, default=None
         Weight of the attraction; None is the method's own, 1 unless it says otherwise.
     early_exaggeration : float or None, default=None
@@ -36,70 +35,105 @@ class NeighborEmbedding(AffinityMatcher):
         How many iterations that lasts; None is a fifth of ``max_iter``.
     repulsion_strength : float, default=1.0
         Weight of the repulsion.
-
-    Other parameters are those of `AffinityMatcher`.
     """
 
-    n_neighbors: int = 15
-    metric: str = "euclidean"
-    backend: Backend = "auto"
     exaggeration: float | None = None
     early_exaggeration: float | None = None
     early_exaggeration_iter: int | None = None
     repulsion_strength: float = 1.0
-    # The output affinity and the loss are the method's, and no parameters of it.
-    affinity_out: ClassVar[None]  # type: ignore[misc]
-    loss: ClassVar[None]  # type: ignore[assignment,misc]
 
     _default_optimizer: ClassVar[str | type[Optimizer]] = "SGD"
     _base_learning_rate: ClassVar[float] = 1.0
     _early_share: ClassVar[float] = 0.2
     _bounds: ClassVar[dict[str, Bound]] = {
-        **AffinityMatcher._bounds,
-        "n_neighbors": COUNT,
         "exaggeration": POSITIVE,
         "early_exaggeration": POSITIVE,
         "early_exaggeration_iter": Bound(0, integer=True),
         "repulsion_strength": NOT_NEGATIVE,
     }
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        check_choice("metric", self.metric, METRICS)
+    # ---- the loss -------------------------------------------------------------------------------------
 
     @abstractmethod
+    @decides("forces")
     def _compute_attractive_loss(self, pairs: Any) -> Tensor:
         """Return the attractive loss, unreduced."""
 
     @abstractmethod
+    @decides("forces")
     def _compute_repulsive_loss(self, pairs: Any) -> Tensor:
         """Return the repulsive loss, unreduced."""
 
     @abstractmethod
+    @decides("forces", "placement", "sharing")
     def _make_pairs(self, embedding_nd: Tensor, state: FitState) -> Any:
         """Return what the two loss hooks see; it knows how to weight and sum their results."""
 
+    @decides("forces", "placement", "sharing")
     def _compute_loss(self, embedding_nd: Tensor, state: FitState) -> Tensor:
         """Put attraction and repulsion together, per point."""
         pairs = self._make_pairs(embedding_nd, state)
         return self._loss_of_pairs(pairs, state.phase.exaggeration)
 
+    @decides("forces", "placement")
     def _loss_of_pairs(self, pairs: Any, exaggeration: float) -> Tensor:
         attraction = pairs.reduce_attraction(self._compute_attractive_loss(pairs))
         repulsion = pairs.reduce_repulsion(self._compute_repulsive_loss(pairs))
         return exaggeration * attraction + self.repulsion_strength * repulsion
 
+    @decides("forces")
     def _default_similarity(self) -> Similarity:
         """Return the method's own similarity of embedded points."""
         return Cauchy()
+
+    @property
+    @decides("forces")
+    def _similarity(self) -> Similarity:
+        """Return the similarity of embedded points."""
+        return self._default_similarity()
+
+    @decides("forces")
+    def _learned_scalars(self) -> dict[str, float]:
+        return {}
+
+    @decides("placement", "sharing")
+    def _make_objective(self, state: FitState, start_nd: Tensor) -> Objective:
+        return super()._make_objective(state, start_nd)
 
     def _pair_forces(self) -> PairForces | None:
         """Declare derivatives of the two hooks with respect to d²; None if there is no fast form."""
         return None
 
+    @decides("forces")
     def _force_parameters(self, parameters: dict[str, Any]) -> tuple[Tensor | float, ...]:
         """Return the declared functions' second argument from the phase's and learned parameters."""
         return ()
+
+    def _why_not_forces(self) -> str:
+        """Return why the declared forces cannot stand for this estimator's loss; "" if they can."""
+        if self._pair_forces() is None:
+            return f"{type(self).__name__} declares no _pair_forces"
+        newer = newer_than_forces(type(self))
+        return f"{', '.join(newer)} is overridden below the class that declares _pair_forces" if newer else ""
+
+    def _pair_loss(self, **options: Any) -> PairLoss:
+        """Return the loss as others see it; ``options`` are what a class knows of its negatives."""
+        known: Mapping[str, Any] = {"n_negatives": 1.0, "negatives_per_row": None, "discard_neighbors": False}
+        return PairLoss(
+            similarity=self._similarity,
+            total=self._loss_of_pairs,
+            repulsion=self._compute_repulsive_loss,
+            repulsion_strength=self.repulsion_strength,
+            forces=self._pair_forces(),
+            force_parameters=self._force_parameters,
+            why_not_forces=self._why_not_forces(),
+            learned=self._learned_scalars(),
+            last_phase=lambda n: self._phases(n)[-1],
+            longest=self._max_row_gradient,
+            **{**known, **options},
+        )
+
+    # ---- affinity, rates and phases -----------------------------------------------------------------------
 
     def _default_affinity(self) -> Affinity:
         return UnionAffinity(n_neighbors=self.n_neighbors, metric=self.metric, backend=self.backend)
@@ -132,8 +166,8 @@ class NeighborEmbedding(AffinityMatcher):
         constants = self._phase_parameters(n, early=False)
         first_constants = self._phase_parameters(n, early=True)
         if early_iter == 0 or (first == main and first_constants == constants):
-            return in_sequence([Phase(n_iter, exaggeration=main, parameters=constants)])
+            return number_phases([Phase(n_iter, exaggeration=main, parameters=constants)])
         phases = [Phase(early_iter, exaggeration=first, early=True, parameters=first_constants)]
         if early_iter < n_iter:
             phases.append(Phase(n_iter - early_iter, exaggeration=main, parameters=constants))
-        return in_sequence(phases)
+        return number_phases(phases)

@@ -1,29 +1,48 @@
-"""Which hooks of a method a subclass has defined anew, so that what was derived from them no longer holds."""
+"""Which hooks a subclass has defined anew, so that what was derived from them no longer holds."""
 
-_DEFINING = (
-    "_compute_attractive_loss",
-    "_compute_repulsive_loss",
-    "_compute_loss",
-    "_loss_of_pairs",
-    "_make_pairs",
-    "_similarity",
-    "_default_similarity",
-    "_learned_scalars",
-    "_force_parameters",
-)
-"""What the declared forces are derived from."""
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
+
+_Hook = TypeVar("_Hook", bound=Callable[..., Any])
+What = Literal["forces", "placement", "sharing"]
 
 
-def overridden(cls: type, base: type, *names: str) -> list[str]:
-    """Return those of the methods that a class defined anew between itself and ``base``."""
-    return [name for name in names if _defined_at(cls, name) < cls.__mro__.index(base)]
+def decides(*what: What) -> Callable[[_Hook], _Hook]:
+    """Mark a hook by what is derived from it, and falls behind where a subclass defines it anew.
+
+    "forces" are the declared pair forces; "placement" of new points by the two loss hooks alone; "sharing" a fit among
+    ranks, as a sum over rows.
+    """
+
+    def mark(hook: _Hook) -> _Hook:
+        hook.__dict__["_decides"] = what
+        return hook
+
+    return mark
+
+
+def overridden(cls: type, base: type, what: What) -> list[str]:
+    """Return the hooks that decide ``what`` and that a class defines anew between itself and ``base``."""
+    return [name for name in _deciding(cls, what) if _position(cls, name) < cls.__mro__.index(base)]
 
 
 def newer_than_forces(cls: type) -> list[str]:
     """Return the hooks that are defined below the class that declares the pair forces."""
-    return [name for name in _DEFINING if _defined_at(cls, name) < _defined_at(cls, "_pair_forces")]
+    declared = _position(cls, "_pair_forces")
+    return [name for name in _deciding(cls, "forces") if _position(cls, name) < declared]
 
 
-def _defined_at(cls: type, name: str) -> int:
+def _deciding(cls: type, what: What) -> list[str]:
+    """Return the names of methods and properties that a base has marked, the root's first."""
+    found: dict[str, None] = {}
+    for base in reversed(cls.__mro__):
+        for name, value in vars(base).items():
+            function = value.fget if isinstance(value, property) else value
+            if what in getattr(function, "__dict__", {}).get("_decides", ()):
+                found[name] = None
+    return list(found)
+
+
+def _position(cls: type, name: str) -> int:
     """Return the position in the method resolution order of the class that defines ``name``."""
     return next(depth for depth, base in enumerate(cls.__mro__) if name in vars(base))

@@ -1,4 +1,4 @@
-"""One file a method."""
+"""One file a method, mostly its mathematics."""
 
 from torchdr_cne.methods.cosne import COSNE
 from torchdr_cne.methods.infotsne import InfoTSNE
@@ -11,15 +11,4 @@ from torchdr_cne.methods.tsne import TSNE
 from torchdr_cne.methods.tsnekhorn import TSNEkhorn
 from torchdr_cne.methods.umap import UMAP
 
-__all__ = [
-    "COSNE",
-    "PACMAP",
-    "SNE",
-    "TSNE",
-    "UMAP",
-    "InfoTSNE",
-    "LargeVis",
-    "NCVis",
-    "NegTSNE",
-    "TSNEkhorn",
-]
+__all__ = ["COSNE", "PACMAP", "SNE", "TSNE", "UMAP", "InfoTSNE", "LargeVis", "NCVis", "NegTSNE", "TSNEkhorn"]

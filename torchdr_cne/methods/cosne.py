@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchdr_cne.checks import NOT_NEGATIVE, POSITIVE, Bound
 from torchdr_cne.matching import AllPairsNeighborEmbedding, FitState, RowSums
 from torchdr_cne.matching.overriding import overridden
-from torchdr_cne.objectives.points import Objective
+from torchdr_cne.optimization.objective import Objective
 from torchdr_cne.optimization.poincare import LARGEST_RADIUS, PoincareSGD, inside_ball
 from torchdr_cne.similarities import HyperbolicCauchy, Similarity, hyperbolic_distance
 
@@ -26,7 +26,8 @@ class COSNE(AllPairsNeighborEmbedding):
     The loss is −Σ P log Q + λ mean_i (t_i² − d_H(z_i, 0)²)², where Q is 1/(1 + (d_H/γ)²) of hyperbolic distances,
     normalised over all pairs, and t_i is the norm of row i, centred and scaled so that the largest is 4: what lies
     far from the centre of the data, such as leaves of a tree, lies near the rim. All points stay within a Euclidean
-    radius of .975.
+    radius of .975. A given ``init`` has to lie inside the unit ball. Distances of the result are
+    `torchdr_cne.similarities.hyperbolic_distance`.
 
     Parameters
     ----------
@@ -34,9 +35,6 @@ class COSNE(AllPairsNeighborEmbedding):
         Distance γ at which q is one half.
     radius_strength : float, default=0.01
         Weight λ of the term of the norms; it needs rows of ``X`` unless it is 0.
-
-    Other parameters are those of `AllPairsNeighborEmbedding`. A given ``init`` has to lie inside the unit ball.
-    Distances of the result are `torchdr_cne.similarities.hyperbolic_distance`.
     """
 
     gamma: float = 2.0
@@ -45,12 +43,11 @@ class COSNE(AllPairsNeighborEmbedding):
     scheduler: str | type[LRScheduler] | None = None
 
     _bounds: ClassVar[dict[str, Bound]] = {
-        **AllPairsNeighborEmbedding._bounds,
         "gamma": POSITIVE,
         "radius_strength": NOT_NEGATIVE,
     }
     _default_max_iter: ClassVar[int] = 500
-    _default_optimizer: ClassVar[type[Optimizer]] = PoincareSGD
+    _default_optimizer: ClassVar[str | type[Optimizer]] = PoincareSGD
     _base_learning_rate: ClassVar[float] = 0.3
 
     def _check_parameters(self) -> None:
@@ -102,10 +99,6 @@ class COSNE(AllPairsNeighborEmbedding):
         largest = norms.max()
         return norms * (_FARTHEST / torch.where(largest > 0, largest, 1.0))
 
-    def _batch_loss(self) -> None:
-        """Return None: a network's outputs would leave the ball."""
-        return None
-
     def _why_not_split(self) -> str:
-        newer = overridden(type(self), COSNE, "_compute_loss", "_make_pairs", "_make_objective")
+        newer = overridden(type(self), COSNE, "sharing")
         return f"{', '.join(newer)} is overridden, and may need all rows at once" if newer else ""

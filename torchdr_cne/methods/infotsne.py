@@ -1,6 +1,6 @@
 """InfoNC-t-SNE."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,13 +10,14 @@ from torchdr_cne.forces import PairForces
 from torchdr_cne.losses import log_add_positive, log_normaliser
 from torchdr_cne.matching import NegativeSamplingNeighborEmbedding, Pairs, Phase
 from torchdr_cne.objectives.pairs import rows_at
+from torchdr_cne.similarities import CAUCHY
 
 
 class InfoTSNE(NegativeSamplingNeighborEmbedding):
     """InfoNC-t-SNE: each edge against the sum over its row's negatives (Damrich et al., 2023).
 
     Attraction −log q_ij, repulsion (1/ρ) · log(q_ij + Σ_k q_ik), on the union kNN graph with the Cauchy similarity.
-    More negatives give a finer map, closer to t-SNE.
+    More negatives give a finer map, closer to t-SNE. By default the first fifth of the iterations runs at s = max(s, 1).
 
     Parameters
     ----------
@@ -24,14 +25,12 @@ class InfoTSNE(NegativeSamplingNeighborEmbedding):
         Spectrum parameter, ρ = 4^s: 0 (the default) is t-SNE-like, 1 UMAP-like. ``exaggeration`` = ρ says the
         same; at most one may be given.
 
-    Other parameters are those of `NegativeSamplingNeighborEmbedding`. By default the first fifth of the iterations
-    runs at s = max(s, 1).
     """
 
     s: float | None = None
     n_negatives: int = 256
 
-    _bounds: ClassVar[dict[str, Bound]] = {**NegativeSamplingNeighborEmbedding._bounds, "s": FINITE}
+    _bounds: ClassVar[dict[str, Bound]] = {"s": FINITE}
     _default_max_iter: ClassVar[int] = 200
     _base_learning_rate: ClassVar[float] = 1.7
     _early_share_of_draws: ClassVar[float] = 0.125
@@ -44,7 +43,7 @@ class InfoTSNE(NegativeSamplingNeighborEmbedding):
         return log_add_positive(pairs.log_q_edges, rows_at(log_totals, pairs.rows))
 
     def _pair_forces(self) -> PairForces:
-        return PairForces(attractive=similarity, repulsive=similarity_slope, normaliser=similarity)
+        return PairForces.of_kernel(CAUCHY)
 
     @property
     def _default_negatives_per_row(self) -> int:  # type: ignore[override]
@@ -62,13 +61,3 @@ class InfoTSNE(NegativeSamplingNeighborEmbedding):
     def _early_exaggeration(self) -> float:
         early = super()._early_exaggeration()
         return max(self._main_exaggeration(), 4.0) if early is None else early
-
-
-def similarity(d2: Any, p: tuple[Any, ...], power: Any) -> Any:
-    """q = 1/(1 + d²), which is also the derivative of −log q."""
-    return 1.0 / (1.0 + d2)
-
-
-def similarity_slope(d2: Any, p: tuple[Any, ...], power: Any) -> Any:
-    """Derivative of q: −q²."""
-    return -1.0 / ((1.0 + d2) * (1.0 + d2))

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from torchdr_cne.affinity import Affinity, EntropicAffinity
-from torchdr_cne.checks import NOT_NEGATIVE, Bound, without
+from torchdr_cne.checks import NOT_NEGATIVE, Bound
 from torchdr_cne.forces import PairForces
 from torchdr_cne.losses import log_one_minus
 from torchdr_cne.matching import NegativeSamplingNeighborEmbedding, Pairs
@@ -15,10 +15,12 @@ _FLOOR = 0.1
 """Added to d², as in the repulsion of the authors' own code: of points that nearly coincide, none is flung away."""
 
 
-class LargeVis(NegativeSamplingNeighborEmbedding):
+class LargeVis(NegativeSamplingNeighborEmbedding, replaces=("n_neighbors",)):
     """LargeVis: likelihood of the entropic graph against sampled non-edges (Tang, Liu, Zhang & Mei, 2016).
 
     Attraction −log q_ij, repulsion −γ log(1 − q_ik) a negative, on t-SNE's affinities with q = 1/(1 + d² + 0.1).
+    By default the first fifth of the iterations has an early exaggeration of 2γ, without which more clusters are torn
+    in two.
 
     Parameters
     ----------
@@ -26,17 +28,12 @@ class LargeVis(NegativeSamplingNeighborEmbedding):
         Effective number of neighbours of a point, in place of ``n_neighbors``; three times as many are sought.
     gamma : float, default=7.0
         γ, the weight of a negative: larger values spread the clusters out.
-
-    Other parameters are those of `NegativeSamplingNeighborEmbedding`. By default the first fifth of the
-    iterations has an early exaggeration of 2γ, without which more clusters are torn in two.
     """
 
-    n_neighbors: ClassVar[None] = None  # type: ignore[assignment,misc]
     perplexity: float = 50.0
     gamma: float = 7.0
 
     _bounds: ClassVar[dict[str, Bound]] = {
-        **without(NegativeSamplingNeighborEmbedding._bounds, "n_neighbors"),
         "perplexity": Bound(1, strict=True),
         "gamma": NOT_NEGATIVE,
     }
@@ -69,10 +66,12 @@ class LargeVis(NegativeSamplingNeighborEmbedding):
 
 def attractive(d2: Any, p: tuple[Any, ...], power: Any) -> Any:
     """Derivative of log(1 + d²): q, with d² floored."""
-    return 1.0 / (1.0 + d2 + p[1])
+    floor = p[1]
+    return 1.0 / (1.0 + d2 + floor)
 
 
 def repulsive(d2: Any, p: tuple[Any, ...], power: Any) -> Any:
     """Derivative of −γ log(1 − q) = γ log(1 + 1/d²): −γ q / d², with d² floored."""
-    d2 = d2 + p[1]
-    return -p[0] / (d2 * (1.0 + d2))
+    gamma, floor = p[0], p[1]
+    d2 = d2 + floor
+    return -gamma / (d2 * (1.0 + d2))

@@ -22,8 +22,6 @@ class NCVis(NegativeSamplingNeighborEmbedding):
     ----------
     log_z_ : float
         The learned log Z.
-
-    Parameters are those of `NegativeSamplingNeighborEmbedding`.
     """
 
     _default_max_iter: ClassVar[int] = 400
@@ -63,9 +61,11 @@ def _log_odds(parameters: Any) -> Tensor:
 
 def attractive_log_z(d2: Any, p: tuple[Any, ...], power: Any) -> Any:
     """Derivative of log(1 + ν/q) with respect to log ν: ν/(q + ν)."""
-    return p[0] * (1.0 + d2) / (1.0 + p[0] * (1.0 + d2))
+    nu = p[0]
+    return nu * (1.0 + d2) / (1.0 + nu * (1.0 + d2))
 
 
 def repulsive_log_z(d2: Any, p: tuple[Any, ...], power: Any) -> Any:
     """Derivative of log(1 + q/ν) with respect to log ν: −q/(q + ν)."""
-    return -1.0 / (1.0 + p[0] * (1.0 + d2))
+    nu = p[0]
+    return -1.0 / (1.0 + nu * (1.0 + d2))

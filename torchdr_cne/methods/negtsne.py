@@ -17,7 +17,7 @@ class NegTSNE(NegativeSamplingNeighborEmbedding):
 
     Attraction −log(q/(q + ν)), repulsion −log(ν/(q + ν)) a negative, on the union kNN graph with the Cauchy
     similarity. ν sets the place on the attraction–repulsion spectrum: ν = 1 is close to UMAP, smaller ν
-    is closer to t-SNE.
+    is closer to t-SNE. By default the first fifth of the iterations runs at s = max(s, 1).
 
     Parameters
     ----------
@@ -28,9 +28,6 @@ class NegTSNE(NegativeSamplingNeighborEmbedding):
         Fixed normalisation; ν = m Z̄ / n².
     nu : float or None, default=None
         Noise odds. At most one of ``s``, ``Z_bar`` and ``nu`` may be given; with none ν = 1.
-
-    Other parameters are those of `NegativeSamplingNeighborEmbedding`. By default the first fifth of the
-    iterations runs at s = max(s, 1).
     """
 
     s: float | None = None
@@ -38,7 +35,6 @@ class NegTSNE(NegativeSamplingNeighborEmbedding):
     nu: float | None = None
 
     _bounds: ClassVar[dict[str, Bound]] = {
-        **NegativeSamplingNeighborEmbedding._bounds,
         "s": FINITE,
         "Z_bar": POSITIVE,
         "nu": POSITIVE,
@@ -99,9 +95,11 @@ def _log_nu_of_s(s: float, n: int, n_negatives: int) -> float:
 
 def attractive(d2: Any, p: tuple[Any, ...], power: Any) -> Any:
     """Derivative of log(1 + ν(1 + d²)): ν/(q + ν) · q."""
-    return p[0] / (1.0 + p[0] * (1.0 + d2))
+    nu = p[0]
+    return nu / (1.0 + nu * (1.0 + d2))
 
 
 def repulsive(d2: Any, p: tuple[Any, ...], power: Any) -> Any:
     """Derivative of log(1 + q/ν): −q/(q + ν) · q."""
-    return -1.0 / ((1.0 + d2) * (1.0 + p[0] * (1.0 + d2)))
+    nu = p[0]
+    return -1.0 / ((1.0 + d2) * (1.0 + nu * (1.0 + d2)))

@@ -1,53 +1,36 @@
 """Stochastic neighbour embedding."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from torchdr_cne.forces import PairForces
-from torchdr_cne.matching import AllPairsNeighborEmbedding, RowSums
+from torchdr_cne.matching import AllPairsNeighborEmbedding, EncodedNeighborEmbedding, RowSums
 from torchdr_cne.optimization.delta_bar_delta import DeltaBarDelta
-from torchdr_cne.similarities import Gaussian, Similarity
+from torchdr_cne.similarities import Gaussian
 
 
-class SNE(AllPairsNeighborEmbedding):
+class SNE(EncodedNeighborEmbedding, AllPairsNeighborEmbedding):
     """SNE: every point's own distribution over the others, P and Q normalised row by row (Hinton & Roweis, 2002).
 
     The loss is the mean over points of −Σ_j p_{j|i} log q_ij + log Σ_{j≠i} q_ij with q = exp(−d²). Since q is symmetric
     the attraction is the same with P symmetrised, as `graph_` has it; every row counts the same in the repulsion.
-
-    Parameters are those of `AllPairsNeighborEmbedding`.
     """
 
     init_scaling: float = 0.1
     scheduler: str | type[LRScheduler] | None = None
 
     _default_max_iter: ClassVar[int] = 1000
-    _default_optimizer: ClassVar[type[Optimizer]] = DeltaBarDelta
+    _default_optimizer: ClassVar[str | type[Optimizer]] = DeltaBarDelta
     _base_learning_rate: ClassVar[float] = 0.05
 
     def _compute_repulsive_loss(self, pairs: RowSums) -> Tensor:
         return pairs.log_row_sums
 
-    def _default_similarity(self) -> Similarity:
+    def _default_similarity(self) -> Gaussian:
         return Gaussian()
 
     def _pair_forces(self) -> PairForces:
-        return PairForces(attractive=attractive, repulsive=gaussian_slope, normaliser=gaussian)
-
-
-def attractive(d2: Any, p: tuple[Any, ...], power: Any) -> Any:
-    """Derivative of d²."""
-    return 1.0 + 0.0 * d2
-
-
-def gaussian(d2: Any, p: tuple[Any, ...], power: Any) -> Any:
-    """q = exp(−d²)."""
-    return power(2.718281828459045 + 0.0 * d2, -d2)
-
-
-def gaussian_slope(d2: Any, p: tuple[Any, ...], power: Any) -> Any:
-    """Derivative of q: −q."""
-    return -power(2.718281828459045 + 0.0 * d2, -d2)
+        return PairForces.of_kernel(self._default_similarity().kernel)

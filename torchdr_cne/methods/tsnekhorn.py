@@ -1,8 +1,8 @@
 """t-SNEkhorn."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,9 +12,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchdr_cne.affinity import Affinity, SymmetricEntropicAffinity
 from torchdr_cne.forces import PairForces
 from torchdr_cne.matching import AllPairsNeighborEmbedding, FitState, Phase, RowSums
-from torchdr_cne.methods.tsne import cauchy, cauchy_slope
-from torchdr_cne.objectives.points import Objective
 from torchdr_cne.optimization.delta_bar_delta import DeltaBarDelta
+from torchdr_cne.optimization.objective import Objective
+from torchdr_cne.similarities import CAUCHY
 from torchdr_cne.sinkhorn import sinkhorn_scaling
 
 _STEPS, _LAST_STEPS, _TOLERANCE = 3, 1000, 1e-5
@@ -26,22 +26,21 @@ class TSNEkhorn(AllPairsNeighborEmbedding):
     Q_ij = e^{f_i + f_j} / (1 + d²_ij), with f such that each row of Q sums to what those of P do, 1/n; the loss is
     −Σ P log Q + Σ Q. Every point has as much of Q as any other, so that outliers stay no farther away than they are. At
     these f the loss does not change with f to first order: f is solved for in every step, and not differentiated.
-
-    Parameters are those of `AllPairsNeighborEmbedding`. Its own P is dense: memory and time grow as n².
+    Its own P is dense: memory and time grow as n².
 
     Attributes
     ----------
     log_scaling_ : ndarray of shape (n,)
-        f of the final layout, for n Q.
+        f of the final embedding, for n Q.
     marginal_error_ : float
-        Largest |n Σ_j Q_ij − 1| of the final layout.
+        Largest |n Σ_j Q_ij − 1| of the final embedding.
     """
 
     scheduler: str | type[LRScheduler] | None = None
     init_scaling: float = 1e-4
 
     _default_max_iter: ClassVar[int] = 1000
-    _default_optimizer: ClassVar[type[Optimizer]] = DeltaBarDelta
+    _default_optimizer: ClassVar[str | type[Optimizer]] = DeltaBarDelta
     _early_share: ClassVar[float] = 0.25
 
     def _compute_repulsive_loss(self, pairs: RowSums) -> Tensor:
@@ -57,7 +56,7 @@ class TSNEkhorn(AllPairsNeighborEmbedding):
         return state.carried["log_scaling"]
 
     def _pair_forces(self) -> PairForces:
-        return PairForces(attractive=cauchy, repulsive=cauchy_slope, normaliser=cauchy)
+        return PairForces.of_kernel(CAUCHY)
 
     def _default_affinity(self) -> Affinity:
         return SymmetricEntropicAffinity(perplexity=self.perplexity, metric=self.metric, backend=self.backend)
@@ -69,13 +68,10 @@ class TSNEkhorn(AllPairsNeighborEmbedding):
     def _auto_learning_rate(self, phase: Phase, n: int) -> float:
         return 0.25 / phase.exaggeration
 
-    def _conclude(self, objective: Objective, state: FitState) -> None:
-        embedding_nd = objective.embedding()
-        log_sums = partial(self._final_log_row_sums, embedding_nd, state)
+    def _conclude(self, objective: Objective, state: FitState) -> Mapping[str, Any]:
+        log_sums = partial(self._sums().final_log_row_sums, objective.embedding(), state)
         f = sinkhorn_scaling(log_sums, -log_sums(None) / 2, _LAST_STEPS, _TOLERANCE)
-        self.log_scaling_ = f.cpu().numpy()
-        self.marginal_error_ = float(torch.expm1(f + log_sums(f)).abs().max())
-
-    def _batch_loss(self) -> None:
-        """Return None: rows of a mini-batch have no sums over all points."""
-        return None
+        return {
+            "log_scaling": f.cpu().numpy(),
+            "marginal_error": float(torch.expm1(f + log_sums(f)).abs().max()),
+        }

@@ -18,7 +18,8 @@ class UMAP(NegativeSamplingNeighborEmbedding):
     """UMAP: cross-entropy of the fuzzy graph against sampled non-edges (McInnes, Healy & Melville, 2018).
 
     Attraction −log q_ij, repulsion −½ log(1 − q_ik) a negative, on the fuzzy union with q = 1/(1 + a d^{2b}). The ½ is
-    umap-learn's balance: its negatives move one end of the pair, here both ends move.
+    umap-learn's balance: its negatives move one end of the pair, here both ends move. ``n_negatives`` is umap-learn's
+    ``negative_sample_rate``.
 
     Parameters
     ----------
@@ -39,9 +40,6 @@ class UMAP(NegativeSamplingNeighborEmbedding):
         between different classes. Labels are integers, strings or booleans, −1 where unknown; the graph is
         umap-learn's (`torchdr_cne.affinity.intersect_labels`), but for 0, with which umap-learn still weakens edges
         between classes by exp(−2.5).
-
-    Other parameters are those of `NegativeSamplingNeighborEmbedding`; ``n_negatives`` is umap-learn's
-    ``negative_sample_rate``.
     """
 
     min_dist: float = 0.1
@@ -103,12 +101,14 @@ class UMAP(NegativeSamplingNeighborEmbedding):
 
 def attractive(d2: Any, p: tuple[Any, ...], power: Any) -> Any:
     """Derivative of log(1 + a d^{2b}): a b d^{2b−2} q, with d² floored."""
-    d2 = d2 + p[2]
-    curve = p[0] * power(d2, p[1])
-    return p[1] * curve / (d2 * (1.0 + curve))
+    a, b, floor = p[0], p[1], p[2]
+    d2 = d2 + floor
+    curve = a * power(d2, b)
+    return b * curve / (d2 * (1.0 + curve))
 
 
 def repulsive(d2: Any, p: tuple[Any, ...], power: Any) -> Any:
     """Derivative of −½ log(1 − q) = ½ log(1 + 1/(a d^{2b})): −½ b q / d², with d² floored."""
-    d2 = d2 + p[2]
-    return -0.5 * p[1] / (d2 * (1.0 + p[0] * power(d2, p[1])))
+    a, b, floor = p[0], p[1], p[2]
+    d2 = d2 + floor
+    return -0.5 * b / (d2 * (1.0 + a * power(d2, b)))

@@ -14,6 +14,7 @@ from torchdr_cne._compiler import explained, numba_works
 from torchdr_cne._optional import import_optional
 from torchdr_cne.neighbors import exact
 from torchdr_cne.neighbors.distances import drop_self, nearest_first, ordered_form, pair_distances
+from torchdr_cne.storable import Storable
 
 _FLAT_BELOW = 16_384
 _CALIBRATION_ROWS = 256
@@ -26,7 +27,7 @@ _RESOLVED = 2.0**-15
 
 
 @dataclass(frozen=True, kw_only=True)
-class FaissConfig:
+class FaissConfig(Storable):
     """How FAISS is used; every field has a working default.
 
     Attributes

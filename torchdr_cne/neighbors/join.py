@@ -33,16 +33,18 @@ class JoinedGraph:
         self._rows = whole_lines((n, -(-f // LANES) * LANES))
         self._ids, self._keys = np.empty_like(ids), np.empty_like(keys)
         copies = (self._rows, self._ids, self._keys)
-        workers.share(join_kernels.in_order, n, X, order, self._position, ids, keys, *copies)
+        workers.parallel_for(join_kernels.in_order, n, X, order, self._position, ids, keys, *copies)
 
     def improve(self) -> None:
         """Do one pass; no list gets worse."""
         n = len(self._ids)
         listed_by = np.empty_like(self._ids)
         # Every range reads all points: one a thread.
-        self._workers.share(join_kernels.reverse, n, self._ids, listed_by, multiple_of=-(-n // self._workers.n_threads))
+        self._workers.parallel_for(
+            join_kernels.reverse, n, self._ids, listed_by, multiple_of=-(-n // self._workers.n_threads)
+        )
         new_ids = self._ids.copy()
-        self._workers.share(join_kernels.join, n, self._rows, self._ids, listed_by, new_ids, self._keys)
+        self._workers.parallel_for(join_kernels.join, n, self._rows, self._ids, listed_by, new_ids, self._keys)
         self._ids = new_ids
 
     def keys_of(self, rows: np.ndarray) -> np.ndarray:
@@ -51,4 +53,4 @@ class JoinedGraph:
 
     def write_to(self, ids: np.ndarray, keys: np.ndarray) -> None:
         """Write the graph by row numbers, equal neighbours by number."""
-        self._workers.share(join_kernels.back, len(ids), self._order, self._ids, self._keys, ids, keys)
+        self._workers.parallel_for(join_kernels.back, len(ids), self._order, self._ids, self._keys, ids, keys)

@@ -80,7 +80,7 @@ class CentroidTree:
         members = np.arange(len(X), dtype=np.int32) if members is None else members
         home = np.empty(len(members), dtype=np.int32)
         n_groups = min(_GROUPS_ASSIGNING, len(self.levels[1].offsets) - 1)
-        self._workers.share(
+        self._workers.parallel_for(
             list_kernels.assign, len(members), X, members, self.levels, n_groups, 1, home, multiple_of=64
         )
         return home
@@ -107,7 +107,7 @@ def inverted_lists(X: np.ndarray, home: np.ndarray, n_lists: int, workers: Worke
     offsets = np.concatenate([[0], np.cumsum(-(-np.diff(starts) // LANES))])
     points = whole_lines((offsets[-1], X.shape[1], LANES))
     ids = np.empty((offsets[-1], LANES), dtype=np.int32)
-    workers.share(list_kernels.pack, n_lists, X, order, starts, offsets, points, ids)
+    workers.parallel_for(list_kernels.pack, n_lists, X, order, starts, offsets, points, ids)
     return Lists(offsets, points, ids), order
 
 

@@ -96,7 +96,7 @@ class ListIndex:
         block = min(max(n_queries // 32, _BLOCK[0]), _BLOCK[1])
         effort = (self.tree.n_groups(n_probes), n_probes)
         arguments = (queries, self.order_of(queries), block, self.tree.levels, self.lists, *effort, keys, ids)
-        self.workers.share(list_kernels.search, n_queries, *arguments, multiple_of=block)
+        self.workers.parallel_for(list_kernels.search, n_queries, *arguments, multiple_of=block)
         return ids, keys
 
     def order_of(self, queries: Queries) -> np.ndarray:
@@ -114,7 +114,7 @@ class ListIndex:
         """Return the squared distances to the last of the true neighbours."""
         farthest = np.empty(len(sample.places), dtype=np.float32)
         arguments = (sample, self.lists, self.n_neighbors, farthest)
-        self.workers.share(list_kernels.farthest_neighbor, len(farthest), *arguments, multiple_of=_RANGE)
+        self.workers.parallel_for(list_kernels.farthest_neighbor, len(farthest), *arguments, multiple_of=_RANGE)
         return farthest
 
     def recall_by_probes(self, sample: Queries, farthest: np.ndarray, recall: float) -> np.ndarray:
@@ -130,7 +130,7 @@ class ListIndex:
         """Return the share found by 1 to ``n_probes`` probes, less a standard error."""
         hits = np.empty((n_probes, len(farthest)), dtype=np.int32)
         effort = (self.tree.levels, self.lists, self.tree.n_groups(n_probes), self.n_neighbors)
-        self.workers.share(
+        self.workers.parallel_for(
             list_kernels.hits_by_probes, len(farthest), sample, *effort, farthest, hits, multiple_of=_RANGE
         )
         shares = hits / self.n_neighbors

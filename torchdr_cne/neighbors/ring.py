@@ -38,7 +38,7 @@ def search(rows: Rows, n_neighbors: int, metric: str, config: FaissConfig, seed:
     distances = torch.full(ids.shape, torch.inf, dtype=dtype)
     with Workers() as workers:
         for first, last in pairwise(ends):
-            with share.ranks.agreed("the indexing of rows"):
+            with share.ranks.all_or_none("the indexing of rows"):
                 chunk = RowIndex(rows.block(first, last), n_neighbors, metric, share.start + first)
                 if config is not _EXACT:
                     chunk.put_in_lists(config, sample, seed, workers)

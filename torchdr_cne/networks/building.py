@@ -14,6 +14,7 @@ from torchdr_cne.hashing import reproducible
 from torchdr_cne.inputs.pairs import PositivePairs
 from torchdr_cne.inputs.rows import row_blocks
 from torchdr_cne.networks.loss import Loss
+from torchdr_cne.networks.options import NetworkOptions
 from torchdr_cne.networks.training import TrainingSet, read_block
 from torchdr_cne.optimization.building import optimizer_class, scheduler_class
 from torchdr_cne.optimization.phase import Phase
@@ -22,8 +23,8 @@ _ENCODER, _DECODER, _CLASSIFIER = 21, 22, 23
 """Added to the seed for the first weights of each."""
 
 
-def build_networks(estimator: Any, training: TrainingSet, losses: Sequence[Loss]) -> TrainingSet:
-    """Return the training set with its networks: the estimator's encoder, its decoder, and a classifier if asked for.
+def build_networks(options: NetworkOptions, training: TrainingSet, losses: Sequence[Loss]) -> TrainingSet:
+    """Return the training set with its networks: an encoder, a decoder and a classifier if asked for.
 
     Raises
     ------
@@ -32,21 +33,21 @@ def build_networks(estimator: Any, training: TrainingSet, losses: Sequence[Loss]
     """
     terms = [term for loss in losses for _, term in loss.terms()]
     needed = {need for term in terms for need in term.needs}
-    _check_needs(estimator, training, terms, needed)
+    _check_needs(options, training, terms, needed)
     first = _first_rows(training.data)
     mean, scale = torch.zeros(0), 1.0
-    if not isinstance(estimator.encoder, (nn.Module, NetworkPlan)) or estimator.decoder is not None:
+    if not isinstance(options.encoder, (nn.Module, NetworkPlan)) or options.decoder is not None:
         if first.ndim != 2:
             raise ValueError(
                 f"the rows have shape {tuple(first.shape[1:])}, and only tables suit a decoder, and encoders made from "
                 "names or sizes; pass a torch.nn.Module as encoder and no decoder."
             )
         mean, scale = _column_statistics(training.data, training.share)
-    encoder = estimator.encoder
+    encoder = options.encoder
     if isinstance(encoder, NetworkPlan):
         with reproducible(training.seed + _ENCODER):
             encoder = encoder.build(tuple(first.shape[1:]), training.n_components)
-    networks = _built(estimator, encoder, training, mean, scale, with_classifier="classifier" in needed)
+    networks = _built(options, encoder, training, mean, scale, with_classifier="classifier" in needed)
     _equal_weights(networks, training.share)
     found = training.with_networks(networks, scale, exact=takes_any_dtype(networks["encoder"]))
     d, rows = training.n_components, found.as_input(first)
@@ -58,14 +59,14 @@ def build_networks(estimator: Any, training: TrainingSet, losses: Sequence[Loss]
 
 
 def _built(
-    estimator: Any, encoder: Any, training: TrainingSet, mean: Tensor, scale: float, *, with_classifier: bool
+    options: NetworkOptions, encoder: Any, training: TrainingSet, mean: Tensor, scale: float, *, with_classifier: bool
 ) -> nn.ModuleDict:
     """Return the networks with their first weights, on the device."""
     settings: dict[str, Any] = {"mean": mean, "scale": scale, "n_components": training.n_components}
     seed, dtype = training.seed, training.dtype
     networks = nn.ModuleDict({"encoder": build_encoder(encoder, **settings, seed=seed + _ENCODER, dtype=dtype)})
-    if estimator.decoder is not None:
-        networks["decoder"] = build_decoder(estimator.decoder, **settings, seed=seed + _DECODER, dtype=dtype)
+    if options.decoder is not None:
+        networks["decoder"] = build_decoder(options.decoder, **settings, seed=seed + _DECODER, dtype=dtype)
     if with_classifier:
         assert training.labels is not None
         with reproducible(seed + _CLASSIFIER):
@@ -111,8 +112,8 @@ def sampling_of(phase: Phase, loss: Loss) -> str:
     return phase.sampling
 
 
-def _check_needs(estimator: Any, training: TrainingSet, terms: Sequence[Loss], needed: set[str]) -> None:
-    if "decoder" in needed and estimator.decoder is None:
+def _check_needs(options: NetworkOptions, training: TrainingSet, terms: Sequence[Loss], needed: set[str]) -> None:
+    if "decoder" in needed and options.decoder is None:
         raise ValueError("Reconstruction needs a decoder; set decoder='mlp', sizes or a torch.nn.Module.")
     by_pairs = isinstance(training.data, PositivePairs)
     if by_pairs and needed & {"labels", "table"}:

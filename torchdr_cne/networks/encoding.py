@@ -4,16 +4,34 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils.validation import check_is_fitted
+from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
 from torchdr_cne.encoders import in_batches
 from torchdr_cne.encoders.networks import takes_any_dtype
-from torchdr_cne.inputs import OutputKind, RowSource, check_finite, read_new_features
+from torchdr_cne.inputs import OutputKind, check_finite, read_new_features
 from torchdr_cne.networks.training import as_input, as_tensor, read_block
 
 
-def read_rows(estimator: Any, X: Any) -> tuple[Any, OutputKind]:
+def encode(encoder: nn.Module, estimator: BaseEstimator, X: Any, dtype: torch.dtype) -> np.ndarray | Tensor:
+    """Return the embedding (m, d) of new rows, in the kind of ``X``.
+
+    Parameters
+    ----------
+    encoder : Module
+        The fitted network.
+    estimator : BaseEstimator
+        Knows number and names of the features; of a fit by pairs, the shape of a row.
+    X : array-like, Tensor, data frame, DataLoader or RowSource of shape (m, …)
+        The rows.
+    dtype : torch.dtype
+        Of the rows as the network takes them, unless it takes any.
+    """
+    rows, kind = _read_rows(estimator, X)
+    return kind.wrap(_through(encoder, rows, dtype, exact=takes_any_dtype(encoder)))
+
+
+def _read_rows(estimator: BaseEstimator, X: Any) -> tuple[Any, OutputKind]:
     """Check new rows against those of the fit; of a fit by pairs only their shape is known."""
     shape = getattr(estimator, "input_shape_", None)
     if shape is None:
@@ -27,27 +45,14 @@ def read_rows(estimator: Any, X: Any) -> tuple[Any, OutputKind]:
     return rows, OutputKind(X.device if isinstance(X, Tensor) else None)
 
 
-def encode(estimator: Any, rows: np.ndarray | Tensor | RowSource) -> Tensor:
-    """Return the places (m, d) of rows that are checked already."""
-    encoder = estimator.encoder_
-    return _through(encoder, rows, estimator._torch_dtype, exact=takes_any_dtype(encoder))
-
-
-def decode(estimator: Any, Z: Any) -> Any:
-    """Return the rows (m, f) that the decoder gives for places (m, d), in the kind of ``Z``."""
-    check_is_fitted(estimator, "embedding_")
-    if not hasattr(estimator, "decoder_"):
-        raise ValueError(
-            f"this {type(estimator).__name__} was fitted without a decoder; set encoder and decoder, for instance "
-            "to 'mlp', and fit again."
-        )
-    places = Z if isinstance(Z, Tensor) else torch.from_numpy(np.array(Z, dtype=np.float64))
-    width = estimator.embedding_.shape[1]
-    if places.ndim != 2 or places.shape[1] != width:
-        raise ValueError(f"Z must have shape (m, {width}), as the embedding, got {tuple(places.shape)}.")
-    if not bool(torch.isfinite(places).all()):
-        raise ValueError("Z contains NaN or infinity; give places as transform returns them.")
-    found = _through(estimator.decoder_, places, estimator._torch_dtype, exact=False)
+def decode(decoder: nn.Module, Z: Any, width: int, dtype: torch.dtype) -> np.ndarray | Tensor:
+    """Return the rows (m, f) that the decoder gives for points (m, ``width``), in the kind of ``Z``."""
+    points = Z if isinstance(Z, Tensor) else torch.from_numpy(np.array(Z, dtype=np.float64))
+    if points.ndim != 2 or points.shape[1] != width:
+        raise ValueError(f"Z must have shape (m, {width}), as the embedding, got {tuple(points.shape)}.")
+    if not bool(torch.isfinite(points).all()):
+        raise ValueError("Z contains NaN or infinity; give points as transform returns them.")
+    found = _through(decoder, points, dtype, exact=False)
     return found.to(Z.device) if isinstance(Z, Tensor) else found.cpu().numpy()
 
 

@@ -8,11 +8,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from torchdr_cne.affinity import Affinity
 from torchdr_cne.networks.batches import Draw, adjacent
 from torchdr_cne.networks.training import TrainingSet
 from torchdr_cne.objectives.pairs import Pairs, rows_at
+from torchdr_cne.optimization.phase import Phase
 from torchdr_cne.optimization.state import FitState
 from torchdr_cne.similarities import Similarity
+from torchdr_cne.storable import Storable
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,37 @@ class Batch:
 Bound = Callable[[Batch], Tensor]
 """A loss with what it needs of the data."""
 
+_NEGATIVES = 5
+"""Negatives that an edge meets, where neither the loss nor the phase says how many."""
 
-class Loss(ABC):
+
+@dataclass(frozen=True)
+class EdgeDemand:
+    """What a loss asks of the edges of a mini-batch and of their negatives.
+
+    Attributes
+    ----------
+    affinity : Affinity or None
+        Whose graph the edges are of; None is that of the fit.
+    asked : int or None
+        How many negatives an edge is to meet in a step.
+    by_default : int or None
+        How many it meets if it does not say so; None is the phase's ``negative_sample_rate``, or else 5.
+    apart : bool
+        Whether negatives are drawn for each edge, instead of the same ones for all.
+    """
+
+    affinity: Affinity | None = None
+    asked: int | None = None
+    by_default: int | None = None
+    apart: bool = False
+
+    def n_drawn(self, phase: Phase) -> int:
+        """Return how many negatives an edge meets in a step of the phase."""
+        return self.asked or self.by_default or phase.negative_sample_rate or _NEGATIVES
+
+
+class Loss(Storable, ABC):
     """A loss of a mini-batch; losses add, and numbers multiply them.
 
     A loss of your own is a dataclass that derives from this and states `bind`.
@@ -103,6 +135,15 @@ class Loss(ABC):
     """Whether it needs "edges" or "items"; None takes both."""
     needs: ClassVar[tuple[str, ...]] = ()
     """What it needs beside the encoder: "labels", "decoder", "classifier", "table" (rows that have numbers)."""
+
+    @property
+    def needs_graph(self) -> bool:
+        """Whether it needs the graph of the fit; a loss of your own has it unless it says otherwise."""
+        return True
+
+    def edge_demand(self) -> EdgeDemand | None:
+        """Return what it asks of the edges of a mini-batch; None if it takes them as they come."""
+        return None
 
     @abstractmethod
     def bind(self, training: TrainingSet) -> Bound:

@@ -1,46 +1,52 @@
-"""What an estimator's parameters say about networks; those themselves are imported only where there is an encoder."""
+"""What a fit by networks is told of them."""
 
+from dataclasses import dataclass
 from typing import Any
 
+from torchdr_cne.networks.loss import Loss
+from torchdr_cne.networks.terms import Reconstruction
 from torchdr_cne.optimization.phase import Phase
 
 
-def check_networks(estimator: Any) -> None:
-    """Raise a ValueError unless the parameters about networks go together."""
-    for name in ("encoder", "decoder"):
-        if getattr(estimator, name) is not None:
-            from torchdr_cne.encoders import check_spec
+@dataclass(frozen=True)
+class NetworkOptions:
+    """The networks of a fit, their losses and their mini-batches.
 
-            check_spec(name, getattr(estimator, name))
-    if estimator.encoder is None:
-        given = [name for name in ("decoder", "extra_loss") if getattr(estimator, name) is not None]
-        if given:
-            raise ValueError(
-                f"{' and '.join(given)} cannot be without an encoder; set encoder='mlp' or leave out what needs it."
-            )
-        return
-    from torchdr_cne.networks.loss import Loss
+    Attributes
+    ----------
+    encoder, decoder : str, sequence of int, Module, NetworkPlan or None
+        What the networks are made from; without a decoder, None.
+    batch_size : int or None
+        Edges or items of a mini-batch; None depends on the number of rows.
+    own_loss : Loss
+        The method's loss, which phases without one of their own minimise.
+    extra_loss : Loss or None
+        What is added to it.
+    sampling : str or None
+        How edges are drawn, unless a phase says so.
+    negatives : {"batch", "uniform"}
+        Where an edge's negatives come from, unless a phase says so.
+    """
 
-    if not (estimator.extra_loss is None or isinstance(estimator.extra_loss, Loss)):
-        raise ValueError(f"extra_loss={estimator.extra_loss!r} must be None or a Loss such as 0.3 * Classification().")
-    if estimator._batch_loss() is None:
-        raise ValueError(
-            f"{type(estimator).__name__} has no loss of a mini-batch, as an encoder needs; set encoder=None."
-        )
+    encoder: Any
+    decoder: Any
+    batch_size: int | None
+    own_loss: Loss
+    extra_loss: Loss | None = None
+    sampling: str | None = None
+    negatives: str = "batch"
+
+    def loss_of(self, phase: Phase) -> Loss:
+        """Return what a phase minimises: its own loss, or the method's and what is added to it."""
+        if phase.loss is not None:
+            found: Loss = phase.loss
+            return found
+        extra = self.extra_loss
+        if self.decoder is not None and not (extra and trains_decoder(extra)):
+            extra = Reconstruction() if extra is None else extra + Reconstruction()
+        return self.own_loss if extra is None else self.own_loss + extra
 
 
-def trains_decoder(loss: Any) -> bool:
+def trains_decoder(loss: Loss) -> bool:
     """Tell whether a loss, or a part of a sum, needs the decoder."""
     return any("decoder" in term.needs for _, term in loss.terms())
-
-
-def loss_of_phase(estimator: Any, phase: Phase) -> Any:
-    """Return what a phase minimises under an encoder: its own loss, or the method's and what is added to it."""
-    from torchdr_cne.networks.terms import Reconstruction
-
-    if phase.loss is not None:
-        return phase.loss
-    extra = estimator.extra_loss
-    if estimator.decoder is not None and not (extra and trains_decoder(extra)):
-        extra = Reconstruction() if extra is None else extra + Reconstruction()
-    return estimator._batch_loss() if extra is None else estimator._batch_loss() + extra

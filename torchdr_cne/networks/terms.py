@@ -36,6 +36,11 @@ class Position(Loss):
         if not isinstance(self.target, str) and np.ndim(self.target) != 2:
             raise ValueError(f"Position(target=…) must be an array (n, d), got {np.ndim(self.target)} dimensions.")
 
+    @property
+    def needs_graph(self) -> bool:
+        """Whether the embedding to fit comes from the graph."""
+        return isinstance(self.target, str) and self.target == "spectral"
+
     def bind(self, training: TrainingSet) -> Bound:
         """Compute the places."""
         if isinstance(self.target, str):
@@ -69,6 +74,7 @@ class Reconstruction(Loss):
 
     name: ClassVar[str] = "reconstruction"
     needs: ClassVar[tuple[str, ...]] = ("decoder",)
+    needs_graph = False
 
     def bind(self, training: TrainingSet) -> Bound:
         """Return the loss as a function of a mini-batch."""
@@ -89,6 +95,7 @@ class Classification(Loss):
 
     name: ClassVar[str] = "classification"
     needs: ClassVar[tuple[str, ...]] = ("labels", "classifier")
+    needs_graph = False
 
     def bind(self, training: TrainingSet) -> Bound:
         """Return the loss as a function of a mini-batch."""

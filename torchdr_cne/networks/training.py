@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchdr_cne.affinity import AffinityGraph
+from torchdr_cne.affinity import Affinity, AffinityGraph
 from torchdr_cne.distributed import Share
 from torchdr_cne.inputs import Rows, RowSource
 from torchdr_cne.optimization.phase import Phase
@@ -75,6 +75,12 @@ class TrainingSet:
         self.networks.eval()
         for name, value in self.networks.named_parameters():
             value.requires_grad_(name not in self.frozen)
+
+    def graph_of(self, affinity: Affinity) -> AffinityGraph:
+        """Return the graph that an affinity of a loss makes of the rows."""
+        if self.rows is None:
+            raise ValueError("a Relation with an affinity of its own needs X; a graph alone was given.")
+        return affinity(self.rows, random_state=self.seed)
 
     def take(self, ids: Tensor) -> Tensor:
         """Return the rows ``ids`` (r,), on the device."""

@@ -1,8 +1,8 @@
 """Optimiser and scheduler of a phase, from names, classes and keyword dictionaries."""
 
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,12 +10,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from torchdr_cne.optimization.delta_bar_delta import DeltaBarDelta
+from torchdr_cne.optimization.objective import Objective
 from torchdr_cne.optimization.phase import Phase
 from torchdr_cne.optimization.poincare import PoincareSGD
-
-if TYPE_CHECKING:
-    from torchdr_cne.objectives.points import Objective
-    from torchdr_cne.optimization.state import FitState
 
 _ELEMENTWISE = (
     "SGD",
@@ -147,22 +144,49 @@ def parameter_groups(
     return groups
 
 
-def optimizer_of_phase(
-    estimator: Any, objective: "Objective", state: "FitState", phase: Phase
-) -> tuple[Optimizer, LRScheduler | None]:
-    """Build optimiser and scheduler of a phase of a fit, and publish ``learning_rate_``."""
-    by_network = estimator.encoder is not None
-    automatic = (
-        estimator._encoder_learning_rate if by_network else estimator._auto_learning_rate(phase, objective.n_points)
-    )
-    chosen = estimator.learning_rate if phase.learning_rate is None else phase.learning_rate
-    estimator.learning_rate_ = automatic if chosen == "auto" else float(chosen)
-    learned_rate = estimator._learned_rate_beside_encoder if by_network else estimator._learned_learning_rate
-    groups = parameter_groups(objective.parameters, state.learned, estimator.learning_rate_, learned_rate)
-    kwargs = estimator.optimizer_kwargs if phase.optimizer is None else "auto"
-    kwargs = kwargs if phase.optimizer_kwargs is None else phase.optimizer_kwargs
-    optimizer = make_optimizer(phase.optimizer or estimator._optimizer_choice, kwargs, phase, groups)
-    if phase.scheduler is not None:
-        alone = replace(phase, start=0, total=phase.stop - phase.start)
-        return optimizer, make_scheduler(phase.scheduler, phase.scheduler_kwargs or "auto", alone, optimizer)
-    return optimizer, make_scheduler(estimator.scheduler, estimator.scheduler_kwargs, phase, optimizer)
+@dataclass(frozen=True)
+class OptimizerPlan:
+    """How the optimiser and the schedule of each phase are made, unless a phase says otherwise.
+
+    Attributes
+    ----------
+    optimizer : str or Optimizer class
+        The optimiser.
+    optimizer_kwargs : "auto", dict or None
+        Its keywords.
+    learning_rate : float or None
+        The rate; None is ``automatic_rate`` of phase and number of points.
+    automatic_rate : callable
+        From a phase and a number of points to a rate.
+    learned_rate : float
+        Rate of the learned scalars.
+    scheduler : str, LRScheduler class or None
+        The schedule; None keeps the rate constant.
+    scheduler_kwargs : "auto", dict or None
+        Its keywords.
+    """
+
+    optimizer: str | type[Optimizer]
+    optimizer_kwargs: Mapping[str, Any] | str | None
+    learning_rate: float | None
+    automatic_rate: Callable[[Phase, int], float]
+    learned_rate: float
+    scheduler: str | type[LRScheduler] | None = None
+    scheduler_kwargs: Mapping[str, Any] | str | None = "auto"
+
+    def build(
+        self, phase: Phase, objective: Objective, learned: Mapping[str, Tensor]
+    ) -> tuple[Optimizer, LRScheduler | None, float]:
+        """Return optimiser, scheduler and learning rate of a phase."""
+        rate = self.learning_rate if phase.learning_rate is None else phase.learning_rate
+        rate = self.automatic_rate(phase, objective.n_points) if rate is None else float(rate)
+        groups = parameter_groups(objective.parameters, learned, rate, self.learned_rate)
+        kwargs = self.optimizer_kwargs if phase.optimizer is None else "auto"
+        kwargs = kwargs if phase.optimizer_kwargs is None else phase.optimizer_kwargs
+        optimizer = make_optimizer(phase.optimizer or self.optimizer, kwargs, phase, groups)
+        if phase.scheduler is not None:
+            alone = replace(phase, start=0, total=phase.stop - phase.start)
+            scheduler = make_scheduler(phase.scheduler, phase.scheduler_kwargs or "auto", alone, optimizer)
+        else:
+            scheduler = make_scheduler(self.scheduler, self.scheduler_kwargs, phase, optimizer)
+        return optimizer, scheduler, rate

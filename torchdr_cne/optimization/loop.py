@@ -2,9 +2,10 @@
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,10 +13,61 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from torchdr_cne.distributed import Ranks, Signal
-from torchdr_cne.objectives.points import Objective
+from torchdr_cne.optimization.building import OptimizerPlan
+from torchdr_cne.optimization.objective import Objective
 from torchdr_cne.optimization.phase import Phase
 from torchdr_cne.optimization.snapshot import Snapshot, restore_optimizer
 from torchdr_cne.optimization.state import FitState
+
+
+@dataclass
+class Outcome:
+    """What the loop leaves, and where it stands.
+
+    Attributes
+    ----------
+    optimizer : Optimizer or None
+        The last optimiser.
+    learning_rate : float
+        Its rate before the scheduler.
+    n_iter : int
+        Iterations done.
+    signal : Signal
+        What ended the loop early.
+    history : dict of str to list
+        What was recorded at every check.
+    is_whole : bool
+        False if the loop ended within a step.
+    """
+
+    optimizer: Optimizer | None = None
+    learning_rate: float = math.nan
+    n_iter: int = 0
+    signal: Signal = Signal.NONE
+    history: dict[str, list[float]] = field(default_factory=dict)
+    is_whole: bool = True
+
+    def record(self, **values: float) -> None:
+        """Append one number to each named list; NaN to those, and before it in new ones, that another phase has."""
+        n_before = max(map(len, self.history.values()), default=0)
+        for name in {**self.history, **values}:
+            self.history.setdefault(name, [math.nan] * n_before).append(values.get(name, math.nan))
+
+
+class Observer(Protocol):
+    """Who is told how the loop goes on."""
+
+    def before_step(self, outcome: Outcome) -> None:
+        """Hear that an iteration begins."""
+
+    def after_step(self, outcome: Outcome) -> bool:
+        """Hear that an iteration is done; returning True stops the loop, on all ranks."""
+
+    def checked(self, outcome: Outcome, losses: Mapping[str, float]) -> None:
+        """Hear the mean losses since the last check."""
+
+    def recorded(self, outcome: Outcome) -> None:
+        """Hear that an iteration is done and recorded, if a check was due."""
 
 
 @dataclass(frozen=True)
@@ -30,57 +82,26 @@ class LoopSettings:
         Iterations between looks at the gradient (the only times the host waits for the device).
     min_grad_norm : float
         Stop once the root mean square gradient of the rows falls below this, after early exaggeration.
-    before_step : callable
-        Called before each iteration.
-    after_step : callable
-        Called with the outcome so far after each iteration; returning True stops.
-    reported : callable
+    constants : callable
         From a phase to constants of it that ``history_`` is to have.
-    progress : callable
-        Called with the number of iterations done, and the mean losses since the last time, at every check.
-    resumable : bool
+    is_resumable : bool
         Whether a fit that is told to leave goes on later, as if nothing had been.
-    save : callable
-        Called with the outcome so far after each iteration.
     """
 
     ranks: Ranks
     check_interval: int
     min_grad_norm: float
-    before_step: Callable[[], None]
-    after_step: Callable[["Outcome"], bool]
-    reported: Callable[[Phase], dict[str, float]]
-    progress: Callable[[int, Mapping[str, float]], None]
-    resumable: bool
-    save: Callable[["Outcome"], None]
-
-
-@dataclass
-class Outcome:
-    """What the loop leaves: the last optimiser, iterations done, what ended it early, and what was recorded.
-
-    ``is_whole`` is False if it ended within a step.
-    """
-
-    optimizer: Optimizer | None = None
-    n_iter: int = 0
-    signal: Signal = Signal.NONE
-    history: dict[str, list[float]] = field(default_factory=dict)
-    is_whole: bool = True
-
-    def record(self, **values: float) -> None:
-        """Append one number to each named list; NaN to those, and before it in new ones, that another phase has."""
-        n_before = max(map(len, self.history.values()), default=0)
-        for name in {**self.history, **values}:
-            self.history.setdefault(name, [math.nan] * n_before).append(values.get(name, math.nan))
+    constants: Callable[[Phase], Mapping[str, float]]
+    is_resumable: bool
 
 
 def run(
     objective: Objective,
     state: FitState,
     phases: list[Phase],
-    make_optimizer: Callable[[Phase], tuple[Optimizer, LRScheduler | None]],
+    optimizers: OptimizerPlan,
     settings: LoopSettings,
+    observer: Observer,
     resumed: Snapshot | None = None,
 ) -> Outcome:
     """Minimise phase by phase, from ``resumed`` on if there is one; Ctrl-C ends it early with what there is.
@@ -97,13 +118,13 @@ def run(
                 continue
             state.phase = phase
             objective.begin(state)
-            optimizer, scheduler = make_optimizer(phase)
+            optimizer, scheduler, outcome.learning_rate = optimizers.build(phase, objective, state.learned)
             outcome.optimizer = optimizer
             if resumed is not None and resumed.finished:
                 break
             if resumed is not None and resumed.step > phase.start:
                 restore_optimizer(optimizer, scheduler, resumed.step - phase.start, resumed, objective, state)
-            _Run(objective, state, optimizer, scheduler, settings, outcome).phase()
+            _Run(objective, state, optimizer, scheduler, settings, observer, outcome).phase()
             if outcome.signal:
                 break
     return outcome
@@ -119,41 +140,46 @@ class _Run:
         optimizer: Optimizer,
         scheduler: LRScheduler | None,
         settings: LoopSettings,
+        observer: Observer,
         outcome: Outcome,
     ) -> None:
         self._objective, self._state, self._settings, self._outcome = objective, state, settings, outcome
-        self._optimizer, self._scheduler = optimizer, scheduler
+        self._optimizer, self._scheduler, self._observer = optimizer, scheduler, observer
         self._sums: list[Tensor] = []
         self._rate = 0.0
 
     def phase(self) -> None:
         """Take the phase's steps; the outcome's signal tells if they ended early."""
-        phase, ranks, outcome = self._state.phase, self._settings.ranks, self._outcome
+        phase, ranks, outcome, observer = self._state.phase, self._settings.ranks, self._outcome, self._observer
         interval = phase.report_interval or self._settings.check_interval
         for step in range(max(phase.start, outcome.n_iter), phase.stop):
             self._state.step = ranks.step = step
             outcome.signal = ranks.agreed_signal()
             if outcome.signal:
                 break
-            self._take(step)
+            observer.before_step(outcome)
+            self._objective.compute_gradients(self._state)
+            self._move()
+            self._tell_after_step()
             if step == phase.stop - 1 or (step + 1) % interval == 0:
                 self._check()
-            self._settings.save(outcome)
-        goes_on = self._settings.resumable and outcome.signal & (Signal.PREEMPTED | Signal.INTERRUPTED)
+            observer.recorded(outcome)
+        goes_on = self._settings.is_resumable and outcome.signal & (Signal.PREEMPTED | Signal.INTERRUPTED)
         if self._sums and not goes_on:
             self._check()
 
-    def _take(self, step: int) -> None:
-        self._settings.before_step()
-        self._objective.compute_gradients(self._state)
+    def _move(self) -> None:
+        """Step the optimiser and the schedule along the gradients."""
         self._sums.append(self._objective.gradient_sum())  # read at the next check: the host waits for no device
         self._rate = self._optimizer.param_groups[0]["lr"]
         self._optimizer.step()
         if self._scheduler is not None:
             self._scheduler.step()
-        self._outcome.n_iter = step + 1
+        self._outcome.n_iter = self._state.step + 1
+
+    def _tell_after_step(self) -> None:
         try:
-            if self._settings.after_step(self._outcome):
+            if self._observer.after_step(self._outcome):
                 self._settings.ranks.signal |= Signal.STOP
         except KeyboardInterrupt:  # all ranks stop, and between two steps
             self._settings.ranks.signal |= Signal.INTERRUPTED
@@ -167,11 +193,11 @@ class _Run:
         _raise_if_diverged(sums, outcome.n_iter, first_rate)
         grad_norm = (objective.square_sum() / objective.n_points) ** 0.5
         found = {name: float(value.detach()) for name, value in self._state.learned.items()}
-        found |= settings.reported(self._state.phase)
+        found |= settings.constants(self._state.phase)
         losses = self._state.mean_losses(len(sums) * objective.n_points)
         found |= losses
         outcome.record(step=outcome.n_iter, learning_rate=self._rate, grad_norm=grad_norm, **found)
-        settings.progress(outcome.n_iter, losses)
+        self._observer.checked(outcome, losses)
         if not self._state.phase.early and grad_norm < settings.min_grad_norm:
             settings.ranks.signal |= Signal.STOP
 
@@ -187,7 +213,7 @@ def _raise_if_diverged(sums: Tensor, n_iter: int, rate: float) -> None:
 
 
 @contextmanager
-def _interruptible(outcome: Outcome, start: str):  # type: ignore[no-untyped-def]
+def _interruptible(outcome: Outcome, start: str) -> Iterator[None]:
     """Turn Ctrl-C into a warning; the outcome then is marked as interrupted."""
     try:
         yield

@@ -8,13 +8,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from torchdr_cne.checks import COUNT, POSITIVE, check_choice
+from torchdr_cne.storable import Storable
 
 SAMPLINGS = ("edges", "weighted edges", "items")
 NEGATIVES = ("batch", "uniform")
 
 
 @dataclass(frozen=True)
-class Phase:
+class Phase(Storable):
     """A stretch of iterations.
 
     What is None is the estimator's own, so that a phase says only what is special about it.
@@ -56,7 +57,7 @@ class Phase:
     parameters : mapping of str to float
         The method's constants in this phase, for instance ``log_nu``.
     start, total : int
-        First iteration, and the number of iterations of all phases; set by `in_sequence`.
+        First iteration, and the number of iterations of all phases; set by `number_phases`.
     """
 
     n_iter: int | None = None
@@ -126,7 +127,7 @@ class Phase:
         return [self.trainable] if isinstance(self.trainable, str) else self.trainable
 
 
-def in_sequence(phases: Sequence[Phase], epoch_length: Callable[[Phase], int] | None = None) -> list[Phase]:
+def number_phases(phases: Sequence[Phase], epoch_length: Callable[[Phase], int] | None = None) -> list[Phase]:
     """Return the phases one after the other, each knowing where it starts; ``epoch_length`` is in mini-batches."""
     counted = []
     for phase in phases:

@@ -3,17 +3,15 @@
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from torchdr_cne.optimization.objective import Objective
 from torchdr_cne.optimization.state import FitState
-
-if TYPE_CHECKING:
-    from torchdr_cne.objectives.points import Objective
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class Snapshot:
 
 
 def take_snapshot(
-    optimizer: Optimizer | None, step: int, history: Mapping[str, list[float]], objective: "Objective", state: FitState
+    optimizer: Optimizer | None, step: int, history: Mapping[str, list[float]], objective: Objective, state: FitState
 ) -> Snapshot:
     """Collect the state of all ranks."""
     tensors = objective.to_save()
@@ -64,7 +62,7 @@ def restore_optimizer(
     scheduler: LRScheduler | None,
     n_steps: int,
     snapshot: Snapshot,
-    objective: "Objective",
+    objective: Objective,
     state: FitState,
 ) -> None:
     """Give an optimiser its state after ``n_steps`` of its phase; the schedule is walked through again."""
@@ -99,6 +97,6 @@ def snapshot_width(snapshot: Snapshot) -> int:
     return snapshot.tensors["embedding"].shape[1]
 
 
-def _parameters(objective: "Objective", state: FitState) -> dict[str, Tensor]:
+def _parameters(objective: Objective, state: FitState) -> dict[str, Tensor]:
     """Return what the optimiser moves, in its order."""
     return {**objective.parameters, **state.learned}

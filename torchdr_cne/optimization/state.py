@@ -1,12 +1,13 @@
 """What a fit carries from step to step, apart from the estimator and its parameters."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from torchdr_cne.affinity import AffinityGraph
 from torchdr_cne.distributed import Share
 from torchdr_cne.optimization.phase import Phase
 
@@ -36,6 +37,12 @@ class FitState:
         What a method keeps from step to step, the same on all ranks; saved with the fit.
     target : Tensor of shape (n, n) or None
         P, where whole matrices are matched.
+    draw_negatives : callable or None
+        From seed and step to the negatives (r, M) of this rank's rows, where they are drawn by row.
+    fixed_pairs : FixedPairs or None
+        The pairs of a fit whose pairs are chosen once.
+    fixed_edges : FixedEdges or None
+        Those that attract, as one list, where the loss is differentiated by autograd.
     training : TrainingSet or None
         The rows and labels, where mini-batches are made of them.
     losses : dict of str to Tensor
@@ -51,6 +58,9 @@ class FitState:
     rows: Any = None
     carried: dict[str, Tensor] = field(default_factory=dict)
     target: Tensor | None = None
+    draw_negatives: Callable[[int, int], Tensor] | None = None
+    fixed_pairs: Any = None
+    fixed_edges: Any = None
     training: Any = None
     losses: dict[str, Tensor] = field(default_factory=dict)
 
@@ -58,6 +68,16 @@ class FitState:
     def parameters(self) -> dict[str, Tensor | float]:
         """The phase's constants and the learned scalars, by name."""
         return {**self.phase.parameters, **self.learned}
+
+    def whole_rows(self, what: str, otherwise: str) -> Tensor:
+        """Return the rows (n, f); raise a ValueError that ``what`` needs them, where they have stayed in a file."""
+        if self.rows is None or not self.rows.in_memory:
+            raise ValueError(
+                f"{what} need all rows of X in memory, and these have stayed in their file; raise memory_budget, pass "
+                f"an array, or {otherwise}."
+            )
+        found: Tensor = self.rows.values
+        return found
 
     def add_losses(self, losses: Mapping[str, Tensor]) -> None:
         """Add this step's loss and its parts to the last ones; nothing waits for them."""
@@ -72,3 +92,23 @@ class FitState:
         sums = torch.stack([value.double() for value in losses.values()])
         means = self.share.ranks.add_up(sums, "the check of the losses") / n
         return dict(zip(losses, means.tolist(), strict=True))
+
+
+def initial_state(
+    graph: AffinityGraph | None,
+    start_nd: Tensor,
+    seed: int,
+    phase: Phase,
+    share: Share,
+    learned: Mapping[str, float],
+) -> FitState:
+    """Return the state in which a fit begins; the graph's weights are scaled to mean row weight 1."""
+    if graph is not None:
+        graph = graph.to(start_nd.device, start_nd.dtype)
+        mean_row_weight = float(share.total(graph.row_weights, "the mean row weight")) / share.n
+        graph = replace(graph, weights=graph.weights / mean_row_weight)
+    scalars = {
+        name: torch.full((), value, dtype=start_nd.dtype, device=start_nd.device, requires_grad=True)
+        for name, value in learned.items()
+    }
+    return FitState(graph=graph, share=share, seed=seed, phase=phase, learned=scalars)

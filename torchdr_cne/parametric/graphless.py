@@ -1,45 +1,30 @@
 """Learned maps that need no graph: their pairs come from views or from labels."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from torchdr_cne.checks import Bound, without
-from torchdr_cne.optimization.phase import Phase
-from torchdr_cne.parametric.learned_map import LearnedMap
+from torchdr_cne.matching import EmbeddingEstimator
+from torchdr_cne.networks.encoding import encode
+from torchdr_cne.networks.loss import Loss
 
 
-class GraphlessMap(LearnedMap):
-    """A learned map whose phases are its own, and which has no use for parameters of graphs and of first places.
+class GraphlessMap(EmbeddingEstimator):
+    """A learned map whose pairs and phases are its own."""
 
-    Parameters are those of its subclasses.
-    """
+    _base_learning_rate: ClassVar[float] = 3e-3
 
-    phases: ClassVar[tuple[Phase, ...]] = ()  # type: ignore[misc]
-    n_neighbors: ClassVar[int] = 15  # type: ignore[misc]
-    metric: ClassVar[str] = "euclidean"  # type: ignore[misc]
-    backend: ClassVar[str] = "auto"  # type: ignore[misc]
-    affinity_in: ClassVar[None] = None  # type: ignore[misc]
-    init: ClassVar[str] = "pca"  # type: ignore[misc]
-    init_scaling: ClassVar[float] = 1.0  # type: ignore[misc]
-    max_iter: ClassVar[None] = None  # type: ignore[misc]
-    scheduler: ClassVar[None] = None  # type: ignore[misc]
-    scheduler_kwargs: ClassVar[str] = "auto"  # type: ignore[misc]
-    min_grad_norm: ClassVar[float] = 0.0  # type: ignore[misc]
-    compile: ClassVar[bool] = False  # type: ignore[misc]
-    decoder: ClassVar[None] = None  # type: ignore[misc]
-    extra_loss: ClassVar[None] = None  # type: ignore[misc]
-    memory_budget: ClassVar[Any] = None  # type: ignore[misc]
-    store_training_data: ClassVar[bool] = False  # type: ignore[misc]
-
-    _bounds: ClassVar[dict[str, Bound]] = without(
-        LearnedMap._bounds, "n_neighbors", "max_iter", "init_scaling", "min_grad_norm", "memory_budget"
-    )
-
-    def fit(self, X: Any, y: Any = None, *, graph: Any = None) -> Any:
+    def fit(self, X: Any, y: Any = None, *, graph: Any = None) -> Self:
         """Train the network; ``graph`` is refused."""
-        if graph is not None:
-            raise ValueError(f"{type(self).__name__} takes no graph: it has pairs of its own; leave graph= out.")
+        self._refuse(graph)
         return super().fit(X, y)
 
-    def _needs_graph(self, phases: Sequence[Phase]) -> bool:
-        return False
+    def _refuse(self, graph: Any) -> None:
+        if graph is not None:
+            raise ValueError(f"{type(self).__name__} takes no graph: it has pairs of its own; leave graph= out.")
+
+    def _transformed(self, X: Any) -> Any:
+        encoder: Any = vars(self)["encoder_"]
+        return encode(encoder, self, X, self._torch_dtype)
+
+    def _batch_loss(self) -> Loss:
+        """Return the loss of a mini-batch."""
+        raise TypeError(f"{type(self).__name__} states no _batch_loss.")

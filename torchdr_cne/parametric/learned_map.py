@@ -5,35 +5,32 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from torchdr_cne.affinity import Affinity, UnionAffinity
-from torchdr_cne.checks import COUNT, Bound
+from torchdr_cne.affinity import Affinity, AffinityGraph, UnionAffinity
+from torchdr_cne.distributed import Share
+from torchdr_cne.fitting.plan import GraphPlan
 from torchdr_cne.inputs import read_labels
-from torchdr_cne.matching import AffinityMatcher
-from torchdr_cne.neighbors.kneighbors import Backend
+from torchdr_cne.matching import Encoding
 from torchdr_cne.networks.loss import Loss
-from torchdr_cne.networks.options import loss_of_phase, trains_decoder
-from torchdr_cne.networks.terms import Classification, Position, Reconstruction
-from torchdr_cne.optimization.phase import Phase
-from torchdr_cne.optimization.state import FitState
+from torchdr_cne.networks.options import trains_decoder
+from torchdr_cne.optimization.phase import Phase, number_phases
+from torchdr_cne.parameters.graph import Graph, Search
 from torchdr_cne.parametric.relation import Relation
 from torchdr_cne.similarities import temperature_of
 
 
-class LearnedMap(AffinityMatcher):
+class LearnedMap(Encoding, Graph, Search):
     """A network trained in phases, each with losses of your choice.
+
+    ``max_iter`` and ``extra_loss`` serve where there are no phases.
 
     Parameters
     ----------
     phases : sequence of Phase, default=()
-        One after the other; see `Phase`. None are one of ``max_iter`` mini-batches with ``Relation("umap")``.
-    n_neighbors : int, default=15
-        Neighbours of a point in the default affinity, the union kNN graph.
-    metric : {"euclidean", "cosine", "manhattan"}, default="euclidean"
-        Distance in the default affinity.
-    backend : {"auto", "torch", "keops", "faiss"} or FaissConfig, default="auto"
-        How neighbours are found.
-
-    Other parameters are those of `AffinityMatcher`; ``max_iter`` and ``extra_loss`` serve where there are no phases.
+        One after the other; see `Phase`. If empty, one phase of ``max_iter`` mini-batches with ``Relation("umap")``.
+    encoder : {"mlp"}, sequence of int or torch.nn.Module, default="mlp"
+        Network that computes the embedding from the rows, trained on mini-batches. "mlp" has hidden layers of 100, 100,
+        100, a sequence gives their sizes; a module of your own takes rows (r, f) of ``dtype`` to (r, n_components), is
+        copied, and begins with its weights.
 
     Examples
     --------
@@ -48,16 +45,13 @@ class LearnedMap(AffinityMatcher):
 
     phases: Sequence[Phase] = ()
     encoder: Any = "mlp"
-    n_neighbors: int = 15
-    metric: str = "euclidean"
-    backend: Backend = "auto"
-    affinity_out: ClassVar[None]  # type: ignore[misc]
-    loss: ClassVar[None]  # type: ignore[assignment,misc]
 
-    _bounds: ClassVar[dict[str, Bound]] = {**AffinityMatcher._bounds, "n_neighbors": COUNT}
-
-    def _compute_loss(self, embedding_nd: Tensor, state: FitState) -> Tensor:
-        raise TypeError("a LearnedMap is fitted through its encoder, not by moving points.")
+    _former_parameters: ClassVar[dict[str, Any]] = {
+        "init": "pca",
+        "init_scaling": 1.0,
+        "min_grad_norm": 1e-7,
+        "compile": False,
+    }
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -78,16 +72,17 @@ class LearnedMap(AffinityMatcher):
             raise ValueError("no phase trains the decoder; add Reconstruction() to a phase's loss, or leave it out.")
 
     def _phases(self, n: int) -> list[Phase]:
-        return list(self.phases) or super()._phases(n)
+        return list(self.phases) or number_phases([Phase(self._n_iter(n))])
 
     def _default_affinity(self) -> Affinity:
+        """Return the affinity used when ``affinity_in`` is None."""
         return UnionAffinity(n_neighbors=self.n_neighbors, metric=self.metric, backend=self.backend)
 
     def _batch_loss(self) -> Loss:
         return Relation("umap")
 
     def _losses(self, phases: Sequence[Phase]) -> list[Loss]:
-        return [term for phase in phases for _, term in loss_of_phase(self, phase).terms()]
+        return [term for phase in phases for _, term in self._loss_of(phase).terms()]
 
     def _learned_scalars(self) -> dict[str, float]:
         found: dict[str, float] = {}
@@ -96,26 +91,31 @@ class LearnedMap(AffinityMatcher):
         return found
 
     def _needs_graph(self, phases: Sequence[Phase]) -> bool:
-        def is_needed(term: Loss) -> bool:
-            if isinstance(term, Relation):
-                return term.affinity is None
-            if isinstance(term, Position):
-                return isinstance(term.target, str) and term.target == "spectral"
-            return not isinstance(term, (Reconstruction, Classification))
-
         edges = any(phase.sampling not in (None, "items") for phase in phases)
-        return edges or any(map(is_needed, self._losses(phases)))
+        return edges or any(term.needs_graph for term in self._losses(phases))
 
     def _reported(self, phase: Phase) -> dict[str, float]:
         found: dict[str, float] = {}
         for term in self._losses([phase]):
             if isinstance(term, Relation):
-                found |= temperature_of(term.similarity or getattr(term.method, "_similarity", None))
+                found |= temperature_of(term.similarity_of_embedding)
         return found
 
     def _read_labels(self, y: Any, n: int) -> Tensor | None:
         asked = any("labels" in term.needs for term in self._losses(self._phases(n)))
         return read_labels(y, n) if asked and y is not None else None
 
-    def _why_not_split(self) -> str:
-        return ""
+    def _graph_plan(self) -> GraphPlan:
+        return GraphPlan(
+            affinity=self.affinity_in if isinstance(self.affinity_in, Affinity) else self._default_affinity(),
+            is_precomputed=self._is_precomputed,
+            is_needed=self._needs_graph,
+            relabel=_as_it_is,
+            memory_budget=self.memory_budget,
+            keeps_rows=False,
+            bytes_by_stage=lambda n, d: {},
+        )
+
+
+def _as_it_is(graph: AffinityGraph, labels: Tensor, share: Share) -> AffinityGraph:
+    return graph

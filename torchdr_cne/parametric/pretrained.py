@@ -15,17 +15,17 @@ from torchdr_cne.parametric.relation import Relation
 class PretrainedMap(LearnedMap):
     """A map that is fitted to a plain embedding before its own loss.
 
+    ``max_iter`` counts the mini-batches of the main phase.
+
     Parameters
     ----------
     pretrain_iter : int, default=500
         Mini-batches of the first phase; 0 leaves it out.
-
-    Other parameters are those of `LearnedMap`; ``max_iter`` counts the mini-batches of the main phase.
     """
 
     pretrain_iter: int = 500
 
-    _bounds: ClassVar[dict[str, Bound]] = {**LearnedMap._bounds, "pretrain_iter": Bound(0, integer=True)}
+    _bounds: ClassVar[dict[str, Bound]] = {"pretrain_iter": Bound(0, integer=True)}
     _pretrained_to: ClassVar[str] = "pca"
 
     def _phases(self, n: int) -> list[Phase]:
@@ -38,7 +38,8 @@ class ParametricUMAP(PretrainedMap):
 
     Neighbour distances are rescaled by connectivity and symmetrised, P + Pᵀ − P∘Pᵀ; the encoder is fitted to the
     standardised spectral embedding, then to the cross-entropy over edges and sampled negatives with the modified
-    Cauchy similarity of ``min_dist`` and ``spread``.
+    Cauchy similarity of ``min_dist`` and ``spread``. Labels count only through ``extra_loss``; for labels in the graph,
+    as umap-learn has them, take ``UMAP(encoder="mlp").fit(X, y)``.
 
     Parameters
     ----------
@@ -48,9 +49,6 @@ class ParametricUMAP(PretrainedMap):
         As in `UMAP`.
     n_negatives : int, default=5
         Negatives of an edge in the objective.
-
-    Other parameters are those of `PretrainedMap`. Labels count only through ``extra_loss``; for labels in the graph, as
-    umap-learn has them, take ``UMAP(encoder="mlp").fit(X, y)``.
     """
 
     min_dist: float = 0.1
@@ -58,7 +56,6 @@ class ParametricUMAP(PretrainedMap):
     n_negatives: int = 5
 
     _bounds: ClassVar[dict[str, Bound]] = {
-        **PretrainedMap._bounds,
         "min_dist": NOT_NEGATIVE,
         "spread": POSITIVE,
         "n_negatives": COUNT,
@@ -85,13 +82,11 @@ class ParametricTSNE(PretrainedMap):
         Effective number of neighbours.
     batch_size : int or None, default=None
         Points of a mini-batch; None is 1 024, and 256 for fewer than 10 000 rows.
-
-    Other parameters are those of `PretrainedMap`.
     """
 
     perplexity: float = 30.0
 
-    _bounds: ClassVar[dict[str, Bound]] = {**PretrainedMap._bounds, "perplexity": Bound(1, strict=True)}
+    _bounds: ClassVar[dict[str, Bound]] = {"perplexity": Bound(1, strict=True)}
 
     def _batch_loss(self) -> Loss:
         return Relation("kl")

@@ -1,27 +1,24 @@
 """The loss of related points: a method's hooks on edges, or a divergence over all pairs of a mini-batch."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from torchdr_cne import catalogue
 from torchdr_cne.affinity import Affinity, AffinityGraph
 from torchdr_cne.checks import COUNT
 from torchdr_cne.losses import log_one_minus
+from torchdr_cne.matching import NeighborEmbedding
 from torchdr_cne.networks.batches import block_of
-from torchdr_cne.networks.loss import Batch, Bound, Loss
+from torchdr_cne.networks.hook_loss import HookLoss
+from torchdr_cne.networks.loss import Batch, Bound, EdgeDemand, Loss
 from torchdr_cne.networks.training import TrainingSet
 from torchdr_cne.objectives.pairs import Pairs
 from torchdr_cne.similarities import Cauchy, Similarity
 
-METHODS = {
-    "umap": "UMAP",
-    "negative_sampling": "NegTSNE",
-    "noise_contrastive": "NCVis",
-    "info_nce": "InfoTSNE",
-}
 ALL_PAIRS = ("kl", "cross_entropy")
 
 
@@ -58,14 +55,12 @@ class Relation(Loss):
     all_pairs: bool = False
 
     name: ClassVar[str] = "relation"
-    of_the_fit: ClassVar[bool] = False
-    """Whether it is that of the method which is fitted, whose phases carry its exaggeration."""
 
     def __post_init__(self) -> None:
-        known = isinstance(self.loss, str) and (self.loss in METHODS or self.loss in ALL_PAIRS)
+        known = isinstance(self.loss, str) and (self.loss in catalogue.by_loss() or self.loss in ALL_PAIRS)
         if not (known or _is_method(self.loss) or (callable(self.loss) and not isinstance(self.loss, type))):
             raise ValueError(
-                f"Relation(loss={self.loss!r}) is unknown; choose one of {(*METHODS, *ALL_PAIRS)}, or pass a sampled "
+                f"Relation(loss={self.loss!r}) is unknown; choose one of {(*catalogue.by_loss(), *ALL_PAIRS)}, or pass a sampled "
                 "method such as NegTSNE(), or a function."
             )
         if not (self.affinity is None or isinstance(self.affinity, Affinity) or callable(self.affinity)):
@@ -84,7 +79,7 @@ class Relation(Loss):
                 "a function as affinity is one of all pairs; choose loss='kl' or 'cross_entropy'; a chain of "
                 "transforms lacks Neighbors(…) before or Symmetrize(…) behind."
             )
-        if _is_method(self.loss) and not self.of_the_fit:
+        if _is_method(self.loss):
             self.loss._check_parameters()
 
     @property
@@ -100,50 +95,59 @@ class Relation(Loss):
         return ("table",) if self.sampling == "items" and not in_batch else ()
 
     @property
+    def needs_graph(self) -> bool:
+        """Whether it relates points by the graph of the fit."""
+        return self.affinity is None
+
+    @property
     def method(self) -> Any:
         """The method whose loss hooks are used, if there is one."""
         if _is_method(self.loss):
             return self.loss
-        from torchdr_cne import methods
+        entry = catalogue.by_loss().get(self.loss) if isinstance(self.loss, str) else None
+        return None if entry is None else catalogue.load(entry)()
 
-        name = METHODS.get(self.loss) if isinstance(self.loss, str) else None
-        return None if name is None else getattr(methods, name)()
+    @property
+    def hooks(self) -> HookLoss | None:
+        """The loss hooks that it evaluates on edges, if it is those of a method."""
+        method = self.method
+        return None if method is None else HookLoss(method._pair_loss(), self.similarity, self.n_negatives, False)
+
+    @property
+    def similarity_of_embedding(self) -> Similarity | None:
+        """The similarity that it is evaluated with, as far as it is known before a fit."""
+        if self.similarity is not None:
+            return self.similarity
+        hooks = self.hooks
+        return None if hooks is None else hooks.pair_loss.similarity
 
     def learned_scalars(self) -> dict[str, float]:
         """Return those of the method, for instance log Z."""
-        return {} if self.method is None else self.method._learned_scalars()
+        hooks = self.hooks
+        return {} if hooks is None else hooks.learned_scalars()
+
+    def edge_demand(self) -> EdgeDemand | None:
+        """Return what it asks of the edges of a mini-batch; None if it is of all pairs."""
+        if self.sampling != "edges":
+            return None
+        affinity = self.affinity if isinstance(self.affinity, Affinity) else None
+        hooks = self.hooks
+        if hooks is None:
+            return EdgeDemand(affinity, asked=self.n_negatives, apart=True)
+        return replace(hooks.edge_demand(), affinity=affinity)
 
     def graph(self, training: TrainingSet) -> AffinityGraph | None:
         """Return the graph it relates the points by; None if it computes affinities in each mini-batch."""
         if self.affinity is None:
             return training.graph
-        if not isinstance(self.affinity, Affinity):
-            return None
-        if training.rows is None:
-            raise ValueError("a Relation with an affinity of its own needs X; a graph alone was given.")
-        return self.affinity(training.rows, random_state=training.seed)
+        return training.graph_of(self.affinity) if isinstance(self.affinity, Affinity) else None
 
     def bind(self, training: TrainingSet) -> Bound:
         """Return the loss as a function of a mini-batch."""
-        return self._of_items(training) if self.sampling == "items" else self._of_edges(training)
-
-    def _of_edges(self, training: TrainingSet) -> Bound:
-        method = self.method
-        if method is None:
-            return self._by_function
-        last = method._phases(training.share.n)[-1]
-        constants, exaggeration = last.parameters, 1.0 if self.of_the_fit else last.exaggeration
-        own_n = self.n_negatives
-        similarity = method._similarity if self.similarity is None else self.similarity
-
-        def loss(batch: Batch) -> Tensor:
-            phase = batch.state.phase
-            parameters = {**constants, **batch.state.parameters}
-            n_negatives = own_n or phase.negative_sample_rate or method.n_negatives
-            pairs = batch.pairs(similarity, n_negatives, parameters, without_neighbors=method.discard_neighbors)
-            return method._loss_of_pairs(pairs, exaggeration * phase.exaggeration) / max(1, len(pairs.weights))
-
-        return loss
+        if self.sampling == "items":
+            return self._of_items(training)
+        hooks = self.hooks
+        return self._by_function if hooks is None else hooks.bind(training)
 
     def _by_function(self, batch: Batch) -> Tensor:
         phase = batch.state.phase
@@ -209,7 +213,7 @@ class Relation(Loss):
 
 
 def _is_method(loss: Any) -> bool:
-    return hasattr(loss, "_compute_attractive_loss") and not isinstance(loss, type)
+    return isinstance(loss, NeighborEmbedding)
 
 
 def _divergence(p: Tensor, log_q: Tensor, exaggeration: float) -> Tensor:
@@ -225,9 +229,3 @@ def _fuzzy_cross_entropy(p: Tensor, log_q: Tensor, own: Tensor, exaggeration: fl
     """Return the cross-entropy of fuzzy sets over all pairs, a mean over points."""
     losses = exaggeration * -p * log_q - (1 - p) * log_one_minus(log_q.clamp_max(-1e-6))
     return losses.masked_fill(own, 0.0).sum() / len(own)
-
-
-class OwnRelation(Relation):
-    """The loss hooks of the method that is being fitted."""
-
-    of_the_fit: ClassVar[bool] = True

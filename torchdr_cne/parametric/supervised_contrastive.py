@@ -10,8 +10,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ExponentialLR
 
 from torchdr_cne.checks import COUNT, POSITIVE, Bound, check_choice
+from torchdr_cne.encoders import check_spec
 from torchdr_cne.inputs import read_labels
 from torchdr_cne.networks.loss import Loss
+from torchdr_cne.networks.options import NetworkOptions
 from torchdr_cne.optimization.phase import Phase
 from torchdr_cne.parametric.contrastive import KINDS, LabelContrast
 from torchdr_cne.parametric.graphless import GraphlessMap
@@ -44,8 +46,6 @@ class SupervisedContrastive(GraphlessMap):
     learning_rate : float, default=3e-4
         Of AdamW, with weight decay .01; halved in the course of ten epochs.
 
-    Other parameters are those of `AffinityMatcher`.
-
     Attributes
     ----------
     embedding_ : ndarray or Tensor of shape (n, n_components)
@@ -70,14 +70,14 @@ class SupervisedContrastive(GraphlessMap):
 
     n_components: int = 64
     encoder: Any = "residual_mlp"
-    loss: str = "decoupled"  # type: ignore[misc,assignment]
+    loss: str = "decoupled"
     temperature: float = 0.07
     n_epochs: int = 10
-    batch_size: int | None = 50
+    batch_size: int = 50
     learning_rate: float | str = 3e-4
     optimizer: str | type[Optimizer] = "AdamW"
 
-    _bounds: ClassVar[dict[str, Bound]] = {**GraphlessMap._bounds, "temperature": POSITIVE, "n_epochs": COUNT}
+    _bounds: ClassVar[dict[str, Bound]] = {"temperature": POSITIVE, "n_epochs": COUNT, "batch_size": COUNT}
 
     def fit(self, X: Any, y: Any = None, *, graph: Any = None) -> "SupervisedContrastive":
         """Learn from rows and their classes.
@@ -112,9 +112,8 @@ class SupervisedContrastive(GraphlessMap):
         self.embedding_ = self._unit(found)
         return self
 
-    def transform(self, X: Any) -> Any:
-        """Return the unit vectors (m, n_components) of rows (m, f), in the kind of ``X``."""
-        return self._unit(super().transform(X))
+    def _transformed(self, X: Any) -> Any:
+        return self._unit(super()._transformed(X))
 
     def kneighbors(self, X: Any, n_neighbors: int = 5) -> tuple[np.ndarray, np.ndarray]:
         """Find the training rows that are most similar.
@@ -176,6 +175,11 @@ class SupervisedContrastive(GraphlessMap):
     def _check_parameters(self) -> None:
         check_choice("loss", self.loss, KINDS)
         super()._check_parameters()
+        check_spec("encoder", self.encoder)
+        if self.encoder is None:
+            raise ValueError(
+                "encoder=None leaves SupervisedContrastive nothing to train; set 'residual_mlp', sizes or a module."
+            )
 
     def _read_labels(self, y: Any, n: int) -> Tensor | None:
         if y is None:
@@ -197,8 +201,10 @@ class SupervisedContrastive(GraphlessMap):
     def _batch_loss(self) -> Loss:
         return LabelContrast(self.loss, self.temperature)
 
+    def _networks_plan(self) -> NetworkOptions:
+        return NetworkOptions(self.encoder, None, self.batch_size, self._batch_loss())
+
     def _phases(self, n: int) -> list[Phase]:
-        assert self.batch_size is not None
         n_batches = max(1, min(-(-n // self.batch_size), n // 2))
         rate = 0.5 ** (1 / (_HALVED_AFTER * n_batches))
         return [

@@ -1,7 +1,7 @@
 """A fitted estimator to a folder and back."""
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,9 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from torchdr_cne.encoders.building import rebuild
 from torchdr_cne.storage import folders
-from torchdr_cne.storage.plain import depth_of, from_plain, object_to_plain, to_plain
+from torchdr_cne.storage.plain import Classes, depth_of, from_plain, named_classes, object_to_plain, to_plain
 
 _DEEPEST = 100
 
@@ -52,15 +53,16 @@ def save_model(estimator: Any, path: str | Path) -> None:
     folders.write_folder(path, tensors, {"kind": "model", **described, **manifest, "modules": own})
 
 
-def load(path: str | Path, *, classes: Iterable[type] = (), modules: Mapping[str, nn.Module] | None = None) -> Any:
+def load(path: str | Path, *, classes: Classes = (), modules: Mapping[str, nn.Module] | None = None) -> Any:
     """Load an estimator that was saved; nothing in the folder can run code.
 
     Parameters
     ----------
     path : str or Path
         The folder.
-    classes : iterable of class, default=()
-        Estimators, affinities, similarities, losses, optimisers and schedulers of your own that it may need.
+    classes : mapping of str to class, or iterable of class, default=()
+        Estimators, affinities, similarities, losses, optimisers and schedulers of your own that it may need, by the
+        names that the folder gives them; those in `torchdr_cne.catalogue` need not be passed.
     modules : dict of str to torch.nn.Module, default=None
         ``{"encoder": …, "decoder": …}`` as far as they are modules of your own: of the same architecture, their weights
         are replaced by the saved ones in a copy.
@@ -81,7 +83,7 @@ def load(path: str | Path, *, classes: Iterable[type] = (), modules: Mapping[str
     ValueError
         If a class has to be passed in ``classes`` or a module in ``modules``, or refuses what was saved.
     """
-    path, classes = Path(path), list(classes)
+    path, classes = Path(path), named_classes(classes)
     tensors, manifest = folders.read_folder(path)
     if manifest.get("kind") != "model":
         raise folders.FormatError(f"{path} holds a {manifest.get('kind')}, not a saved estimator.")
@@ -115,31 +117,49 @@ def model_state(estimator: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
         If an attribute is of a kind that cannot be saved.
     """
     check_is_fitted(estimator, "embedding_")
+    return fitted_state(_fitted(estimator))
+
+
+def fitted_state(attributes: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return fitted attributes as tensors and JSON, as `model_state` does."""
     tensors: dict[str, Tensor] = {}
     fitted = {
         name: {"network": to_plain(dict(value.state_dict()), name, tensors)}
         if isinstance(value, nn.Module)
         else to_plain(value, name, tensors)
-        for name, value in _fitted(estimator).items()
+        for name, value in attributes.items()
     }
     return tensors, {"fitted": fitted}
 
 
-def restore_model(
-    estimator: Any, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any], *, classes: Iterable[type] = ()
-) -> None:
-    """Give ``estimator`` the fitted attributes of `model_state` in place of its own; the parameters stay."""
-    from torchdr_cne.encoders.building import rebuild  # which imports the base class, which saves itself with this
-
+def fitted_attributes(
+    tensors: Mapping[str, Tensor],
+    manifest: Mapping[str, Any],
+    specs: Mapping[str, Any],
+    n_components: int,
+    *,
+    classes: Classes = (),
+) -> dict[str, Any]:
+    """Return the fitted attributes of `fitted_state`; ``specs`` are what networks are made from, by role."""
+    known: Mapping[str, Any] = manifest["fitted"]
     fitted = {}
-    for name, plain in manifest["fitted"].items():
+    for name, plain in known.items():
         if isinstance(plain, dict) and "network" in plain:
             state = from_plain(plain["network"], tensors, classes)
-            role, known = name.removesuffix("_"), manifest["fitted"]
+            role = name.removesuffix("_")
             shape = from_plain(known.get("input_shape_", [known.get("n_features_in_")]), tensors, classes)
-            fitted[name] = rebuild(role, getattr(estimator, role, None), state, shape, estimator.n_components)
+            fitted[name] = rebuild(role, specs.get(role), state, shape, n_components)
         else:
             fitted[name] = from_plain(plain, tensors, classes)
+    return fitted
+
+
+def restore_model(
+    estimator: Any, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any], *, classes: Classes = ()
+) -> None:
+    """Give ``estimator`` the fitted attributes of `model_state` in place of its own; the parameters stay."""
+    specs = {role: getattr(estimator, role, None) for role in ("encoder", "decoder")}
+    fitted = fitted_attributes(tensors, manifest, specs, estimator.n_components, classes=classes)
     for name in _fitted(estimator):
         delattr(estimator, name)
     for name, value in fitted.items():

@@ -1,15 +1,18 @@
 """Where new rows belong among the embedded rows of a fit: beside their neighbours, then down the method's loss."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from torchdr_cne.affinity import Affinity
-from torchdr_cne.inputs import RowSource, check_finite
-from torchdr_cne.neighbors import NeighborGraph
-from torchdr_cne.placement.refinement import ROWS
+from torchdr_cne.inputs import RowSource, check_finite, read_new_features
+from torchdr_cne.neighbors import KeptRows, NeighborGraph
+from torchdr_cne.placement.refinement import ROWS, Refinement
 from torchdr_cne.resources import torch_threads
 from torchdr_cne.workers import Workers
 
@@ -17,44 +20,75 @@ _BLOCK = 1 << 13
 """Rows that are read, searched for and placed together."""
 
 
-def check_placeable(estimator: Any) -> None:
-    """Raise a ValueError if a fitted estimator has no rows to compare new ones with."""
-    if getattr(estimator, "training_rows_", None) is not None:
-        return
-    if isinstance(estimator.affinity_in, str):
+@dataclass(frozen=True)
+class FittedPoints:
+    """The embedded points of a fit, among which new ones are placed.
+
+    Attributes
+    ----------
+    rows : KeptRows or None
+        The rows of the fit; None if they have not been kept.
+    embedding : ndarray or Tensor of shape (n, d)
+        Their embedding.
+    affinity : Affinity
+        How new rows are related to them.
+    refinement : callable
+        From the embedding (n, d) to how new points are moved down the loss; None leaves them beside their neighbours.
+    is_precomputed : bool
+        Whether the fit had a graph in place of rows.
+    keeps_rows : bool
+        Whether the fit was asked to keep its rows.
+    """
+
+    rows: KeptRows | None
+    embedding: np.ndarray | Tensor
+    affinity: Affinity
+    refinement: Callable[[Tensor], Refinement | None]
+    is_precomputed: bool
+    keeps_rows: bool
+
+    def check(self) -> None:
+        """Raise a ValueError if there are no rows to compare new ones with."""
+        if self.rows is not None:
+            return
+        if self.is_precomputed:
+            raise ValueError(
+                "transform needs the rows of the fit, and affinity_in='precomputed' has none; fit rows with "
+                "affinity_in=None, or with graph=."
+            )
+        if not self.keeps_rows:
+            raise ValueError(
+                "transform needs the rows of the fit, which store_training_data=False has dropped; fit with "
+                "store_training_data=True."
+            )
         raise ValueError(
-            "transform needs the rows of the fit, and affinity_in='precomputed' has none; fit rows with "
-            "affinity_in=None, or with graph=."
+            "transform needs the rows of the fit in memory, and they have stayed in their file, were divided among "
+            "ranks, or were not kept; fit in one process on an array, with store_training_data=True."
         )
-    if not estimator.store_training_data:
-        raise ValueError(
-            "transform needs the rows of the fit, which store_training_data=False has dropped; fit with "
-            "store_training_data=True."
-        )
-    raise ValueError(
-        "transform needs the rows of the fit in memory, and they have stayed in their file, were divided among ranks, "
-        "or were not kept; fit in one process on an array, with store_training_data=True."
-    )
 
 
-def place(estimator: Any, X: np.ndarray | Tensor | RowSource) -> Tensor:
-    """Return the places (m, d) of checked rows (m, f) in the embedding of ``estimator``.
+def transform_points(fitted: FittedPoints, estimator: BaseEstimator, X: Any) -> np.ndarray | Tensor:
+    """Return the embedding (m, d) of new rows, in the kind of ``X``.
 
     Parameters
     ----------
-    estimator : AffinityMatcher
-        A fitted one that has kept its rows.
-    X : ndarray, Tensor or RowSource of shape (m, f)
+    fitted : FittedPoints
+        The points of the fit.
+    estimator : BaseEstimator
+        Knows number and names of the features.
+    X : array-like, Tensor, data frame, DataLoader or RowSource of shape (m, f)
         Rows with the features of the fit; a source is read block by block.
     """
+    fitted.check()
+    rows, kind = read_new_features(estimator, X)
     with torch.inference_mode(False), torch.enable_grad():  # losses are differentiated whatever the caller's mode is
-        embedding_nd = torch.as_tensor(estimator.embedding_).detach()
-        places = embedding_nd.new_empty((len(X), embedding_nd.shape[1]))
-        placement = _Placement(estimator, embedding_nd)
-        for start in range(0, len(X), _BLOCK):
-            block = slice(start, min(start + _BLOCK, len(X)))
-            places[block] = placement.places(_read(X, block))
-        return places
+        embedding_nd = torch.as_tensor(fitted.embedding).detach()
+        found_md = embedding_nd.new_empty((len(rows), embedding_nd.shape[1]))
+        placement = _Placement(fitted, embedding_nd)
+        for start in range(0, len(rows), _BLOCK):
+            block = slice(start, min(start + _BLOCK, len(rows)))
+            found_md[block] = placement.embedded(_read(rows, block))
+        return kind.wrap(found_md)
 
 
 def _read(X: np.ndarray | Tensor | RowSource, block: slice) -> np.ndarray | Tensor:
@@ -68,12 +102,13 @@ def _read(X: np.ndarray | Tensor | RowSource, block: slice) -> np.ndarray | Tens
 class _Placement:
     """Places rows in one embedding, none of them looking at another."""
 
-    def __init__(self, estimator: Any, embedding_nd: Tensor) -> None:
-        self._kept, self._embedding_nd = estimator.training_rows_, embedding_nd
-        self._affinity: Affinity = estimator._input_affinity()
-        self._refinement = estimator._refinement(embedding_nd)
+    def __init__(self, fitted: FittedPoints, embedding_nd: Tensor) -> None:
+        assert fitted.rows is not None
+        self._kept, self._embedding_nd = fitted.rows, embedding_nd
+        self._affinity = fitted.affinity
+        self._refinement = fitted.refinement(embedding_nd)
 
-    def places(self, X: np.ndarray | Tensor) -> Tensor:
+    def embedded(self, X: np.ndarray | Tensor) -> Tensor:
         """Return the places of rows: those of equal rows of the fit, else beside their neighbours."""
         rows = self._kept.rows.alike(X)
         equal = self._kept.equal(rows)

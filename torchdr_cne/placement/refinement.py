@@ -5,12 +5,14 @@ Shapes: m new points, r of them at a time, k neighbours of each, s sampled train
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from torchdr_cne.forces import shorten_rows
 from torchdr_cne.hashing import bounded, hash_counters
+from torchdr_cne.objectives.pair_loss import PairLoss
 from torchdr_cne.objectives.pairs import Pairs
 from torchdr_cne.optimization.building import LATE_MOMENTUM
 from torchdr_cne.similarities import Similarity
@@ -78,8 +80,47 @@ class Refinement:
                 rows = slice(begin, min(begin + _TOGETHER, last))
                 places[rows] = _Descent(self, ends_mkd[rows], weights_mk[rows]).run(start_md[rows])
 
-        workers.share(work, len(places), multiple_of=ROWS)
+        workers.parallel_for(work, len(places), multiple_of=ROWS)
         return places
+
+
+def hook_refinement(
+    loss: PairLoss,
+    embedding_nd: Tensor,
+    learned: Mapping[str, float],
+    learning_rate: float,
+    *,
+    n_negatives: float | None = None,
+    longest: float | None = None,
+) -> Refinement:
+    """Return the descent on a method's own hooks among the points of an embedding.
+
+    Parameters
+    ----------
+    loss : PairLoss
+        The method's loss, whose last phase's constants the embedding has.
+    embedding_nd : Tensor of shape (n, d)
+        The embedding.
+    learned : mapping of str to float
+        Values of learned scalars, and whatever else the hooks are to know.
+    learning_rate : float
+        The first step's rate.
+    n_negatives : float or None, default=None
+        How many negatives of a point repel it; None is the loss's number.
+    longest : float or None, default=None
+        Longer gradients are shortened to it; None is the loss's bound.
+    """
+    n = len(embedding_nd)
+    phase, sample = loss.last_phase(n), repelling_sample(n)
+    return Refinement(
+        loss=partial(loss.total, exaggeration=phase.exaggeration),
+        similarity=loss.similarity,
+        sample_sd=embedding_nd[sample.to(embedding_nd.device)],
+        n_negatives=loss.n_negatives if n_negatives is None else n_negatives,
+        parameters={**phase.parameters, **{name: embedding_nd.new_tensor(value) for name, value in learned.items()}},
+        learning_rate=learning_rate,
+        longest=loss.longest if longest is None else longest,
+    )
 
 
 @dataclass(frozen=True)

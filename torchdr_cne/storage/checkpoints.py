@@ -35,14 +35,19 @@ class Checkpoints:
         ``{"config": {…}, "data": {…}}``, JSON values that tell whether a checkpoint belongs to this fit.
     keep : int, default=2
         How many checkpoints stay; with 2 a damaged last one costs the work since the one before.
+    former : mapping, default=None
+        Parameters that earlier versions had, with their defaults: a checkpoint with just these belongs to this fit.
     """
 
-    def __init__(self, folder: str | Path, identity: Mapping[str, Any], keep: int = 2) -> None:
+    def __init__(
+        self, folder: str | Path, identity: Mapping[str, Any], keep: int = 2, former: Mapping[str, Any] | None = None
+    ) -> None:
         if keep < 1:
             raise ValueError(f"keep={keep} must be at least 1.")
         self.folder = Path(folder)
         self.keep = keep
         self._identity = json.loads(json.dumps(identity, allow_nan=False))
+        self._former = former or {}
         self._lock: int | None = None
 
     def __enter__(self) -> "Checkpoints":
@@ -159,7 +164,7 @@ class Checkpoints:
 
     def _check_identity(self, path: Path, saved: Mapping[str, Any]) -> None:
         for part, what in (("config", "parameters"), ("data", "data")):
-            differing = _differences(saved[part], self._identity[part])
+            differing = _differences(saved[part], self._identity[part], self._former if part == "config" else {})
             if differing:
                 raise ValueError(
                     f"{path} is of a fit with other {what}: {differing}; choose another folder, or delete "
@@ -175,8 +180,14 @@ class Checkpoints:
         return sorted((int(name[1]) for name in names if name), reverse=True)
 
 
-def _differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    """Describe the entries in which two mappings differ."""
+def same_identity(saved: Mapping[str, Any], own: Mapping[str, Any], former: Mapping[str, Any]) -> bool:
+    """Tell whether two identities are of one fit, whatever parameters an earlier version had at their defaults."""
+    return saved["data"] == own["data"] and not _differences(saved["config"], own["config"], former)
+
+
+def _differences(saved: Mapping[str, Any], given: Mapping[str, Any], former: Mapping[str, Any]) -> str:
+    """Describe the entries in which two mappings differ, ``former`` parameters at their defaults apart."""
+    saved = {key: value for key, value in saved.items() if key in given or key not in former or former[key] != value}
     keys = [key for key in {**saved, **given} if key not in saved or key not in given or saved[key] != given[key]]
     return "; ".join(f"{key} was {_shown(saved, key)} and is {_shown(given, key)}" for key in keys)
 

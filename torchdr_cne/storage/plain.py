@@ -3,24 +3,23 @@
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields, is_dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 import scipy.sparse
 import torch
-from sklearn.base import BaseEstimator
 from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
-from torchdr_cne import affinity, distributed, neighbors, similarities
-from torchdr_cne.affinity import Affinity, Transform
-from torchdr_cne.distributed import DistributedConfig
+from torchdr_cne import catalogue
 from torchdr_cne.inputs import Rows
-from torchdr_cne.neighbors import FaissConfig, KeptRows
-from torchdr_cne.similarities import Similarity
+from torchdr_cne.neighbors import KeptRows
+from torchdr_cne.storable import Storable
 from torchdr_cne.storage.folders import FormatError
+
+Classes = Mapping[str, type] | Iterable[type]
+"""The user's own classes that a file may name."""
 
 _CSR_PARTS = ("data", "indices", "indptr")
 _ROW_PARTS = ("values", "scale", "centre", "is_constant")
@@ -63,7 +62,7 @@ def to_plain(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
             return {"device": str(value)}
         case type() if issubclass(value, (Optimizer, LRScheduler)):
             return {"type": _class_name(value)}
-        case _ if isinstance(value, _plain_types()) and is_dataclass(value):
+        case Storable() if is_dataclass(value):
             return object_to_plain(value, f"{name}.", tensors)
         case KeptRows():
             parts = {part: getattr(value.rows, part) for part in _ROW_PARTS}
@@ -86,7 +85,7 @@ def to_plain(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     )
 
 
-def from_plain(plain: Any, tensors: Mapping[str, Tensor], classes: Iterable[type] = ()) -> Any:
+def from_plain(plain: Any, tensors: Mapping[str, Tensor], classes: Classes = ()) -> Any:
     """Undo `to_plain`; tensors stay on their device.
 
     Class names stand for this library's and torch.optim's classes, and for those in ``classes``; nothing is imported
@@ -147,6 +146,15 @@ def object_to_plain(value: Any, prefix: str, tensors: dict[str, Tensor], leave_o
     return {"class": _class_name(type(value)), "parameters": parameters}
 
 
+def _torch_class(module: str, bare: str) -> type | None:
+    """Return an optimiser or a scheduler of torch that a file names."""
+    for home, base in ((torch.optim, Optimizer), (lr_scheduler, LRScheduler)):
+        found = getattr(home, bare, None) if home.__name__ == module else None
+        if isinstance(found, type) and issubclass(found, base):
+            return found
+    return None
+
+
 def _put_aside(tensor: Tensor, name: str, tensors: dict[str, Tensor]) -> str:
     """Add a tensor under ``name``, or under one made from it if that is taken."""
     key = name if name not in tensors else f"{name}#{len(tensors)}"
@@ -154,50 +162,39 @@ def _put_aside(tensor: Tensor, name: str, tensors: dict[str, Tensor]) -> str:
     return key
 
 
-@cache
-def _plain_types() -> tuple[type, ...]:
-    """Return what is written as a class and its parameters: dataclasses of these types."""
-    from torchdr_cne.matching import AffinityMatcher
-    from torchdr_cne.parametric import Loss, Phase
-
-    return (Affinity, Transform, Similarity, FaissConfig, DistributedConfig, Phase, Loss, AffinityMatcher)
-
-
-@cache
-def _known_classes() -> dict[str, type]:
-    """Return the classes that files may name: this library's by bare name, torch's by dotted name."""
-    from torchdr_cne import images, methods, parametric  # their base class saves itself with this module
-
-    known = {
-        name: found
-        for home in (affinity, distributed, neighbors, similarities, methods, parametric, images)
-        for name, found in vars(home).items()
-        if isinstance(found, type) and issubclass(found, (BaseEstimator, *_plain_types()))
-    }
-    for torch_home, base in ((torch.optim, Optimizer), (lr_scheduler, LRScheduler)):
-        for name, found in vars(torch_home).items():
-            if isinstance(found, type) and issubclass(found, base):
-                known[f"{torch_home.__name__}.{name}"] = found
-    return known
-
-
 def _class_name(cls: type) -> str:
     """Return the name a file gives ``cls``; other people's have their module's, so they never pass for ours."""
-    own = next((name for name, known in _known_classes().items() if known is cls), None)
-    return own or f"{cls.__module__}.{cls.__qualname__}"
+    for home in (torch.optim, lr_scheduler):
+        if getattr(home, cls.__name__, None) is cls:
+            return f"{home.__name__}.{cls.__name__}"
+    return catalogue.stored_name(cls)
 
 
-def _find_class(name: str, classes: Iterable[type]) -> Any:
+def _find_class(name: str, classes: Classes) -> Any:
     """Return the class a file names; one of another module is found in ``classes`` by its last name."""
     module, _, bare = name.rpartition(".")
-    given = {cls.__name__: cls for cls in classes} if module else {}
-    found = _known_classes().get(name) or given.get(bare)
+    found = _torch_class(module, bare) or catalogue.find_stored(name)
+    if found is None and module:
+        found = named_classes(classes).get(bare)
     if found is None:
         raise ValueError(f"class {name} is not one of torchdr_cne's; import it and pass classes=[{bare}].")
     return found
 
 
+def named_classes(classes: Classes) -> dict[str, type]:
+    """Return the user's classes by name, from a mapping or from the classes themselves."""
+    return dict(classes) if isinstance(classes, Mapping) else {cls.__name__: cls for cls in classes}
+
+
 def _make(cls: Any, parameters: dict[str, Any]) -> Any:
+    """Make an object of its parameters; those that the class had in an earlier version must be at their defaults."""
+    for name, default in getattr(cls, "_former_parameters", {}).items():
+        if name in parameters and name not in {field.name for field in fields(cls)}:
+            value = parameters.pop(name)
+            if value != default:
+                raise ValueError(
+                    f"{cls.__name__} was saved with {name}={value!r}, a parameter that this version does not have."
+                )
     try:
         return cls(**parameters)
     except TypeError as error:

@@ -1,0 +1,45 @@
+"""What surrounds a fit: its device, its threads and its ranks."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from torchdr_cne.distributed import Ranks, joined
+from torchdr_cne.distributed.group import own_device
+from torchdr_cne.fitting.plan import FitPlan
+from torchdr_cne.resources import limited_threads, resolve_device
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a fit takes place.
+
+    Attributes
+    ----------
+    ranks : Ranks
+        The processes that take part.
+    device : torch.device
+        Where the embedding is computed.
+    n_ranks : int
+        How many processes there are, also where rank 0 works alone.
+    """
+
+    ranks: Ranks
+    device: torch.device
+    n_ranks: int
+
+
+@contextmanager
+def running(plan: FitPlan, X: Any) -> Iterator[Run]:
+    """Choose the device, limit the threads and join the ranks, for the length of a fit."""
+    device = resolve_device(plan.options.device, X)
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        limited_threads(plan.options.n_jobs),
+        joined(plan.options.distributed, cuda=device.type == "cuda") as ranks,
+    ):
+        yield Run(ranks, own_device(device), ranks.size)

@@ -1,0 +1,66 @@
+"""The one place that writes fitted attributes, and calls an estimator's hooks and callbacks."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torchdr_cne.encoders.running import evaluating
+from torchdr_cne.fitting.result import FitResult
+from torchdr_cne.optimization.loop import Outcome
+
+
+class Publisher:
+    """Lets an estimator see its fit: hooks, callbacks and fitted attributes that are up to date.
+
+    What an earlier fit has left goes with the first attribute that this one publishes; a fit that fails before leaves
+    the estimator as it was.
+
+    Parameters
+    ----------
+    estimator : EmbeddingEstimator
+        Whose hooks are called and whose attributes are set.
+    """
+
+    def __init__(self, estimator: Any) -> None:
+        self._estimator = estimator
+        self._callbacks: list[Callable[[Any, int], Any]] = estimator._callback_list()
+        self._stale = [name for name in vars(estimator) if name.endswith("_") and not name.startswith("_")]
+
+    def publish(self, result: FitResult) -> None:
+        """Set the attributes that a result has."""
+        found = result.attributes()
+        for name in self._stale:
+            if name not in found:
+                vars(self._estimator).pop(name, None)
+        self._stale = []
+        for name, value in found.items():
+            setattr(self._estimator, name, value)
+
+    def affinities_begin(self) -> None:
+        """Call the hook before the graph is computed."""
+        self._estimator.on_affinity_computation_start()
+
+    def affinities_end(self, result: FitResult) -> None:
+        """Publish the graph and call the hook behind it."""
+        self.publish(result)
+        self._estimator.on_affinity_computation_end()
+
+    def before_step(self, outcome: Outcome) -> None:
+        """Call the hook before an iteration."""
+        self._count(outcome)
+        self._estimator.on_training_step_start()
+
+    def after_step(self, outcome: Outcome, result: Callable[[], FitResult]) -> bool:
+        """Count the iteration and call hook and callbacks; True stops the fit."""
+        self._count(outcome)
+        estimator, step = self._estimator, outcome.n_iter
+        estimator.on_training_step_end()
+        due = [callback for callback in self._callbacks if step % getattr(callback, "every", 1) == 0]
+        if not due:
+            return False
+        current = result()
+        self.publish(current)
+        with evaluating(*current.networks.values()):  # a callback may call them
+            return any([bool(callback(estimator, step)) for callback in due])
+
+    def _count(self, outcome: Outcome) -> None:
+        self._estimator.n_iter_, self._estimator.learning_rate_ = outcome.n_iter, outcome.learning_rate

@@ -1,0 +1,46 @@
+"""How much memory a fit takes, told before it is begun."""
+
+from torchdr_cne.checks import COUNT
+from torchdr_cne.matching import AffinityMatcher
+from torchdr_cne.methods import NegTSNE
+
+
+def estimate_memory(n: int, d: int, estimator: AffinityMatcher | None = None) -> int:
+    """Estimate the memory that a fit takes at its peak, before it is begun.
+
+    Parameters
+    ----------
+    n, d : int
+        Rows and columns of the data.
+    estimator : NegativeSamplingNeighborEmbedding, default=None
+        An estimator with the parameters of the fit; None is ``NegTSNE()``.
+
+    Returns
+    -------
+    int
+        Bytes beside the data as float32 (4 n d) and beside the imported libraries (about 0.6 GB), for a fit on the
+        CPU by pair forces with 20 000 rows or more. Below that the search takes up to 0.2 GB more.
+
+    Raises
+    ------
+    ValueError
+        If ``n`` or ``d`` is no positive integer, or the estimator's gradients come from autograd, whose memory
+        depends on the loss hooks.
+
+    Examples
+    --------
+    >>> from torchdr_cne import InfoTSNE, estimate_memory
+    >>> round(estimate_memory(1_000_000, 50, InfoTSNE()) / 1e9, 1)
+    0.7
+    """
+    for name, value in (("n", n), ("d", d)):
+        if not COUNT.admits(value):
+            raise ValueError(f"{name}={value!r} must be {COUNT}.")
+    estimator = NegTSNE() if estimator is None else estimator
+    stages = estimator._bytes_by_stage(n, d)
+    if not stages:
+        raise ValueError(
+            f"the memory of {type(estimator).__name__} with gradient={getattr(estimator, 'gradient', None)!r} and "
+            f"dtype={estimator.dtype!r} depends on its loss hooks; estimates are for float32 and pair forces."
+        )
+    return max(stages.values())

@@ -1,0 +1,163 @@
+"""The objective of pairs that are chosen once: groups that attract, and one that repels."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from torchdr_cne.affinity import AffinityGraph
+from torchdr_cne.distributed import Share
+from torchdr_cne.forces import GroupForces, PairForces, PairGroup, StepCoefficients
+from torchdr_cne.forces.groups import listed_both_ways
+from torchdr_cne.objectives.blocks import PairwiseObjective
+from torchdr_cne.objectives.pairs import Pairs, rows_at
+from torchdr_cne.optimization.state import FitState
+from torchdr_cne.sampling import BlockLayout
+from torchdr_cne.similarities import Similarity
+
+Weights = Callable[[FitState], tuple[tuple[float, ...], float]]
+"""From the state to the weights of the attracting groups and of the repelling one in a step."""
+
+
+@dataclass(frozen=True)
+class AttractingGroup:
+    """Pairs that attract each other, with one constant.
+
+    Attributes
+    ----------
+    pairs : AffinityGraph or Tensor of shape (n, m), int64
+        A symmetric graph with its weights, or other points of each row.
+    row_weight : float
+        Sum of the weights of a row's points, where they are given as such.
+    constant : float
+        The constant of the loss that is the group's own.
+    """
+
+    pairs: AffinityGraph | Tensor
+    row_weight: float
+    constant: float
+
+    def graph(self, dtype: torch.dtype) -> AffinityGraph | None:
+        """Return the pairs from both ends; None if there are none."""
+        if isinstance(self.pairs, AffinityGraph):
+            return self.pairs
+        m = self.pairs.shape[1]
+        return listed_both_ways(self.pairs, self.row_weight / (2 * m), dtype) if m else None
+
+    def edges(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return rows, columns and weights of the pairs as they are listed."""
+        if isinstance(self.pairs, AffinityGraph):
+            return self.pairs.rows, self.pairs.indices.long(), self.pairs.weights
+        n, m = self.pairs.shape
+        rows = torch.arange(n, device=self.pairs.device).repeat_interleave(m)
+        return rows, self.pairs.reshape(-1), like.new_full((n * m,), self.row_weight / max(1, m))
+
+
+@dataclass(frozen=True)
+class FixedPairs:
+    """The pairs of a fit.
+
+    Attributes
+    ----------
+    attracting : mapping of str to AttractingGroup
+        Groups of pairs that attract each other, by name.
+    repelling_nm : Tensor of shape (n, M), int64
+        Points that repel each row.
+    repelling_weight : float
+        Sum of the weights of a row's repelling points.
+    """
+
+    attracting: Mapping[str, AttractingGroup]
+    repelling_nm: Tensor
+    repelling_weight: float
+
+
+@dataclass(frozen=True)
+class FixedEdges:
+    """The attracting pairs of all groups as one list of directed edges, by row."""
+
+    rows: Tensor
+    columns: Tensor
+    weights: Tensor
+    groups: Tensor
+
+    @classmethod
+    def of(cls, pairs: FixedPairs, like: Tensor) -> "FixedEdges":
+        """Join the groups; edges of one row are in the order of the groups."""
+        parts = [group.edges(like) for group in pairs.attracting.values()]
+        rows, columns, weights = (torch.cat(of_kind) for of_kind in zip(*parts, strict=True))
+        sizes = torch.tensor([len(part[0]) for part in parts], device=rows.device)
+        groups = torch.repeat_interleave(torch.arange(len(parts), device=rows.device), sizes)
+        order = torch.argsort(rows, stable=True)
+        return cls(rows[order], columns[order], weights[order], groups[order])
+
+    def choose(self, by_group: tuple[float, ...]) -> Tensor:
+        """Return the number of each edge's group, (E,)."""
+        return self.weights.new_tensor(by_group)[self.groups]
+
+
+@dataclass(frozen=True)
+class AlikePairs(Pairs):
+    """Pairs whose repelling ones count alike, whatever edges their rows have."""
+
+    @property
+    def row_weights(self) -> Tensor:
+        """Return 1 for each row, (R,)."""
+        return torch.ones_like(self.draw_weights)
+
+
+def fixed_pairs(
+    similarity: Similarity, pairs: FixedPairs, weights: tuple[tuple[float, ...], float], z_nd: Tensor, state: FitState
+) -> AlikePairs:
+    """Return the pairs as the hooks see them; their parameter ``constant`` is each edge's own."""
+    edges: FixedEdges = state.fixed_edges
+    attracting, repelling = weights
+    constants = tuple(group.constant for group in pairs.attracting.values())
+    far = pairs.repelling_nm
+    return AlikePairs(
+        log_q_edges=similarity(rows_at(z_nd, edges.rows), rows_at(z_nd, edges.columns)),
+        weights=edges.weights * edges.choose(attracting),
+        rows=edges.rows,
+        log_q_negatives=similarity(z_nd.unsqueeze(1), rows_at(z_nd, far)),
+        draw_weights=torch.full_like(z_nd[:, 0], repelling * pairs.repelling_weight / far.shape[1]).detach(),
+        parameters={**state.parameters, "constant": edges.choose(constants)},
+    )
+
+
+def group_objective(
+    forces: PairForces,
+    pairs: FixedPairs,
+    weights: Weights,
+    state: FitState,
+    start_nd: Tensor,
+    *,
+    longest: float | None,
+    compile: bool,
+) -> PairwiseObjective:
+    """Return the objective that sums the declared forces of all groups.
+
+    The constant of a group is the only parameter of ``forces.attractive``; ``forces.repulsive`` has none. ``weights``
+    are those of the loss, exaggeration and repulsion strength included.
+    """
+    dtype = start_nd.dtype
+    graphs = [group.graph(dtype) for group in pairs.attracting.values()]
+    groups = [
+        PairGroup(graph, forces.attractive, (group.constant,))
+        for graph, group in zip(graphs, pairs.attracting.values(), strict=True)
+        if graph is not None
+    ]
+    far = pairs.repelling_nm
+    groups.append(
+        PairGroup(listed_both_ways(far, pairs.repelling_weight / (2 * far.shape[1]), dtype), forces.repulsive)
+    )
+    layout = BlockLayout.random(len(start_nd), state.seed, start_nd.device)
+    engine = GroupForces(layout, groups, dtype, compile=compile)
+
+    def coefficients(state: FitState, shifts: list[int]) -> StepCoefficients:
+        attracting, repelling = weights(state)
+        own = [weight for weight, graph in zip(attracting, graphs, strict=True) if graph is not None]
+        return StepCoefficients(shifts, (*own, repelling), longest=longest)
+
+    share = Share.whole(layout.n_slots)
+    return PairwiseObjective(start_nd, layout, share, engine, lambda state: 0, coefficients)
