@@ -8,14 +8,7 @@ nothing can be said, and the exit status is 2.
 
 import argparse
 import json
-import multiprocessing
 import sys
-import time
-import traceback
-import warnings
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,46 +16,10 @@ import torch
 
 import torchdr_cne
 from benchmarks import record
-from benchmarks.bits import fits, networks, options, runs
-from benchmarks.bits.digests import digest
+from benchmarks.bits.cases import Digests, cases, computed
 
 FILE = record.RESULTS / "bits.json"
 LIBRARIES = ("torch", "numpy", "numba", "scikit-learn", "faiss-cpu")
-Digests = dict[str, str]
-
-
-def cases() -> fits.Cases:
-    """Return all cases by their names."""
-    of_networks = networks.of_encoders() | networks.of_maps() | networks.of_features()
-    of_options = options.of_parameters() | options.of_tools()
-    return fits.of_methods() | fits.of_sizes() | of_options | of_networks | runs.of_runs()
-
-
-def digests_of(name: str) -> tuple[Digests, float]:
-    """Return the digests of a case by the names of its parts, and its seconds; a failure is a part, too."""
-    began = time.perf_counter()
-    torch.set_num_threads(1)  # of what is not told how many
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            found = {part: digest(value) for part, value in cases()[name]().items()}
-        except Exception as error:
-            traceback.print_exc()
-            found = {"error": f"{type(error).__name__}: {error}"}
-    return found, time.perf_counter() - began
-
-
-def computed(names: list[str], asked: argparse.Namespace) -> Iterator[tuple[str, Digests]]:
-    """Yield each case with its digests, in their order."""
-    with ExitStack() as stack:
-        each: Iterator[tuple[Digests, float]] = map(digests_of, names)
-        if asked.jobs > 1:
-            pool = stack.enter_context(ProcessPoolExecutor(asked.jobs, multiprocessing.get_context("spawn")))
-            each = pool.map(digests_of, names)
-        for name, (found, seconds) in zip(names, each, strict=True):
-            if asked.verbose:
-                print(f"{seconds:6.1f} s  {name}", file=sys.stderr, flush=True)
-            yield name, found
 
 
 def place() -> dict[str, Any]:
@@ -84,7 +41,7 @@ def differing(before: Digests, now: Digests) -> list[str]:
 def compare(known: dict[str, Digests], names: list[str], asked: argparse.Namespace) -> int:
     """Print a line for each case that differs from the record; return how many do."""
     n_differing = 0
-    for name, found in computed(names, asked):
+    for name, found in computed(names, asked.jobs, asked.verbose):
         words = differing(known[name], found) if name in known else ["not recorded"]
         if words:
             n_differing += 1
@@ -98,7 +55,7 @@ def compare(known: dict[str, Digests], names: list[str], asked: argparse.Namespa
 
 def write(known: dict[str, Digests], names: list[str], asked: argparse.Namespace) -> None:
     """Compute the cases and write them into the record, beside what it has of others."""
-    for name, found in computed(names, asked):
+    for name, found in computed(names, asked.jobs, asked.verbose):
         if "error" in found:
             raise RuntimeError(f"{name}: {found['error']}")
         known[name] = found
