@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-faults lint types doctest wheel bench bench-quick bench-scaling bench-distributed bench-kernels bench-parametric bench-placement bench-images clean
+.PHONY: demo test test-faults lint types doctest wheel bench bench-quick bench-scaling bench-distributed bench-kernels bench-parametric bench-placement bench-images bits clean
 
 demo: $(READY)
 	$(BIN)/torchdr-cne demo --output demo
@@ -29,6 +29,10 @@ doctest: $(READY)
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel --outdir dist .
+
+# Whether the fits give the bits that benchmarks/results/bits.json has of them; on the machine of the record only.
+bits: $(READY)
+	$(BIN)/python -m benchmarks.bits
 
 # Timings mean something on an idle machine only; `pip install -e '.[bench]'` in $(VENV) brings the peers.
 RESULTS := benchmarks/results

@@ -1,0 +1,1 @@
+"""Digests of what small fits give, to tell whether a change of the code has changed a bit of any result."""
