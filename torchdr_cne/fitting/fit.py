@@ -7,12 +7,14 @@ from typing import Any
 
 from torchdr_cne.distributed import Ranks, Share
 from torchdr_cne.fitting.checkpointing import checkpointing
+from torchdr_cne.fitting.optimising import optimise
+from torchdr_cne.fitting.part import FitObserver, Part
 from torchdr_cne.fitting.plan import FitPlan
 from torchdr_cne.fitting.ranks import decide_sharing, found_by_first
 from torchdr_cne.fitting.reading import FitInput, read
 from torchdr_cne.fitting.result import FitResult
 from torchdr_cne.fitting.running import Run, running
-from torchdr_cne.fitting.stages import FitObserver, Part, affinities, first_embedding, optimise, prepare
+from torchdr_cne.fitting.stages import affinities, first_embedding, prepare
 
 
 def fit(plan: FitPlan, observer: FitObserver, X: Any, y: Any = None, graph: Any = None) -> None:

@@ -56,7 +56,11 @@ class Encoding(Networks, Scheduling, EmbeddingEstimator):
     def _transformed(self, X: Any) -> Any:
         if hasattr(self, "encoder_"):
             return encode(self.encoder_, self, X, self._torch_dtype)
-        return super()._transformed(X)
+        return self._placed(X)
+
+    def _placed(self, X: Any) -> Any:
+        """Return the embedding of new rows in a fit without an encoder."""
+        raise TypeError(f"{type(self).__name__} places no points without an encoder.")
 
     def _n_iter(self, n: int) -> int:
         if self._by_network and self.max_iter is None:
@@ -78,3 +82,6 @@ class EncodedNeighborEmbedding(Encoding, NeighborEmbedding):
 
     def _batch_loss(self) -> Loss:
         return HookLoss(self._pair_loss())
+
+    def _placed(self, X: Any) -> Any:
+        return NeighborEmbedding._transformed(self, X)

@@ -4,6 +4,8 @@ from abc import abstractmethod
 from typing import Any, ClassVar
 
 from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from torchdr_cne.matching.neighbor_embedding import NeighborEmbedding
 from torchdr_cne.matching.overriding import overridden
@@ -27,6 +29,11 @@ class FixedPairsNeighborEmbedding(
     ``repulsion_strength`` that of the repulsion. With ``graph=`` the neighbours are its edges.
     """
 
+    optimizer: str | type[Optimizer] = "Adam"
+    scheduler: str | type[LRScheduler] | None = None
+
+    _constant: ClassVar[float]
+    """Constant of the group whose pairs are the graph's edges, by which new points are placed."""
     _placement_rate: ClassVar[float] = 1.0
     _former_parameters: ClassVar[dict[str, Any]] = {
         **dict.fromkeys(("encoder", "decoder", "extra_loss", "batch_size", "negatives_per_row")),
@@ -44,6 +51,11 @@ class FixedPairsNeighborEmbedding(
     @abstractmethod
     def _group_weights(self, step: int, n_iter: int) -> tuple[float, ...]:
         """Return the weights of the attracting groups and, last, of the repelling one at ``step`` of ``n_iter``."""
+
+    @property
+    @abstractmethod
+    def _repelling_weight(self) -> float:
+        """Return the sum of the weights of a row's repelling points."""
 
     def _weights(self, state: FitState) -> tuple[tuple[float, ...], float]:
         """Return the weights of this step as the loss has them."""
@@ -72,6 +84,15 @@ class FixedPairsNeighborEmbedding(
         settings: dict[str, Any] = {"longest": self._max_row_gradient, "compile": self.compile}
         return group_objective(forces, state.fixed_pairs, self._weights, state, start_nd, **settings)
 
+    def _phase_parameters(self, n: int, early: bool) -> dict[str, float]:
+        return {"constant": self._constant}
+
+    def _force_parameters(self, parameters: dict[str, Any]) -> tuple[float]:
+        return (parameters["constant"],)
+
+    def _why_not_split(self) -> str:
+        return f"the pairs of {type(self).__name__} are chosen among all rows"
+
     def _phases(self, n: int) -> list[Phase]:
         constants = self._phase_parameters(n, early=False)
         return number_phases([Phase(self._n_iter(n), exaggeration=self._main_exaggeration(), parameters=constants)])
@@ -82,4 +103,5 @@ class FixedPairsNeighborEmbedding(
     def _refinement(self, embedding_nd: Tensor) -> Refinement | None:
         if overridden(type(self), FixedPairsNeighborEmbedding, "placement"):
             return None
-        return hook_refinement(self._pair_loss(), embedding_nd, {}, self._placement_rate)
+        loss = self._pair_loss(n_negatives=self._repelling_weight)
+        return hook_refinement(loss, embedding_nd, {}, self._placement_rate)

@@ -17,7 +17,8 @@ class InfoTSNE(NegativeSamplingNeighborEmbedding):
     """InfoNC-t-SNE: each edge against the sum over its row's negatives (Damrich et al., 2023).
 
     Attraction −log q_ij, repulsion (1/ρ) · log(q_ij + Σ_k q_ik), on the union kNN graph with the Cauchy similarity.
-    More negatives give a finer map, closer to t-SNE. By default the first fifth of the iterations runs at s = max(s, 1).
+    More negatives give a finer map, closer to t-SNE. By default the first fifth of the iterations runs at
+    s = max(s, 1).
 
     Parameters
     ----------

@@ -4,8 +4,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from torchdr_cne.affinity import Affinity, ScaledAffinity
 from torchdr_cne.checks import NOT_NEGATIVE, POSITIVE, Bound
@@ -24,8 +22,7 @@ class PACMAP(FixedPairsNeighborEmbedding):
     With d̃ = 1 + d² = 1/q the loss is w_NB Σ d̃/(10 + d̃) + w_MN Σ d̃/(10⁴ + d̃) + w_FP Σ 1/(1 + d̃), over pairs that are
     chosen once. Neighbours are those of `torchdr_cne.affinity.ScaledAffinity`; a mid-near point is the second nearest
     of six random ones; far points are random ones that are no neighbours. Of 450 iterations the first 100 have weights
-    (2, 1 000 falling to 3, 1), the next 100 (3, 3, 1), and the last (1, 0, 1); more or fewer iterations share out
-    alike.
+    (2, 1 000 falling to 3, 1), the next 100 (3, 3, 1), and the last (1, 0, 1); other numbers share out alike.
 
     Parameters
     ----------
@@ -41,11 +38,10 @@ class PACMAP(FixedPairsNeighborEmbedding):
     MN_ratio: float = 0.5
     FP_ratio: float = 2.0
     init_scaling: float = 0.01
-    optimizer: str | type[Optimizer] = "Adam"
-    scheduler: str | type[LRScheduler] | None = None
 
     _bounds: ClassVar[dict[str, Bound]] = {"MN_ratio": NOT_NEGATIVE, "FP_ratio": POSITIVE}
     _default_max_iter: ClassVar[int] = 450
+    _constant: ClassVar[float] = NEAR
 
     def _compute_attractive_loss(self, pairs: Pairs) -> Tensor:
         return 1 / (1 + pairs.parameters["constant"] * torch.exp(pairs.log_q_edges))
@@ -57,50 +53,29 @@ class PACMAP(FixedPairsNeighborEmbedding):
     def _pair_forces(self) -> PairForces:
         return PairForces(attractive=attractive, repulsive=repulsive)
 
-    def _force_parameters(self, parameters: dict[str, Any]) -> tuple[float]:
-        return (parameters["constant"],)
-
-    def _phase_parameters(self, n: int, early: bool) -> dict[str, float]:
-        return {"constant": NEAR}
-
     def _default_affinity(self) -> Affinity:
         return ScaledAffinity(n_neighbors=self.n_neighbors, metric=self.metric, backend=self.backend)
 
     def _choose_pairs(self, state: FitState) -> FixedPairs:
-        graph, k = state.graph, min(self.n_neighbors, state.graph.n_points - 1)
-        n_far, n_mid_near = max(1, round(self.FP_ratio * k)), max(1, round(self.MN_ratio * k))
-        far = far_points(graph.n_points, n_far, seed=state.seed, neighbors=(graph.indptr, graph.indices))
-        mid_near = far[:, :0]
+        graph, seed, k = state.graph, state.seed, min(self.n_neighbors, state.graph.n_points - 1)
+        neighbors, n_far = (graph.indptr, graph.indices), max(1, round(self.FP_ratio * k))
+        far = far_points(graph.n_points, n_far, seed=seed, neighbors=neighbors)
+        middle = far[:, :0]
         if self.MN_ratio > 0:
             rows, metric = state.whole_rows("mid-near pairs", "set MN_ratio=0"), self._input_affinity().metric
-            mid_near = mid_near_points(rows, n_mid_near, metric=metric, seed=state.seed)
-        groups = {
-            "near": AttractingGroup(graph, 1.0, NEAR),
-            "mid-near": AttractingGroup(mid_near.to(far.device), self.MN_ratio, MID_NEAR),
-        }
+            middle = mid_near_points(rows, max(1, round(self.MN_ratio * k)), metric=metric, seed=seed).to(far.device)
+        groups = AttractingGroup(graph, 1.0, NEAR), AttractingGroup(middle, self.MN_ratio, MID_NEAR)
         return FixedPairs(groups, far, self.FP_ratio)
 
+    @property
+    def _repelling_weight(self) -> float:
+        return self.FP_ratio
+
     def _group_weights(self, step: int, n_iter: int) -> tuple[float, float, float]:
-        return phase_weights(step, n_iter)
-
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        if self._is_precomputed and self.MN_ratio > 0:
-            raise ValueError(
-                f"affinity_in={self.affinity_in!r} leaves MN_ratio={self.MN_ratio} without rows to find mid-near pairs "
-                "in; pass rows as X and the affinities as graph=, or set MN_ratio=0."
-            )
-
-    def _why_not_split(self) -> str:
-        return f"the mid-near pairs of {type(self).__name__} are sought among all rows"
-
-
-def phase_weights(step: int, n_iter: int) -> tuple[float, float, float]:
-    """Return the weights of neighbours, mid-near and far pairs at ``step`` of ``n_iter``."""
-    first, second = round(n_iter * 2 / 9), round(n_iter * 4 / 9)
-    if step < first:
-        return 2.0, 1000.0 + (3.0 - 1000.0) * step / first, 1.0
-    return (3.0, 3.0, 1.0) if step < second else (1.0, 0.0, 1.0)
+        first, second = round(n_iter * 2 / 9), round(n_iter * 4 / 9)
+        if step < first:
+            return 2.0, 1000.0 + (3.0 - 1000.0) * step / first, 1.0
+        return (3.0, 3.0, 1.0) if step < second else (1.0, 0.0, 1.0)
 
 
 def attractive(d2: Any, p: tuple[Any, ...], power: Any) -> Any:

@@ -1,6 +1,6 @@
 """The objective of pairs that are chosen once: groups that attract, and one that repels."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -60,15 +60,15 @@ class FixedPairs:
 
     Attributes
     ----------
-    attracting : mapping of str to AttractingGroup
-        Groups of pairs that attract each other, by name.
+    attracting : tuple of AttractingGroup
+        Groups of pairs that attract each other, that of the graph's edges first.
     repelling_nm : Tensor of shape (n, M), int64
         Points that repel each row.
     repelling_weight : float
         Sum of the weights of a row's repelling points.
     """
 
-    attracting: Mapping[str, AttractingGroup]
+    attracting: tuple[AttractingGroup, ...]
     repelling_nm: Tensor
     repelling_weight: float
 
@@ -85,7 +85,7 @@ class FixedEdges:
     @classmethod
     def of(cls, pairs: FixedPairs, like: Tensor) -> "FixedEdges":
         """Join the groups; edges of one row are in the order of the groups."""
-        parts = [group.edges(like) for group in pairs.attracting.values()]
+        parts = [group.edges(like) for group in pairs.attracting]
         rows, columns, weights = (torch.cat(of_kind) for of_kind in zip(*parts, strict=True))
         sizes = torch.tensor([len(part[0]) for part in parts], device=rows.device)
         groups = torch.repeat_interleave(torch.arange(len(parts), device=rows.device), sizes)
@@ -113,7 +113,7 @@ def fixed_pairs(
     """Return the pairs as the hooks see them; their parameter ``constant`` is each edge's own."""
     edges: FixedEdges = state.fixed_edges
     attracting, repelling = weights
-    constants = tuple(group.constant for group in pairs.attracting.values())
+    constants = tuple(group.constant for group in pairs.attracting)
     far = pairs.repelling_nm
     return AlikePairs(
         log_q_edges=similarity(rows_at(z_nd, edges.rows), rows_at(z_nd, edges.columns)),
@@ -141,10 +141,10 @@ def group_objective(
     are those of the loss, exaggeration and repulsion strength included.
     """
     dtype = start_nd.dtype
-    graphs = [group.graph(dtype) for group in pairs.attracting.values()]
+    graphs = [group.graph(dtype) for group in pairs.attracting]
     groups = [
         PairGroup(graph, forces.attractive, (group.constant,))
-        for graph, group in zip(graphs, pairs.attracting.values(), strict=True)
+        for graph, group in zip(graphs, pairs.attracting, strict=True)
         if graph is not None
     ]
     far = pairs.repelling_nm

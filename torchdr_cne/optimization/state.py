@@ -71,7 +71,12 @@ class FitState:
 
     def whole_rows(self, what: str, otherwise: str) -> Tensor:
         """Return the rows (n, f); raise a ValueError that ``what`` needs them, where they have stayed in a file."""
-        if self.rows is None or not self.rows.in_memory:
+        if self.rows is None:
+            raise ValueError(
+                f"{what} need rows, and a graph alone was given; pass rows as X and the affinities as graph=, or "
+                f"{otherwise}."
+            )
+        if not self.rows.in_memory:
             raise ValueError(
                 f"{what} need all rows of X in memory, and these have stayed in their file; raise memory_budget, pass "
                 f"an array, or {otherwise}."

@@ -99,7 +99,8 @@ def _of_fields(blocks: dict[str, str], known: dict[str, Field[Any]]) -> dict[str
             continue
         if len(_names(header)) == 1 and _DEFAULT.search(header):
             first, _, rest = text.partition("\n")
-            text = _DEFAULT.sub(lambda _, name=names[0]: f"default={shown(known[name].default)}", first)
+            own_default = f"default={shown(known[names[0]].default)}"
+            text = first[: first.index("default=")] + own_default
             text = f"{text}\n{rest}" if rest else text
         found[header] = text
     return found

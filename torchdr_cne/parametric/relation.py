@@ -60,8 +60,8 @@ class Relation(Loss):
         known = isinstance(self.loss, str) and (self.loss in catalogue.by_loss() or self.loss in ALL_PAIRS)
         if not (known or _is_method(self.loss) or (callable(self.loss) and not isinstance(self.loss, type))):
             raise ValueError(
-                f"Relation(loss={self.loss!r}) is unknown; choose one of {(*catalogue.by_loss(), *ALL_PAIRS)}, or pass a sampled "
-                "method such as NegTSNE(), or a function."
+                f"Relation(loss={self.loss!r}) is unknown; choose one of {(*catalogue.by_loss(), *ALL_PAIRS)}, or pass "
+                "a sampled method such as NegTSNE(), or a function."
             )
         if not (self.affinity is None or isinstance(self.affinity, Affinity) or callable(self.affinity)):
             raise ValueError(

@@ -5,7 +5,6 @@ Shapes: m new points, r of them at a time, k neighbours of each, s sampled train
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -113,7 +112,7 @@ def hook_refinement(
     n = len(embedding_nd)
     phase, sample = loss.last_phase(n), repelling_sample(n)
     return Refinement(
-        loss=partial(loss.total, exaggeration=phase.exaggeration),
+        loss=lambda pairs: loss.total(pairs, phase.exaggeration),
         similarity=loss.similarity,
         sample_sd=embedding_nd[sample.to(embedding_nd.device)],
         n_negatives=loss.n_negatives if n_negatives is None else n_negatives,
