@@ -10,6 +10,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 
 import torchdr_cne
+from tests.helpers import state_of
 from torchdr_cne import UMAP, AffinityMatcher, LearnedMap, NegTSNE
 from torchdr_cne.affinity import EntropicAffinity, SinkhornAffinity, UnionAffinity
 from torchdr_cne.distributed import Share
@@ -65,7 +66,7 @@ def test_the_cross_entropy_is_that_of_the_formula():
     q = 1 / (1 + d2)
     np.fill_diagonal(q, 0)
     expected = -(p[p > 0] * np.log((q / q.sum())[p > 0])).sum()
-    state = matcher._make_state(None, torch.from_numpy(z), 0, matcher._phases(len(z))[0], Share.whole(len(z)))
+    state = state_of(matcher, None, torch.from_numpy(z), 0, matcher._phases(len(z))[0], Share.whole(len(z)))
     state.target = torch.from_numpy(p)
     assert float(matcher._compute_loss(torch.from_numpy(z), state)) / len(z) == pytest.approx(expected, rel=1e-9)
 

@@ -17,7 +17,7 @@ from tests.helpers import loss_and_gradient
 from tests.test_resume import fit_in_pieces
 from torchdr_cne import COSNE, SNE, TSNE, TSNEkhorn, load
 from torchdr_cne.affinity import EntropicAffinity
-from torchdr_cne.matching import poincare
+from torchdr_cne.optimization import poincare
 from torchdr_cne.optimization.poincare import LARGEST_RADIUS, PoincareSGD
 from torchdr_cne.similarities import hyperbolic_distance
 

@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
+from tests.helpers import problem_of, state_of
 from torchdr_cne import COSNE, PACMAP, SNE, TSNE, UMAP, InfoTSNE, LargeVis, NCVis, NegTSNE, TSNEkhorn
 from torchdr_cne.affinity import AffinityGraph, UnionAffinity
 from torchdr_cne.distributed import Share
@@ -46,8 +47,8 @@ def prepared(method):
     X = np.random.default_rng(0).normal(size=(N, 4)).astype(np.float32)
     estimator = method(random_state=0)
     z = torch.from_numpy(X[:, :2].copy())
-    state = estimator._make_state(UnionAffinity()(X), z, 0, estimator._phases(N)[-1])
-    problem, n_shifts = estimator._force_problem(state, z)
+    state = state_of(estimator, UnionAffinity()(X), z, 0, estimator._phases(N)[-1])
+    problem, n_shifts = problem_of(estimator, state, z)
     return estimator, state, z, problem, n_shifts
 
 
@@ -110,7 +111,7 @@ def test_sums_over_all_pairs_trace_on_cuda(method):
 def test_the_loss_of_an_exact_method_traces_on_cuda(method):
     X = np.random.default_rng(0).normal(size=(N, 4)).astype(np.float32)
     estimator, z = method(random_state=0, repulsion="dense"), torch.from_numpy(X[:, :2] / 10)
-    state = estimator._make_state(UnionAffinity()(X), z, 0, estimator._phases(N)[-1])
+    state = state_of(estimator, UnionAffinity()(X), z, 0, estimator._phases(N)[-1])
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         graph = state.graph
         state.graph = AffinityGraph(*(on_cuda(mode, x) for x in (graph.indptr, graph.indices, graph.weights)))

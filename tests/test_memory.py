@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from torchdr_cne import UMAP, InfoTSNE, NegTSNE, estimate_memory
-from torchdr_cne.matching import memory
+from torchdr_cne.fitting import memory
 
 PEAK = """
 import ctypes, gc, sys, warnings

@@ -8,7 +8,7 @@ from scipy.spatial.distance import cdist
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
-from tests.helpers import interrupt_at, on_threads
+from tests.helpers import interrupt_at, on_threads, state_of
 from torchdr_cne import PACMAP, UMAP
 from torchdr_cne.affinity.scaled import ScaledAffinity
 from torchdr_cne.evaluation import knn_accuracy, trustworthiness
@@ -16,7 +16,7 @@ from torchdr_cne.forces import StepCoefficients
 from torchdr_cne.forces.groups import GroupForces, PairGroup, listed_both_ways
 from torchdr_cne.hashing import stream_key
 from torchdr_cne.inputs import as_rows
-from torchdr_cne.methods.pacmap import attractive, phase_weights, repulsive
+from torchdr_cne.methods.pacmap import attractive, repulsive
 from torchdr_cne.neighbors import NeighborGraph
 from torchdr_cne.sampling import BlockLayout
 from torchdr_cne.sampling.fixed import distinct_others, far_points, mid_near_points
@@ -39,7 +39,7 @@ def prepared(data=SOME, step=0, dtype=torch.float64, scale=3.0, **options):
     estimator = PACMAP(random_state=0, **options)
     rows = as_rows(data)
     z = scale * torch.from_numpy(gaussian(len(data), estimator.n_components, seed=1)).to(dtype)
-    state = estimator._make_state(estimator._default_affinity()(rows), z, 5, estimator._phases(len(data))[0])
+    state = state_of(estimator, estimator._default_affinity()(rows), z, 5, estimator._phases(len(data))[0])
     state.rows, state.step = rows, step
     return estimator, state, z
 
@@ -195,7 +195,7 @@ def test_pairs_are_a_function_of_the_seed():
 
 @pytest.mark.parametrize("n_iter", [450, 900, 90])
 def test_the_weights_of_the_phases_are_the_papers_table(n_iter):
-    trace = np.array([phase_weights(step, n_iter) for step in range(n_iter)])
+    trace = np.array([PACMAP()._group_weights(step, n_iter) for step in range(n_iter)])
     first, second = n_iter * 100 // 450, n_iter * 200 // 450
     t = np.arange(first) / first
     expected = np.concatenate(
@@ -210,7 +210,7 @@ def test_the_weights_of_the_phases_are_the_papers_table(n_iter):
 
 @pytest.mark.parametrize("n_iter", range(1, 12))
 def test_very_few_iterations_have_weights_too(n_iter):
-    assert all(np.isfinite(phase_weights(step, n_iter)).all() for step in range(n_iter))
+    assert all(np.isfinite(PACMAP()._group_weights(step, n_iter)).all() for step in range(n_iter))
 
 
 def test_the_phases_are_met_by_the_fit_itself(monkeypatch):
@@ -223,12 +223,12 @@ def test_the_phases_are_met_by_the_fit_itself(monkeypatch):
 
     monkeypatch.setattr(GroupForces, "gradient", spy)
     fit(exaggeration=2.0, repulsion_strength=3.0, min_grad_norm=0.0)
-    np.testing.assert_allclose(seen, [np.multiply(phase_weights(step, 45), (2, 2, 3)) for step in range(45)])
+    np.testing.assert_allclose(seen, [np.multiply(PACMAP()._group_weights(step, 45), (2, 2, 3)) for step in range(45)])
 
 
 def loss_in_numpy(z, graph, mid_near, far, step):
     """The paper's sum over pairs, each counted once, divided by the number of neighbours of a point."""
-    near, mid, away = phase_weights(step, 450)
+    near, mid, away = PACMAP()._group_weights(step, 450)
 
     def d(i, j):
         return 1 + np.square(z[i] - z[j]).sum(axis=-1)

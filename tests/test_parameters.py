@@ -331,7 +331,7 @@ def test_both_versions_of_the_example_method_give_the_same_kind_of_map():
     examples = load_example("new_method")
     for method in (examples.SquaredRepulsion, examples.FastSquaredRepulsion):
         estimator = method(random_state=0).fit(X)
-        assert (estimator._why_not_pairwise() == "") == (method is examples.FastSquaredRepulsion)
+        assert (estimator._why_not_forces() == "") == (method is examples.FastSquaredRepulsion)
         assert knn_accuracy(estimator.embedding_, Y[:500]) > 0.9
     lines = inspect.getsource(examples.SquaredRepulsion).splitlines()
     assert len([line for line in lines if line.strip()]) <= 10
@@ -448,7 +448,7 @@ def test_a_fit_that_stops_early_never_hands_out_nan(how):
 @pytest.mark.parametrize("hook", ["_loss_of_pairs", "_force_parameters", "_learned_scalars"])
 def test_forces_are_not_trusted_below_any_hook_they_depend_on(hook):
     changed = type("Changed", (NCVis,), {hook: lambda self, *args: getattr(NCVis, hook)(self, *args)})
-    assert f"{hook} is overridden below" in changed()._why_not_pairwise()
+    assert f"{hook} is overridden below" in changed()._why_not_forces()
 
 
 def test_forces_must_cover_the_learned_scalars():
@@ -459,7 +459,7 @@ def test_forces_must_cover_the_learned_scalars():
         def _pair_forces(self):
             return NCVis._pair_forces(self)
 
-    assert "derivatives for 1 of 2 learned scalars" in Two()._why_not_pairwise()
+    assert "derivatives for 1 of 2 learned scalars" in Two()._why_not_forces()
 
 
 def test_points_without_an_edge_are_named():

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from tests.helpers import interrupt_at
 from torchdr_cne import UMAP, InfoTSNE, NCVis, NegTSNE, load
 from torchdr_cne.affinity import EntropicAffinity
-from torchdr_cne.persistence import PREEMPTED
+from torchdr_cne.storage import PREEMPTED
 
 ENOUGH = 40
 

@@ -8,14 +8,14 @@ import scipy.sparse
 import scipy.special
 import torch
 
-from tests.helpers import loss_and_gradient, on_threads
+from tests.helpers import loss_and_gradient, on_threads, state_of
 from torchdr_cne import COSNE, SNE, TSNE, TSNEkhorn
 from torchdr_cne.affinity import AffinityGraph, UnionAffinity, graph_from_user
 from torchdr_cne.distributed import Share
 from torchdr_cne.forces import PairForces, interpolation
 from torchdr_cne.forces.all_pairs import CompiledSums, TorchSums, exact_sums
 from torchdr_cne.forces.interpolation import InterpolatedSums
-from torchdr_cne.methods.tsne import cauchy, cauchy_slope, student, student_slope
+from torchdr_cne.similarities import cauchy, cauchy_slope, student, student_slope
 from torchdr_cne.workers import Workers
 
 METHODS = {
@@ -163,7 +163,7 @@ def test_padding_slots_do_not_matter(name, repulsion):
     estimator = METHODS[name](repulsion=repulsion)
     gradients = []
     for place in (0.0, 1.5):
-        state = estimator._make_state(graph, z, 3, estimator._phases(n)[-1])
+        state = state_of(estimator, graph, z, 3, estimator._phases(n)[-1])
         objective = estimator._make_objective(state, z)
         empty = ~objective._layout.occupied
         assert int(empty.sum()) > 0

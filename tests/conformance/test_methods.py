@@ -10,6 +10,7 @@ import pytest
 import scipy.sparse
 import torch
 
+from tests.helpers import problem_of, state_of
 from torchdr_cne import PACMAP, UMAP, InfoTSNE, LargeVis, NCVis, NegTSNE
 from torchdr_cne.affinity import AffinityGraph, graph_from_user
 from torchdr_cne.forces import StepCoefficients, TileForces
@@ -42,7 +43,7 @@ def random_problem(make, *, n, d, dtype, seed=0, **options):
     z[5] = z[6]
     z[7] = z[8]
     estimator = make(n_components=d, repulsion_strength=REPULSION, **options)
-    state = estimator._make_state(graph, z, 0, estimator._phases(n)[-1])
+    state = state_of(estimator, graph, z, 0, estimator._phases(n)[-1])
     state.learned = {name: value.detach() - 0.4 for name, value in state.learned.items()}
     return estimator, state, z
 
@@ -84,7 +85,7 @@ def autograd_gradient(estimator, state, problem, shifts, z_ds):
 
 def both_gradients(make, engine, *, n, d, dtype, seed=0, **options):
     estimator, state, z = random_problem(make, n=n, d=d, dtype=dtype, seed=seed, **options)
-    problem, n_shifts = estimator._force_problem(state, z)
+    problem, n_shifts = problem_of(estimator, state, z)
     shifts = draw_shifts(problem.layout.n_blocks, n_shifts, seed=seed, step=1)
     z_ds = problem.layout.scatter(z).t().contiguous()
     expected = autograd_gradient(estimator, state, problem, shifts, z_ds)
@@ -132,7 +133,7 @@ def test_compiled_forces_leave_out_excluded_neighbours(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_padding_slots_stay_where_they_are(name):
     estimator, state, z = random_problem(METHODS[name], n=150, d=2, dtype=torch.float32)
-    problem, _ = estimator._force_problem(state, z)
+    problem, _ = problem_of(estimator, state, z)
     step = StepCoefficients([0, 1], estimator._force_parameters(state.parameters))
     z_ds = problem.layout.scatter(z).t().contiguous()
     for engine in (TileForces, CompiledForces):
@@ -147,7 +148,7 @@ def test_the_blocks_gradient_is_unbiased_over_all_shifts(name):
     A normalised loss is not linear in its negatives: its mean over samples is another function.
     """
     estimator, state, z = random_problem(METHODS[name], n=200, d=2, dtype=torch.float64, negatives_per_row=64)
-    problem, n_shifts = estimator._force_problem(state, z)
+    problem, n_shifts = problem_of(estimator, state, z)
     assert n_shifts == 1
     z_ds = problem.layout.scatter(z).t().contiguous()
     forces = TileForces(problem)
@@ -175,7 +176,7 @@ def test_the_blocks_gradient_is_unbiased_over_all_shifts(name):
 
 def test_the_learned_log_z_converges_to_the_solved_optimum_with_the_embedding_frozen():
     estimator, state, z = random_problem(NCVis, n=400, d=2, dtype=torch.float64, negatives_per_row=64)
-    problem, n_shifts = estimator._force_problem(state, z)
+    problem, n_shifts = problem_of(estimator, state, z)
     assert n_shifts == 1
     forces, z_ds = TileForces(problem), problem.layout.scatter(z).t().contiguous()
 
@@ -243,7 +244,7 @@ def test_the_kernels_are_vectorised(name, monkeypatch):
 @pytest.mark.parametrize("d", [2, 3])
 def test_long_row_gradients_are_shortened_alike_by_both_engines(d):
     estimator, state, z = random_problem(UMAP, n=200, d=d, dtype=torch.float32)
-    problem, n_shifts = estimator._force_problem(state, z)
+    problem, n_shifts = problem_of(estimator, state, z)
     z_ds = problem.layout.scatter(z).t().contiguous()
     parameters = estimator._force_parameters(state.parameters)
     step = StepCoefficients(list(range(n_shifts)), parameters)
@@ -291,7 +292,7 @@ def test_a_graph_of_equal_weights_gives_the_same_forces(name, exclude):
     state.graph = AffinityGraph(
         state.graph.indptr, state.graph.indices, torch.full_like(weights, float(weights.mean()))
     )
-    problem, n_shifts = estimator._force_problem(state, z)
+    problem, n_shifts = problem_of(estimator, state, z)
     z_ds = problem.layout.scatter(z).t().contiguous()
     step = StepCoefficients(list(range(n_shifts)), estimator._force_parameters(state.parameters), EXAGGERATION)
     expected = TileForces(problem).gradient(z_ds, step)

@@ -25,7 +25,6 @@ from torchdr_cne.affinity import (
 )
 from torchdr_cne.distributed import DistributedConfig, RankError
 from torchdr_cne.inputs import open_rows
-from torchdr_cne.matching import objective
 
 METHODS = ("NegTSNE", "UMAP", "NCVis", "InfoTSNE")
 FAST = {
