@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import llvmlite.binding
 import torch
 
 import torchdr_cne
@@ -25,7 +26,8 @@ LIBRARIES = ("torch", "numpy", "numba", "scikit-learn", "faiss-cpu")
 def place() -> dict[str, Any]:
     """Return what bits depend on beside the code: the processor, what torch uses of it, and the libraries."""
     versions = record.versions(list(LIBRARIES))
-    cpu = f"{record.machine()['cpu']}, {torch.backends.cpu.get_cpu_capability()}"
+    kind = llvmlite.binding.get_host_cpu_name()  # names such as "Intel Xeon Processor" are of many kinds
+    cpu = f"{record.machine()['cpu']}, {kind}, {torch.backends.cpu.get_cpu_capability()}"
     return {"cpu": cpu, **{name: versions[name] for name in LIBRARIES}}
 
 

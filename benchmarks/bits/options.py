@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import torchdr_cne
 from benchmarks.bits.fits import SAMPLED, Cases, Found, case, described, digits, given_graph, make, start
@@ -69,6 +70,10 @@ def of_parameters() -> Cases:
             f"{name}, precomputed": functools.partial(precomputed, name)
             for name in ("NegTSNE", "TSNE", "AffinityMatcher")
         },
+        "NegTSNE, tensor": case("NegTSNE", data=lambda: tuple(map(torch.from_numpy, digits()))),
+        "NegTSNE, tensor of 64 bits": case(
+            "NegTSNE", data=lambda: tuple(torch.from_numpy(X).double() for X in digits())
+        ),
         "callbacks": callbacks,
         "parameters": parameters,
         "files, NegTSNE": functools.partial(streamed, None),
