@@ -9,7 +9,7 @@ import numpy as np
 
 from torchdr_cne.forces.caching import cache_by_content, content_name, named_jit
 from torchdr_cne.forces.declaration import PairForces
-from torchdr_cne.forces.numerics import power, prefer_wide_vectors, single_precision
+from torchdr_cne.forces.numerics import inlined, power, prefer_wide_vectors, single_precision
 from torchdr_cne.forces.vectors import LANES, load, splat, store
 
 _F = np.float32
@@ -87,6 +87,7 @@ def _kernel(f: SimpleNamespace, at: SimpleNamespace, d: int) -> Any:
     @f.jit
     def some_columns(z, charges, p, own, first, last):
         """Sum over the columns [first, last), of which none is one of the rows."""
+        inlined()
         n = len(charges)
         total, force = splat(_F(0)), repeated(splat(_F(0)))
         for begin in range(first, last, _TOGETHER):
@@ -102,6 +103,7 @@ def _kernel(f: SimpleNamespace, at: SimpleNamespace, d: int) -> Any:
     @f.jit
     def among_themselves(z, charges, p, slot, row, totals, forces):
         """Add what the 16 rows from ``slot`` on are to each other; a point is repeated to itself."""
+        inlined()
         n, n_own = len(charges), len(totals)
         for v in range(LANES):
             total, force, own = _F(0), repeated(_F(0)), point(z, n, slot + v)

@@ -39,6 +39,22 @@ def prefer_wide_vectors(typing_context):
     return numba_types.void(), generate
 
 
+@intrinsic
+def inlined(typing_context):
+    """Let LLVM inline the calling function wherever it is called.
+
+    A function that is called is found by its symbol, which the process that has compiled it defines twice: by itself,
+    and as a copy within its caller, which LLVM has optimised once more. Their sums may have other last bits, and a
+    process that reads the caller from the cache has the copy only.
+    """
+
+    def generate(context, builder, signature, arguments):
+        builder.function.attributes.add("alwaysinline")
+        return context.get_dummy_value()
+
+    return numba_types.void(), generate
+
+
 def _fit(function: Callable[[np.ndarray], np.ndarray], low: float, high: float, degree: int) -> list[np.float32]:
     """Near-minimax polynomial coefficients of ``function`` on [low, high], by Chebyshev interpolation."""
     nodes = np.cos(np.pi * (np.arange(256) + 0.5) / 256) * (high - low) / 2 + (high + low) / 2
