@@ -8,6 +8,9 @@ READY := $(VENV)/.ready
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses $(WORKERS) --dist worksteal
 WORKERS ?= 2
 
+# Quick tests of most parts, chosen by their time.
+FAST := tests/test_losses.py tests/test_affinity_matcher.py tests/test_evaluation.py tests/test_benchmarks.py
+
 .PHONY: demo test test-all test-fast lint types doctest wheel bench bench-quick bench-scaling bench-distributed bench-kernels bench-parametric bench-placement bench-images clean
 
 demo: $(READY)
@@ -21,6 +24,9 @@ test: $(READY)
 # two hundred.
 test-all: $(READY)
 	TORCHDR_CNE_FAULTS=10000 $(PYTEST) -m "" tests
+
+test-fast: $(READY)
+	$(PYTEST) $(FAST)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -6,7 +6,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from torchdr_cne import InfoTSNE, LearnedMap, NegTSNE, Phase
-from torchdr_cne.affinity import Function, Neighbors, Symmetrize
+from torchdr_cne.affinity import Function, Neighbors, Symmetrize, UnionAffinity
 from torchdr_cne.parametric import Classification, Loss, Position, PositivePairs, Relation
 
 X, Y = load_digits(return_X_y=True)
@@ -182,7 +182,8 @@ class Sizes(Loss):
 @pytest.mark.parametrize(("n", "expected"), [(3, {3}), (5, {2, 3}), (7, {2, 3})])
 def test_no_mini_batch_has_a_single_item_and_an_epoch_has_them_all(n, expected):
     sizes = Sizes()
-    learned(Phase(n_epochs=4, loss=Position("pca") + sizes, batch_size=2)).fit(X[:n])
+    phase = Phase(n_epochs=4, loss=Position("pca") + sizes, batch_size=2, sampling="items")
+    learned(phase, affinity_in=UnionAffinity(n_neighbors=2)).fit(X[:n])
     assert set(sizes.seen) == expected
     assert sum(sizes.seen) == 4 * n
 
