@@ -4,17 +4,29 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-faults lint types doctest wheel bench bench-quick bench-scaling bench-distributed bench-kernels bench-parametric bench-placement bench-images bits clean
+# Two workers with one thread each: a test that is about threads sets their number itself.
+PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses $(WORKERS) --dist worksteal
+WORKERS ?= 2
+
+# Quick tests of most parts, chosen by their time.
+FAST := tests/test_losses.py tests/test_affinity_matcher.py tests/test_evaluation.py tests/test_benchmarks.py
+
+.PHONY: demo test test-all test-fast lint types doctest wheel bench bench-quick bench-scaling bench-distributed bench-kernels bench-parametric bench-placement bench-images bits clean
 
 demo: $(READY)
 	$(BIN)/torchdr-cne demo --output demo
 
+# Every property, once.
 test: $(READY)
-	$(BIN)/python -m pytest -q tests
+	$(PYTEST) tests
 
-# Ten thousand damaged files, where `test` looks at two hundred.
-test-faults: $(READY)
-	TORCHDR_CNE_FAULTS=10000 $(BIN)/python -m pytest -q tests/faults tests/test_resume.py tests/test_persistence.py
+# What a release runs: properties also with further methods, seeds and sizes, and ten thousand damaged files instead of
+# two hundred.
+test-all: $(READY)
+	TORCHDR_CNE_FAULTS=10000 $(PYTEST) -m "" tests
+
+test-fast: $(READY)
+	$(PYTEST) $(FAST)
 
 lint: $(READY)
 	$(BIN)/ruff check .

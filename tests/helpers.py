@@ -1,13 +1,23 @@
 """What several test files do alike."""
 
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 
 from torchdr_cne.distributed import Share
 from torchdr_cne.objectives.sampled import force_problem
 from torchdr_cne.optimization.state import initial_state
+
+
+def repeated(*values):
+    """Return parameters that repeat a property shown with others; `make test-all` tries them."""
+    return [
+        pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=pytest.mark.repetition)
+        for value in values
+    ]
 
 
 def interrupt_at(step, error=KeyboardInterrupt):
@@ -20,11 +30,13 @@ def interrupt_at(step, error=KeyboardInterrupt):
     return callback
 
 
-def on_threads(function, counts=(1, 2, 3)):
-    """Return what ``function`` gives with each number of torch's threads."""
+@contextmanager
+def torch_threads(count):
+    """Let torch use that many threads within the block."""
     before = torch.get_num_threads()
+    torch.set_num_threads(count)
     try:
-        return [(torch.set_num_threads(count), function())[1] for count in counts]
+        yield
     finally:
         torch.set_num_threads(before)
 
@@ -38,6 +50,15 @@ def state_of(estimator, graph, z, seed, phase, share=None):
 def problem_of(estimator, state, z):
     """Return what a fit's force engine is given, and how many blocks a step draws."""
     return force_problem(estimator._pair_loss(), estimator._drawn_blocks, state, z)
+
+
+def on_threads(function, counts=(1, 2, 3)):
+    """Return what ``function`` gives with each number of torch's threads."""
+    found = []
+    for count in counts:
+        with torch_threads(count):
+            found.append(function())
+    return found
 
 
 def loss_and_gradient(make, repulsion, graph, z, *, phase=-1, **options):

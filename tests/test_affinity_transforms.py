@@ -151,7 +151,7 @@ class TestSteps:
             (StudentT(0.5), lambda d: (1 + d**2 / 0.5) ** -0.5),
             (Cauchy(1.5, 0.9, floor=0), lambda d: 1 / (1 + 1.5 * d**1.8)),
         ],
-        ids=str,
+        ids="cauchy student-t own-cauchy".split(),
     )
     def test_a_similarity_of_the_embedding_serves_as_a_function_of_distances(self, similarity, formula):
         neighbors = kneighbors(X / 16, 15)

@@ -426,10 +426,12 @@ def test_labels_change_the_graph_of_umap_and_the_map():
 @pytest.mark.filterwarnings("ignore:n_neighbors=15 needs more than")
 @each_method
 @pytest.mark.parametrize("n", [2, 3, 10])
-def test_a_handful_of_rows_is_embedded(method, n):
+def test_each_of_a_handful_of_rows_has_a_place_of_its_own_where_transform_finds_it_again(method, n):
     fitted = make(method, max_iter=5).fit(X[:n])
-    assert np.isfinite(fitted.embedding_).all()
-    assert fitted.transform(X[:40]).shape == (40, 2)
+    placed = fitted.transform(X[:40])
+    assert np.isfinite(placed).all()
+    assert len(np.unique(placed, axis=0)) == 40
+    np.testing.assert_allclose(placed[:n], fitted.embedding_, rtol=1e-5, atol=1e-5)
 
 
 @each_method
@@ -525,12 +527,27 @@ def test_discarded_neighbours_are_never_among_the_negatives(own_affinity, negati
     assert n_negatives > 10_000
 
 
-def test_neighbours_are_discarded_also_beside_a_loss_with_negatives_of_its_own():
+def test_neighbours_are_discarded_for_the_loss_that_asks_and_not_for_the_one_beside_it(monkeypatch):
     from torchdr_cne import losses
 
+    found, pairs_of = [], Batch.pairs
+
+    def spy(self, *arguments, without_neighbors=False, **options):
+        pairs = pairs_of(self, *arguments, without_neighbors=without_neighbors, **options)
+        found.append((without_neighbors, self.draw, torch.isfinite(pairs.log_q_negatives)))
+        return pairs
+
+    monkeypatch.setattr(Batch, "pairs", spy)
     both = Relation(NegTSNE(discard_neighbors=True)) + Relation(losses.umap)
-    fitted = make(LearnedMap, phases=[Phase(5, both)]).fit(X)
-    assert np.isfinite(fitted.history_["relation_2_loss"]).all()
+    related = torch.from_numpy(make(LearnedMap, phases=[Phase(5, both)]).fit(X).graph_.toarray() > 0)
+    n_met, n_neighbors = {True: 0, False: 0}, {True: 0, False: 0}
+    for asked, draw, is_negative in found:
+        are_neighbors = related[draw.ids[draw.heads].unsqueeze(1), draw.ids[draw.negatives]]
+        n_met[asked] += int(is_negative.sum())
+        n_neighbors[asked] += int((is_negative & are_neighbors).sum())
+    assert min(n_met.values()) > 10_000
+    assert n_neighbors[True] == 0
+    assert n_neighbors[False] > 100
 
 
 # ---- decoder ----------------------------------------------------------------------------------------------

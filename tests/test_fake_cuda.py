@@ -4,6 +4,10 @@ FakeTensorMode raises on ``.item()``, on boolean masks and on mixed devices in a
 where a CPU tensor meets a CUDA tensor unnoticed, or where data travel between them.
 """
 
+import copy
+from dataclasses import replace
+from enum import Enum
+
 import numpy as np
 import pytest
 import torch
@@ -13,13 +17,13 @@ from torch.utils._pytree import tree_flatten
 
 from tests.helpers import problem_of, state_of
 from torchdr_cne import COSNE, PACMAP, SNE, TSNE, UMAP, InfoTSNE, LargeVis, NCVis, NegTSNE, TSNEkhorn
-from torchdr_cne.affinity import AffinityGraph, UnionAffinity
+from torchdr_cne.affinity import UnionAffinity
 from torchdr_cne.distributed import Share
-from torchdr_cne.forces import ForceProblem, StepCoefficients, TileForces
+from torchdr_cne.forces import StepCoefficients, TileForces
 from torchdr_cne.forces.all_pairs import TorchSums
 from torchdr_cne.images import ImageNetwork
 from torchdr_cne.parametric import InfoNCE, LabelContrast
-from torchdr_cne.sampling import BlockLayout, NegativeSampler
+from torchdr_cne.sampling import NegativeSampler
 from torchdr_cne.similarities import Cauchy, CosineExp
 
 METHODS = [UMAP, NegTSNE, NCVis, InfoTSNE, LargeVis]
@@ -38,8 +42,17 @@ class OneDevice(TorchDispatchMode):
         return result
 
 
-def on_cuda(mode, tensor):
-    return mode.from_tensor(tensor).to("cuda") if isinstance(tensor, torch.Tensor) else tensor
+def on_cuda(mode, thing):
+    """Return a copy of a tensor, or of an object of ours with all its tensors, that is on CUDA and holds no data."""
+    if isinstance(thing, torch.Tensor):
+        return mode.from_tensor(thing.detach()).to("cuda")
+    if isinstance(thing, dict):
+        return {key: on_cuda(mode, value) for key, value in thing.items()}
+    if isinstance(thing, Enum | type) or not type(thing).__module__.startswith("torchdr_cne."):
+        return thing
+    moved = copy.copy(thing)
+    vars(moved).update(on_cuda(mode, vars(thing)))
+    return moved
 
 
 def prepared(method):
@@ -56,19 +69,11 @@ def prepared(method):
 @pytest.mark.parametrize("method", [*METHODS, PACMAP])
 def test_the_fast_step_traces_on_cuda(method, exclude):
     estimator, state, z, problem, n_shifts = prepared(method)
-    engine = TileForces(ForceProblem(problem.layout, problem.graph, problem.forces, problem.draw_weights, exclude))
+    problem = replace(problem, exclude_edges=exclude)
+    assert len(problem.row_weights) == problem.layout.n_slots  # known before the first step, as in a fit
+    engine, z_ds = TileForces(problem), problem.layout.scatter(z).t().contiguous()
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        layout = BlockLayout(on_cuda(mode, problem.layout.slot_of), on_cuda(mode, problem.layout.occupied))
-        graph = problem.slot_graph
-        engine._graph = AffinityGraph(*(on_cuda(mode, x) for x in (graph.indptr, graph.indices, graph.weights)))
-        engine._problem = ForceProblem(
-            layout, problem.graph, problem.forces, on_cuda(mode, problem.draw_weights), exclude
-        )
-        engine._problem.__dict__["row_weights"] = on_cuda(mode, problem.row_weights)
-        for name in ("_rows", "_columns", "_meeting"):
-            setattr(engine, name, on_cuda(mode, getattr(engine, name)))
-        z_ds = on_cuda(mode, problem.layout.scatter(z).t().contiguous())
-        learned = {name: on_cuda(mode, value.detach()) for name, value in state.learned.items()}
+        engine, z_ds, learned = on_cuda(mode, engine), on_cuda(mode, z_ds), on_cuda(mode, state.learned)
         with OneDevice(), torch.no_grad():
             parameters = estimator._force_parameters({**state.phase.parameters, **learned})
             gradient, scalar = engine.gradient(z_ds, StepCoefficients(list(range(n_shifts)), parameters))
@@ -80,16 +85,9 @@ def test_the_fast_step_traces_on_cuda(method, exclude):
 @pytest.mark.parametrize("method", METHODS)
 def test_the_definitions_loss_traces_on_cuda(method):
     estimator, state, z, _, _ = prepared(method)
-    sampler = NegativeSampler(N, torch.arange(N), 16)
+    state.sampler = NegativeSampler(N, torch.arange(N), 16)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        for name in ("n_allowed", "_rows", "_starts", "_gap_keys", "_offsets"):
-            setattr(sampler, name, on_cuda(mode, getattr(sampler, name)))
-        state.sampler = sampler
-        state.graph = AffinityGraph(
-            *(on_cuda(mode, x) for x in (state.graph.indptr, state.graph.indices, state.graph.weights))
-        )
-        state.learned = {name: on_cuda(mode, value.detach()) for name, value in state.learned.items()}
-        embedding = on_cuda(mode, z)
+        state, embedding = on_cuda(mode, state), on_cuda(mode, z)
         with OneDevice(), torch.no_grad():
             loss = estimator._compute_loss(embedding, state)
     assert loss.device.type == "cuda"
@@ -112,11 +110,9 @@ def test_the_loss_of_an_exact_method_traces_on_cuda(method):
     X = np.random.default_rng(0).normal(size=(N, 4)).astype(np.float32)
     estimator, z = method(random_state=0, repulsion="dense"), torch.from_numpy(X[:, :2] / 10)
     state = state_of(estimator, UnionAffinity()(X), z, 0, estimator._phases(N)[-1])
+    state.carried["target_radii"] = torch.ones(N)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        graph = state.graph
-        state.graph = AffinityGraph(*(on_cuda(mode, x) for x in (graph.indptr, graph.indices, graph.weights)))
-        state.carried["target_radii"] = on_cuda(mode, torch.ones(N))
-        embedding = on_cuda(mode, z)
+        state, embedding = on_cuda(mode, state), on_cuda(mode, z)
         with OneDevice(), torch.no_grad():
             loss = estimator._compute_loss(embedding, state)
     assert loss.device.type == "cuda"

@@ -6,7 +6,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from torchdr_cne import InfoTSNE, LearnedMap, NegTSNE, Phase
-from torchdr_cne.affinity import Function, Neighbors, Symmetrize
+from torchdr_cne.affinity import Function, Neighbors, Symmetrize, UnionAffinity
 from torchdr_cne.parametric import Classification, Loss, Position, PositivePairs, Relation
 
 X, Y = load_digits(return_X_y=True)
@@ -134,19 +134,58 @@ def test_a_loss_that_does_not_depend_on_what_is_trained_is_refused():
 
 
 def test_places_without_a_negative_do_not_count_in_a_function():
-    fitted = learned(Phase(5, Relation(lambda a, r: (-a, r.exp() * r)))).fit(X)
-    assert np.isfinite(fitted.history_["loss"]).all()
+    """A function that gives NaN there fits the same map as one that gives 0."""
+    n_without = []
+
+    def careless(attracted, repelled):
+        repulsion = repelled.exp() * repelled
+        n_without.append(int(repulsion.isnan().sum()))
+        return -attracted, repulsion
+
+    def careful(attracted, repelled):
+        return -attracted, torch.where(repelled == -torch.inf, 0.0, repelled.exp() * repelled.clamp_min(-1e6))
+
+    fitted, expected = (learned(Phase(5, Relation(function))).fit(X) for function in (careless, careful))
+    assert min(n_without) > 0
+    assert np.isfinite(expected.embedding_).all()
+    np.testing.assert_allclose(fitted.embedding_, expected.embedding_, rtol=1e-5)
+    np.testing.assert_allclose(fitted.history_["loss"], expected.history_["loss"], rtol=1e-5)
 
 
 def test_an_affinity_computed_in_mini_batches_sees_floating_point_rows():
+    seen = set()
+
     def near(rows):
-        return torch.exp(-torch.cdist(rows, rows) / 20)
+        seen.add(rows.dtype)
+        return torch.exp(-torch.cdist(rows.float(), rows.float()) / 20)
 
-    assert learned(Phase(5, Relation("kl", affinity=near))).fit(X.astype(np.uint8)).n_iter_ == 5
+    phase = Phase(5, Relation("kl", affinity=near))
+    of_bytes, of_floats = (learned(phase).fit(X.astype(kind)).embedding_ for kind in (np.uint8, np.float32))
+    assert seen == {torch.float32}
+    np.testing.assert_allclose(of_bytes, of_floats, rtol=1e-4, atol=1e-5)
 
 
-def test_no_mini_batch_has_a_single_item():
-    assert learned(Phase(5, Position("pca"), batch_size=2)).fit(X[:3]).n_iter_ == 5
+class Sizes(Loss):
+    """A loss of nothing that notes how many items each mini-batch has."""
+
+    def __init__(self):
+        self.seen = []
+
+    def bind(self, training):
+        def loss(batch):
+            self.seen.append(len(batch.z))
+            return 0 * batch.z.sum()
+
+        return loss
+
+
+@pytest.mark.parametrize(("n", "expected"), [(3, {3}), (5, {2, 3}), (7, {2, 3})])
+def test_no_mini_batch_has_a_single_item_and_an_epoch_has_them_all(n, expected):
+    sizes = Sizes()
+    phase = Phase(n_epochs=4, loss=Position("pca") + sizes, batch_size=2, sampling="items")
+    learned(phase, affinity_in=UnionAffinity(n_neighbors=2)).fit(X[:n])
+    assert set(sizes.seen) == expected
+    assert sum(sizes.seen) == 4 * n
 
 
 def test_losses_are_summed_by_sum():

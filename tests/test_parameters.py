@@ -12,6 +12,7 @@ import torch
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 
+from tests.helpers import torch_threads
 from torchdr_cne import PACMAP, UMAP, InfoTSNE, LargeVis, NCVis, NegativeSamplingNeighborEmbedding, NegTSNE
 from torchdr_cne.affinity import EntropicAffinity, UMAPAffinity, UnionAffinity
 from torchdr_cne.similarities import CosineExp
@@ -487,7 +488,6 @@ def test_more_negatives_than_points_are_cut_to_all_others_with_a_warning(gradien
 def test_fits_in_threads_of_joblib_use_one_thread_each_and_leave_torchs_number_alone():
     from joblib import Parallel, delayed
 
-    before = torch.get_num_threads()
     seen = []
 
     def watch(estimator, step):
@@ -496,9 +496,10 @@ def test_fits_in_threads_of_joblib_use_one_thread_each_and_leave_torchs_number_a
     def embed(seed):
         return NegTSNE(random_state=seed, max_iter=3, callbacks=watch, gradient="autograd").fit_transform(X[:200])
 
-    maps = Parallel(2, backend="threading")(delayed(embed)(seed) for seed in (0, 0, 1))
+    with torch_threads(2):
+        maps = Parallel(2, backend="threading")(delayed(embed)(seed) for seed in (0, 0, 1))
+        assert torch.get_num_threads() == 2
     assert set(seen) == {1}
-    assert torch.get_num_threads() == before
     assert np.array_equal(maps[0], maps[1])
     assert not np.array_equal(maps[0], maps[2])
 

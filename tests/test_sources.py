@@ -208,9 +208,9 @@ print((kilobytes("VmRSS") - before) / 1024, (kilobytes("VmHWM") - before) / 1024
 
 @pytest.fixture(scope="module")
 def large_files(tmp_path_factory):
-    """A folder with a table of 205 MB, and its first rows, in every format."""
+    """A folder with a table of 51 MB, and its first rows, in every format."""
     folder = tmp_path_factory.mktemp("large")
-    X = np.random.default_rng(0).random((800_000, 64), dtype=np.float32)
+    X = np.random.default_rng(0).random((200_000, 64), dtype=np.float32)
     for name, rows in (("small", 1000), ("large", len(X))):
         np.save(folder / f"{name}.npy", X[:rows])
         write_zarr(folder / f"{name}.zarr", X[:rows], (8192, 64))
@@ -231,16 +231,16 @@ class TestMemory:
 
     @pytest.mark.parametrize("ending", [".npy", ".zarr", ".parquet"])
     def test_a_thousand_rows_cost_no_more_than_a_few_chunks(self, large_files, ending):
-        in_the_end, at_most = self.megabytes(large_files, ending, "source.read(400_000, 401_000)")
+        in_the_end, at_most = self.megabytes(large_files, ending, "source.read(100_000, 101_000)")
         assert in_the_end < 20
         assert at_most < 20
 
     @pytest.mark.parametrize("ending", [".npy", ".zarr", ".parquet"])
     def test_reading_all_in_ranges_leaves_nothing_behind(self, large_files, ending):
-        read = "for start in range(0, 800_000, 50_000): source.read(start, start + 50_000)"
+        read = "for start in range(0, 200_000, 12_500): source.read(start, start + 12_500)"
         in_the_end, at_most = self.megabytes(large_files, ending, read)
-        assert in_the_end < 40
-        assert at_most < 60
+        assert in_the_end < 20
+        assert at_most < 25
 
 
 def bad_files(folder):

@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse
 import torch
 
-from tests.helpers import problem_of, state_of
+from tests.helpers import problem_of, repeated, state_of
 from torchdr_cne import PACMAP, UMAP, InfoTSNE, LargeVis, NCVis, NegTSNE
 from torchdr_cne.affinity import AffinityGraph, graph_from_user
 from torchdr_cne.forces import StepCoefficients, TileForces
@@ -112,8 +112,10 @@ def test_row_owned_forces_are_autograd_of_the_hooks_on_the_same_pairs(name, n, e
     assert_close(found, expected, 1e-10)
 
 
-@pytest.mark.parametrize("d", [1, 2, 3])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("d", "seed"),
+    [(2, 0), (2, 1), (2, 2), (1, 0), (3, 0), *repeated((1, 1), (1, 2), (3, 1), (3, 2))],
+)
 @pytest.mark.parametrize("name", METHODS)
 def test_compiled_forces_are_autograd_of_the_hooks_to_1e_5(name, seed, d):
     found, expected = both_gradients(

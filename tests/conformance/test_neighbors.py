@@ -1,12 +1,12 @@
 """One specification for all neighbour backends, held against all differences in float64."""
 
 import warnings
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
 
+from tests.helpers import torch_threads
 from torchdr_cne.neighbors import FaissConfig, faiss_index, kneighbors
 
 K, DIM = 7, 5
@@ -63,16 +63,6 @@ def assert_nearest(graph, X, metric, k, rtol=1e-5, atol=0.0, rows=None):
 
 def gaussian(n=300, dim=DIM, seed=0):
     return np.random.default_rng(seed).normal(size=(n, dim))
-
-
-@contextmanager
-def torch_threads(n_threads):
-    before = torch.get_num_threads()
-    torch.set_num_threads(n_threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @each_backend
