@@ -16,20 +16,9 @@ import torchdr_cne
 from torchdr_cne import PACMAP, UMAP, InfoTSNE, LargeVis, NCVis, NegTSNE
 from torchdr_cne.affinity import EntropicAffinity, UMAPAffinity, UnionAffinity
 from torchdr_cne.neighbors import FaissConfig, KeptRows
-from torchdr_cne.persistence import (
-    Checkpoints,
-    DamagedError,
-    FormatError,
-    from_plain,
-    load,
-    model_state,
-    read_folder,
-    restore_model,
-    save_model,
-    to_plain,
-    write_folder,
-)
+from torchdr_cne.persistence import load, model_state, restore_model, save_model
 from torchdr_cne.similarities import Cauchy, CosineExp, Similarity, StudentT
+from torchdr_cne.storage import Checkpoints, DamagedError, FormatError, from_plain, read_folder, to_plain, write_folder
 from torchdr_cne.storage.folders import MANIFEST, STATE, seal
 
 METHODS = [UMAP, NegTSNE, NCVis, InfoTSNE, LargeVis, PACMAP]

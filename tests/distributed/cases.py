@@ -24,6 +24,7 @@ from torchdr_cne.affinity import (
 )
 from torchdr_cne.distributed import DistributedConfig, RankError
 from torchdr_cne.inputs import open_rows
+from torchdr_cne.objectives import points
 
 METHODS = ("NegTSNE", "UMAP", "NCVis", "InfoTSNE")
 FAST = {
@@ -283,13 +284,13 @@ def sharded_graph():
 
 def uneven_memory(folder):
     """Print what ranks find whose rows would fit the budget on one of them, and whose free memory differs."""
-    from torchdr_cne.matching import fit
+    from torchdr_cne.fitting import stages
 
     rank = world()[0]
     X = digits()[:900]
     source = open_rows(Path(folder) / "rows.npy")
     between = make("NegTSNE", max_iter=3, memory_budget=110_000).fit(source)
-    fit.available_memory = lambda: 600_000 if rank == 0 else 60_000
+    stages.available_memory = lambda: 600_000 if rank == 0 else 60_000
     unequal = make("NegTSNE", max_iter=3).fit(source)
     expected = make("NegTSNE", max_iter=3).fit(X)
     print(json.dumps([bool(np.allclose(e.embedding_, expected.embedding_, atol=1e-3)) for e in (between, unequal)]))

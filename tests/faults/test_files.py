@@ -19,7 +19,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from torchdr_cne import NegTSNE
-from torchdr_cne.persistence import Checkpoints, DamagedError, FormatError, load, model_state, read_folder, save_model
+from torchdr_cne.persistence import load, model_state, save_model
+from torchdr_cne.storage import Checkpoints, DamagedError, FormatError, read_folder
 from torchdr_cne.storage.folders import MANIFEST, STATE, seal
 
 N_FAULTS = int(os.environ.get("TORCHDR_CNE_FAULTS", 200))
@@ -160,7 +161,7 @@ def test_a_damaged_model_is_told(tmp_path):
 
 HOLDER = """
 import sys, time
-from torchdr_cne.persistence import Checkpoints
+from torchdr_cne.storage import Checkpoints
 with Checkpoints(sys.argv[1], {"config": {}, "data": {}}):
     print("held", flush=True)
     time.sleep(100)
@@ -202,7 +203,7 @@ KILLED = """
 import os, random, signal, sys, time, warnings
 from pathlib import Path
 import torch
-from torchdr_cne.persistence import Checkpoints, read_folder, write_folder
+from torchdr_cne.storage import Checkpoints, read_folder, write_folder
 warnings.simplefilter("error")
 torch.set_num_threads(1)  # threads of OpenMP do not survive a fork
 folder, rounds, rng = Path(sys.argv[1]), int(sys.argv[2]), random.Random(0)
@@ -304,7 +305,7 @@ def test_a_writer_killed_at_any_moment_leaves_something_whole(tmp_path):
 FULL = """
 import json, resource, sys, warnings
 import torch
-from torchdr_cne.persistence import Checkpoints
+from torchdr_cne.storage import Checkpoints
 from torchdr_cne.storage.folders import STATE
 
 def attempt(checkpoints, step, tensors, record, limit, last):
