@@ -1,38 +1,24 @@
 """Similarities of embedded points, always as logarithms: z_i, z_j → log q_ij."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from torchdr_cne.kernels import (
+    CAUCHY,
+    Kernel,
+    gaussian,
+    gaussian_attraction,
+    gaussian_slope,
+    student,
+    student_attraction,
+    student_slope,
+)
 from torchdr_cne.stable_math import log1p
 from torchdr_cne.storable import Storable
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """q as plain arithmetic of d², as declared forces need it: functions ``f(d2, parameters, power)``.
-
-    Attributes
-    ----------
-    q : callable
-        The similarity.
-    slope : callable
-        Derivative of q with respect to d².
-    attraction : callable
-        Derivative of −log q with respect to d².
-    parameters : tuple of float
-        Second argument of the three.
-    """
-
-    q: Callable[..., Any]
-    slope: Callable[..., Any]
-    attraction: Callable[..., Any]
-    parameters: tuple[float, ...] = ()
 
 
 class Similarity(Storable, ABC):
@@ -147,7 +133,7 @@ class StudentT(Similarity):
     def kernel(self) -> Kernel:
         """(1 + d²/α)^{−α}."""
         if self.dof == 1:
-            return Kernel(cauchy, cauchy_slope, cauchy, (self.dof,))
+            return replace(CAUCHY, parameters=(self.dof,))
         return Kernel(student, student_slope, student_attraction, (self.dof,))
 
 
@@ -255,53 +241,3 @@ def fit_umap_curve(min_dist: float, spread: float) -> tuple[float, float]:
     target = np.where(d < min_dist, 1.0, np.exp(-(d - min_dist) / spread))
     (a, b), _ = curve_fit(lambda x, a, b: 1 / (1 + a * x ** (2 * b)), d, target)
     return float(a), float(b)
-
-
-# ---- kernels: plain arithmetic of d², which torch runs and Numba compiles ----------------------------------
-
-
-def cauchy(d2: Any, p: tuple[Any, ...], power: Any) -> Any:
-    """q = 1/(1 + d²), which is also the derivative of −log q."""
-    return 1.0 / (1.0 + d2)
-
-
-def cauchy_slope(d2: Any, p: tuple[Any, ...], power: Any) -> Any:
-    """Derivative of q: −q²."""
-    return -1.0 / ((1.0 + d2) * (1.0 + d2))
-
-
-def student(d2: Any, p: tuple[Any, ...], power: Any) -> Any:
-    """q = (1 + d²/α)^{−α}."""
-    dof = p[0]
-    return power(1.0 + d2 / dof, -dof)
-
-
-def student_slope(d2: Any, p: tuple[Any, ...], power: Any) -> Any:
-    """Derivative of q: −(1 + d²/α)^{−α−1}."""
-    dof = p[0]
-    return -1.0 * power(1.0 + d2 / dof, -dof - 1.0)
-
-
-def student_attraction(d2: Any, p: tuple[Any, ...], power: Any) -> Any:
-    """Derivative of α log(1 + d²/α)."""
-    dof = p[0]
-    return 1.0 / (1.0 + d2 / dof)
-
-
-def gaussian(d2: Any, p: tuple[Any, ...], power: Any) -> Any:
-    """q = exp(−d²); ``0.0 * d2`` gives e the type of the distances, a number or a vector of them."""
-    return power(2.718281828459045 + 0.0 * d2, -d2)
-
-
-def gaussian_slope(d2: Any, p: tuple[Any, ...], power: Any) -> Any:
-    """Derivative of q: −q."""
-    return -power(2.718281828459045 + 0.0 * d2, -d2)
-
-
-def gaussian_attraction(d2: Any, p: tuple[Any, ...], power: Any) -> Any:
-    """Derivative of d²: 1."""
-    return 1.0 + 0.0 * d2
-
-
-CAUCHY = Kernel(cauchy, cauchy_slope, cauchy)
-"""The kernel of t-SNE, q = 1/(1 + d²)."""

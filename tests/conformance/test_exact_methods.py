@@ -15,7 +15,7 @@ from torchdr_cne.distributed import Share
 from torchdr_cne.forces import PairForces, interpolation
 from torchdr_cne.forces.all_pairs import CompiledSums, TorchSums, exact_sums
 from torchdr_cne.forces.interpolation import InterpolatedSums
-from torchdr_cne.similarities import cauchy, cauchy_slope, student, student_slope
+from torchdr_cne.kernels import cauchy, cauchy_slope, student, student_slope
 from torchdr_cne.workers import Workers
 
 METHODS = {

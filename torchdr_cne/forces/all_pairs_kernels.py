@@ -10,7 +10,8 @@ import numpy as np
 from torchdr_cne.forces.caching import cache_by_content, content_name, named_jit
 from torchdr_cne.forces.declaration import PairForces
 from torchdr_cne.forces.numerics import inlined, power, prefer_wide_vectors, single_precision
-from torchdr_cne.forces.vectors import LANES, load, splat, store
+from torchdr_cne.forces.vectors import load, splat, store
+from torchdr_cne.simd import LANES
 
 _F = np.float32
 _TOGETHER = 256

@@ -10,6 +10,7 @@ from typing import Any
 
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
+from torchdr_cne import simd
 from torchdr_cne.forces.declaration import PairForces
 from torchdr_cne.forces.numerics import jit
 
@@ -79,7 +80,7 @@ def cache_by_content(dispatcher: Any, name: str) -> None:
 
 
 _SOURCES = hashlib.sha256(
-    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    b"".join(path.read_bytes() for path in [*sorted(Path(__file__).parent.glob("*.py")), Path(simd.__file__)])
 ).hexdigest()
 """What the kernels are written in; Numba itself looks at one file only."""
 

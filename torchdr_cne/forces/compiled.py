@@ -13,8 +13,8 @@ from torchdr_cne.forces.kernels import N_COUNTERS, Blocks, Room, Weights, compil
 from torchdr_cne.forces.problem import ForceProblem, StepCoefficients
 from torchdr_cne.forces.slices import EdgeSlices
 from torchdr_cne.forces.team import COUNTER_STRIDE
-from torchdr_cne.forces.vectors import LANES
 from torchdr_cne.sampling import BLOCK_SIZE
+from torchdr_cne.simd import LANES
 from torchdr_cne.workers import Workers
 
 _ALL, _NORMALISERS, _FORCES = 0, 1, 2

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torchdr_cne.similarities import Kernel
+from torchdr_cne.kernels import Kernel
 
 PairFunction = Callable[[Any, tuple[Any, ...], Callable[[Any, Any], Any]], Any]
 """``f(d2, parameters, power)``: plain arithmetic (+ − × ÷ and ``power(base, exponent)``) of d²."""

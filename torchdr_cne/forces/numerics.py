@@ -10,7 +10,9 @@ from numba import njit
 from numba.core import types as numba_types
 from numba.extending import intrinsic
 
-from torchdr_cne.forces.vectors import LANES, splat_ir, vector
+from torchdr_cne import simd
+from torchdr_cne.forces.vectors import splat_ir, vector
+from torchdr_cne.simd import LANES
 
 jit: Any = njit(nogil=True, fastmath=True, error_model="numpy")
 """How kernels are compiled. The default error model puts a branch into every division, which stops vectorisation."""
@@ -32,8 +34,7 @@ def prefer_wide_vectors(typing_context):
     """Let LLVM use 512-bit vectors in the calling function where the processor has them."""
 
     def generate(context, builder, signature, arguments):
-        # llvmlite checks attribute names against a list that lacks this one; it prints as given.
-        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        simd.prefer_wide_vectors(builder)
         return context.get_dummy_value()
 
     return numba_types.void(), generate

@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 
 from torchdr_cne.forces.problem import ForceProblem
-from torchdr_cne.forces.vectors import LANES
+from torchdr_cne.simd import LANES
 from torchdr_cne.workers import Workers
 
 _WINDOW = 256

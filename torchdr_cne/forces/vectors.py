@@ -12,7 +12,9 @@ from numba.core import types
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
-LANES = 16
+from torchdr_cne import simd
+from torchdr_cne.simd import LANES, lanes
+
 _FLOAT, _INT = ir.FloatType(), ir.IntType(64)
 _VECTOR = ir.VectorType(_FLOAT, LANES)
 
@@ -33,15 +35,9 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(manager, kind, _VECTOR)
 
 
-def _lanes(order: Any) -> ir.Constant:
-    """Which lanes a shuffle takes."""
-    return ir.Constant(ir.VectorType(ir.IntType(32), len(order)), list(order))
-
-
-def splat_ir(builder: Any, value: Any, kind: ir.Type = _VECTOR) -> Any:
-    """Repeat a scalar over the lanes of ``kind``."""
-    first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), _lanes([0] * kind.count))
+def splat_ir(builder: Any, value: Any) -> Any:
+    """Repeat a scalar over the lanes."""
+    return simd.splat(builder, value, _VECTOR)
 
 
 def _define(operation: Any, instruction: str) -> None:
@@ -139,7 +135,7 @@ def lane_sum(typing_context, value):
         total = arguments[0]
         while total.type.count > 1:
             half = total.type.count // 2
-            low, high = (builder.shuffle_vector(total, total, _lanes(range(k, k + half))) for k in (0, half))
+            low, high = (builder.shuffle_vector(total, total, lanes(range(k, k + half))) for k in (0, half))
             total = builder.fadd(low, high)
         return builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
 
@@ -166,12 +162,12 @@ def make_gather(width: int) -> Any:
             point = builder.load(builder.bitcast(place, point_type.as_pointer()))
             point.align = 4
             filled = [*range(width), *[0] * (padded - width)]
-            loaded.append(builder.shuffle_vector(point, point, _lanes(filled)) if padded != width else point)
+            loaded.append(builder.shuffle_vector(point, point, lanes(filled)) if padded != width else point)
         while len(loaded) > 1:
-            joined = _lanes(range(2 * loaded[0].type.count))
+            joined = lanes(range(2 * loaded[0].type.count))
             loaded = [builder.shuffle_vector(loaded[k], loaded[k + 1], joined) for k in range(0, len(loaded), 2)]
         for c in range(width):
-            component = builder.shuffle_vector(loaded[0], loaded[0], _lanes(range(c, LANES * padded, padded)))
+            component = builder.shuffle_vector(loaded[0], loaded[0], lanes(range(c, LANES * padded, padded)))
             offset = builder.add(at, ir.Constant(_INT, LANES * c))
             place = pointer_to(context, builder, sig.args[3], arguments[3], offset, _VECTOR)
             builder.store(component, place).align = 4

@@ -7,13 +7,12 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor, nn
+from torch import Tensor
 
-from torchdr_cne.checks import COUNT, POSITIVE, Bound, check_choice
 from torchdr_cne.encoders.running import evaluating, random_numbers_kept
 from torchdr_cne.images.augmentation import simclr_augmentation
-from torchdr_cne.images.loading import INCLUDED, ImagePairs, Loading, check_options, plain_batches, sample, size_for
-from torchdr_cne.images.networks import ImageNetwork, check_backbone
+from torchdr_cne.images.loading import ImagePairs, Loading, plain_batches, sample, size_for
+from torchdr_cne.images.networks import ImageNetwork
 from torchdr_cne.images.sources import open_images, readable
 from torchdr_cne.images.stages import Stage, clipping, read_stages
 from torchdr_cne.networks.loss import Loss
@@ -23,7 +22,6 @@ from torchdr_cne.optimization.schedules import WarmCosine
 from torchdr_cne.parametric.contrastive import InfoNCE
 from torchdr_cne.parametric.graphless import GraphlessMap
 from torchdr_cne.resources import limited_threads, matmul_precision, resolve_device
-from torchdr_cne.similarities import Cauchy, CosineExp, Gaussian, Similarity
 
 _SAMPLED = 1000
 _RATE, _RATE_BATCH = 0.03, 256
@@ -31,56 +29,8 @@ _WARMUP, _LONG = 10, 100
 _PRECISIONS = ("highest", "high", "medium")
 
 
-class ImageMap(GraphlessMap, replaces=("n_components", "learning_rate")):
+class ImageMap(ImageParameters, GraphlessMap, replaces=("n_components", "learning_rate")):
     """A network on images, trained by two random views of each.
-
-    Parameters
-    ----------
-    loss : "infonce" or Loss, default="infonce"
-        What is minimised.
-    metric : {None, "euclidean", "cosine", "gauss"} or Similarity, default=None
-        Similarity of outputs: None and "euclidean" are the Cauchy kernel, "cosine" is exp(cos/τ).
-    temperature : float, default=0.5
-        τ of "cosine".
-    backbone : str or Module, default="resnet18_simclr"
-        See `torchdr_cne.images.ImageNetwork`; "small" for a machine without a GPU.
-    projection_head : {"mlp", "linear"} or Module, default="mlp"
-        From the backbone's features to the outputs: features → 1 024 → rectifier → outputs, or one layer.
-    model : Module or None, default=None
-        Backbone and head in one, of the same parameters as they come. Its last linear layer is the output, replaced
-        where its width does not fit. Copied.
-    data_transform : callable, "is_included" or None, default=None
-        From an image to a random view of it; None is `simclr_augmentation`. "is_included" are data sets whose images
-        are views already, others each time they are asked for, or pairs of views.
-    image_size : int, (int, int) or None, default=None
-        Height and width that the network sees; None is that of the first image.
-    out_dim : int, default=2
-        Dimension of the embedding.
-    batch_size : int, default=512
-        Images of a mini-batch, of all ranks together.
-    total_epochs : int or sequence of int
-        Passes over the images, of each stage.
-    lr : "auto_batch", float or sequence of float, default="auto_batch"
-        Learning rate of each stage; "auto_batch" is 0.03 · batch_size / 256.
-    warmup : "auto", int or sequence of int, default="auto"
-        Epochs in which the rate grows to it, of each stage; "auto" is 10, and none in stages of fewer than 100.
-    optimizer : str or Optimizer class, default="SGD"
-        A new one in each stage; SGD has momentum .9 and weight decay 5e-4. "sgd" is understood.
-    lr_scheduler : {"cos_annealing", None}, default="cos_annealing"
-        Half a cosine to 0 in each stage, or a constant rate.
-    num_workers : int, default=0
-        Processes that read and augment images; they change nothing else. With a GPU take as many as there are cores.
-    dl_kwargs : dict or None, default=None
-        Further keywords of `torch.utils.data.DataLoader`, such as ``pin_memory``.
-    trainer_kwargs : dict or None, default=None
-        ``gradient_clip_val`` (4.0 unless it is given; None does not clip) and ``gradient_clip_algorithm``, "value" or
-        "norm".
-    mixed_precision : bool or "auto", default="auto"
-        Whether the network computes in bfloat16 under autocast; "auto" is on GPUs that can. Losses are of 32 bits.
-    float32_matmul_precision : {"highest", "high", "medium"} or None, default=None
-        `torch.set_float32_matmul_precision` during a fit, set back afterwards.
-    skip_unreadable : bool, default=False
-        Leave out images that cannot be read, with a warning that counts them; else they are an error.
 
     Attributes
     ----------
@@ -96,39 +46,11 @@ class ImageMap(GraphlessMap, replaces=("n_components", "learning_rate")):
         Numbers of images that could not be read.
     """
 
-    loss: Any = "infonce"
-    metric: Any = None
-    temperature: float = 0.5
-    backbone: Any = "resnet18_simclr"
-    projection_head: Any = "mlp"
-    model: Any = None
-    data_transform: Any = None
-    image_size: Any = None
-    out_dim: int = 2
-    batch_size: int = 512
-    total_epochs: Any = 1000
-    lr: Any = "auto_batch"
-    warmup: Any = "auto"
-    optimizer: Any = "SGD"
-    lr_scheduler: str | None = "cos_annealing"
-    num_workers: int = 0
-    dl_kwargs: Mapping[str, Any] | None = None
-    trainer_kwargs: Mapping[str, Any] | None = None
-    mixed_precision: bool | str = "auto"
-    float32_matmul_precision: str | None = None
-    skip_unreadable: bool = False
-
     # A parameter of the base class, which mypy takes for an attribute of instances.
     n_components: ClassVar[Any] = property(lambda self: self.out_dim)  # type: ignore[misc]
 
     _former_parameters: ClassVar[dict[str, Any]] = {"use_ffcv": False}
     _n_stages: ClassVar[tuple[int, ...]] = (1,)
-    _bounds: ClassVar[dict[str, Bound]] = {
-        "batch_size": COUNT,
-        "out_dim": COUNT,
-        "temperature": POSITIVE,
-        "num_workers": Bound(0, integer=True),
-    }
 
     # ---- fitting and applying ------------------------------------------------------------------------------
 
@@ -245,39 +167,7 @@ class ImageMap(GraphlessMap, replaces=("n_components", "learning_rate")):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        check_choice("projection_head", self.projection_head, ("mlp", "linear", self._own(self.projection_head)))
-        check_choice("lr_scheduler", self.lr_scheduler, ("cos_annealing", None))
-        check_choice("float32_matmul_precision", self.float32_matmul_precision, (None, *_PRECISIONS))
-        check_choice("mixed_precision", self.mixed_precision, ("auto", True, False))
-        if not (self.model is None or isinstance(self.model, nn.Module)):
-            raise ValueError(f"model={self.model!r} must be a torch.nn.Module or None.")
-        if self.model is None:
-            check_backbone(self.backbone)
-        self._check_loss()
-        clipping(self.trainer_kwargs)
         self._stages()
-        check_options(self.dl_kwargs)
-
-    def _check_loss(self) -> None:
-        self._similarity()
-        if not (isinstance(self.loss, Loss) or self.loss == "infonce"):
-            raise ValueError(f"loss={self.loss!r} is unknown; choose 'infonce', or pass a Loss such as InfoNCE(…).")
-        view = self.data_transform
-        if not (view is None or callable(view) or view == INCLUDED):
-            raise ValueError(
-                f"data_transform={view!r} is unknown; pass a function from an image to a view, {INCLUDED!r}, or None."
-            )
-
-    @staticmethod
-    def _own(value: Any) -> Any:
-        return value if isinstance(value, nn.Module) else "mlp"
-
-    def _similarity(self) -> Similarity:
-        if isinstance(self.metric, Similarity):
-            return self.metric
-        known = {"euclidean": Cauchy(), "cosine": CosineExp(self.temperature), "gauss": Gaussian()}
-        check_choice("metric", self.metric, (None, *known))
-        return known["euclidean" if self.metric is None else self.metric]
 
     def _loading(self, size: tuple[int, int]) -> Loading:
         view = self.data_transform

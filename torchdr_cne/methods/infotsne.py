@@ -7,10 +7,10 @@ from torch import Tensor
 
 from torchdr_cne.checks import FINITE, Bound
 from torchdr_cne.forces import PairForces
+from torchdr_cne.kernels import CAUCHY
 from torchdr_cne.losses import log_add_positive, log_normaliser
 from torchdr_cne.matching import NegativeSamplingNeighborEmbedding, Pairs, Phase
 from torchdr_cne.objectives.pairs import rows_at
-from torchdr_cne.similarities import CAUCHY
 
 
 class InfoTSNE(NegativeSamplingNeighborEmbedding):

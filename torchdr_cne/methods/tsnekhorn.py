@@ -11,10 +11,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from torchdr_cne.affinity import Affinity, SymmetricEntropicAffinity
 from torchdr_cne.forces import PairForces
+from torchdr_cne.kernels import CAUCHY
 from torchdr_cne.matching import AllPairsNeighborEmbedding, FitState, Phase, RowSums
 from torchdr_cne.optimization.delta_bar_delta import DeltaBarDelta
 from torchdr_cne.optimization.objective import Objective
-from torchdr_cne.similarities import CAUCHY
 from torchdr_cne.sinkhorn import sinkhorn_scaling
 
 _STEPS, _LAST_STEPS, _TOLERANCE = 3, 1000, 1e-5

@@ -4,7 +4,7 @@ import numpy as np
 
 from torchdr_cne.neighbors import join_kernels
 from torchdr_cne.neighbors.lists import whole_lines
-from torchdr_cne.neighbors.vectors import LANES
+from torchdr_cne.simd import LANES
 from torchdr_cne.workers import Workers
 
 

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from torchdr_cne.neighbors.vectors import LANES, QUERIES, first_bit, insert, squared_distances
+from torchdr_cne.neighbors.vectors import QUERIES, first_bit, insert, squared_distances
+from torchdr_cne.simd import LANES
 
 _TILE = 16
 """Groups that stay in the first-level cache while all queries of a list pass."""

@@ -6,8 +6,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-LANES = 16
-"""Points compared at once: one vector of float32."""
+from torchdr_cne.simd import LANES, prefer_wide_vectors, splat
+
 QUERIES = 8
 """Query rows compared with the same points at once: as many sums as hide the latency of an addition."""
 
@@ -29,12 +29,6 @@ def _multiply_add(builder):
     return cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{LANES}f32")
 
 
-def _repeat(builder, scalar, kind):
-    vector = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(_INT, 0))
-    lanes = ir.Constant(ir.VectorType(_INT, LANES), [0] * LANES)
-    return builder.shuffle_vector(vector, ir.Constant(kind, ir.Undefined), lanes)
-
-
 @intrinsic
 def squared_distances(typing_context, points, rows, n_columns, limits, keys, masks):
     """Write the squared distances of ``QUERIES`` rows to ``LANES`` points; all arguments but one are addresses.
@@ -45,7 +39,7 @@ def squared_distances(typing_context, points, rows, n_columns, limits, keys, mas
     """
 
     def generate(context, builder, signature, arguments):
-        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        prefer_wide_vectors(builder)
         builder.function.attributes.add("noinline")  # compiled once, not anew within every caller
         points, rows, n_columns, limits, keys, masks = arguments
         points, rows = _pointer(builder, points, _FLOATS), _pointer(builder, rows, n_columns.type)
@@ -81,7 +75,7 @@ def _add_columns(builder, points, starts, sums, first, last):
     with cgutils.for_range_slice(builder, first, last, last.type(1), last.type) as (index, _):
         column = builder.load(builder.gep(points, [index]), align=4)
         for start, total in zip(starts, sums, strict=True):
-            value = _repeat(builder, builder.load(builder.gep(start, [index])), _FLOATS)
+            value = splat(builder, builder.load(builder.gep(start, [index])), _FLOATS)
             gap = builder.fsub(column, value)
             builder.store(builder.call(multiply_add, [gap, gap, builder.load(total)]), total)
 
@@ -90,7 +84,7 @@ def _nearer(builder, sums, limits):
     """Return for each row the bits of the points whose sum is below its limit."""
     masks = []
     for q, total in enumerate(sums):
-        limit = _repeat(builder, builder.load(builder.gep(limits, [ir.Constant(_INT, q)])), _FLOATS)
+        limit = splat(builder, builder.load(builder.gep(limits, [ir.Constant(_INT, q)])), _FLOATS)
         masks.append(builder.bitcast(builder.fcmp_ordered("<", builder.load(total), limit), _LANE_BITS))
     return masks
 
@@ -143,7 +137,7 @@ def insert(typing_context, keys, ids, n_vectors, key, new_id):
     def generate(context, builder, signature, arguments):
         keys, ids, n_vectors, key, new_id = arguments
         keys, ids = _pointer(builder, keys, _FLOATS), _pointer(builder, ids, _INTS)
-        new_keys, new_ids = _repeat(builder, key, _FLOATS), _repeat(builder, new_id, _INTS)
+        new_keys, new_ids = splat(builder, key, _FLOATS), splat(builder, new_id, _INTS)
         lowest = ir.Constant(_FLOAT, float("-inf")), ir.Constant(_INT, 0)
         carried = [cgutils.alloca_once_value(builder, value) for value in lowest]
         for slot, value in zip(carried, lowest, strict=True):
