@@ -13,6 +13,7 @@ from torchdr_cne.encoders.running import evaluating, random_numbers_kept
 from torchdr_cne.images.augmentation import simclr_augmentation
 from torchdr_cne.images.loading import ImagePairs, Loading, plain_batches, sample, size_for
 from torchdr_cne.images.networks import ImageNetwork
+from torchdr_cne.images.parameters import ImageParameters
 from torchdr_cne.images.sources import open_images, readable
 from torchdr_cne.images.stages import Stage, clipping, read_stages
 from torchdr_cne.networks.loss import Loss
