@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-# Two workers with one thread each: a test that is about threads sets their number itself, and they wait without spinning.
-PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q --numprocesses $(WORKERS) --dist worksteal
 WORKERS ?= 2
+# One thread each: a test that is about threads sets their number itself, and they wait without spinning.
+PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q --numprocesses $(WORKERS) --dist worksteal
 
 # Quick tests of most parts, chosen by their time.
 FAST := $(addprefix tests/, statistical test_affinity.py test_affinity_transforms.py test_bad_input.py \
