@@ -4,12 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-# Two workers with one thread each: a test that is about threads sets their number itself.
-PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses $(WORKERS) --dist worksteal
 WORKERS ?= 2
+# One thread each: a test that is about threads sets their number itself, and they wait without spinning.
+PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q --numprocesses $(WORKERS) --dist worksteal
 
 # Quick tests of most parts, chosen by their time.
-FAST := tests/test_losses.py tests/test_affinity_matcher.py tests/test_evaluation.py tests/test_benchmarks.py
+FAST := $(addprefix tests/, statistical test_affinity.py test_affinity_transforms.py test_bad_input.py \
+	test_benchmarks.py test_dense_affinities.py test_evaluation.py test_fake_cuda.py test_initialization.py \
+	test_inputs.py test_labels.py test_largevis.py test_learned_map_pitfalls.py test_losses.py test_persistence.py \
+	test_plotting.py test_probe.py)
 
 .PHONY: demo test test-all test-fast lint types doctest wheel bench bench-quick bench-scaling bench-distributed bench-kernels bench-parametric bench-placement bench-images bits clean
 
@@ -88,7 +91,7 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, %s is %d.%d; set PYTHON=python3.11" % (sys.executable, *sys.version_info[:2]) if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
 	touch $(READY)
 
 clean:

@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import Dataset, IterableDataset
 
-from tests.helpers import interrupt_at
+from tests.helpers import interrupt_at, torch_threads
 from torchdr_cne import Every, SimCLR, TSimCNE, load, losses
 from torchdr_cne.distributed import Ranks
 from torchdr_cne.evaluation import linear_probe
@@ -521,7 +521,10 @@ def test_views_lie_close_together_and_digits_apart_after_two_minutes():
     )
     view = v2.RandomAffine(15, (0.12, 0.12), (0.75, 1.25), shear=10)
     settings = {"backbone": "small", "batch_size": 256, "random_state": 0, "data_transform": view}
-    fitted = TSimCNE(total_epochs=[18, 3, 20], lr=[0.06, 0.03, 0.006], **settings).fit(large)
+    with torch_threads(
+        2
+    ):  # the bits of a convolution's gradient depend on their number, and so does the last hundredth
+        fitted = TSimCNE(total_epochs=[18, 3, 20], lr=[0.06, 0.03, 0.006], **settings).fit(large)
     of_pixels = knn_accuracy(PCA(2).fit_transform(large.reshape(len(large), -1)), Y, n_neighbors=15)
     assert knn_accuracy(fitted.embedding_, Y, n_neighbors=15) >= of_pixels + 0.1
     torch.manual_seed(0)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.distributed.harness import ROOT, environment
+from tests.distributed.harness import ROOT, environment, run_ranks
 
 WORKER = Path(__file__).with_name("worker.py")
 ADDRESSES = ("10.213.7.1", "10.213.7.2")
@@ -44,10 +44,9 @@ def test_two_hosts_find_what_one_host_finds(hosts, tmp_path):
     on_one, on_two = tmp_path / "one", tmp_path / "two"
     on_one.mkdir()
     on_two.mkdir()
-    launcher = [sys.executable, "-m", "torch.distributed.run"]
-    one = [*launcher, "--standalone", "--nproc_per_node=2", str(WORKER), json.dumps({"folder": str(on_one)})]
-    subprocess.run(one, check=True, env=environment(), cwd=ROOT, capture_output=True, timeout=120)
+    run_ranks(2, "tests.faults.worker:main", str(on_one))
 
+    launcher = [sys.executable, "-m", "torch.distributed.run"]
     options = ["--nnodes=2", "--nproc_per_node=1", "--rdzv-backend=c10d", "--rdzv-id=two-hosts"]
     endpoint = f"--rdzv-endpoint={ADDRESSES[0]}:29411"
     work = [*launcher, *options, endpoint, str(WORKER), json.dumps({"folder": str(on_two)})]
