@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from tests.helpers import problem_of, state_of
-from torchdr_cne import COSNE, PACMAP, SNE, TSNE, UMAP, InfoTSNE, LargeVis, NCVis, NegTSNE, TSNEkhorn
+from torchdr_cne import COSNE, SNE, TSNE, UMAP, InfoTSNE, LargeVis, NCVis, NegTSNE, TSNEkhorn
 from torchdr_cne.affinity import UnionAffinity
 from torchdr_cne.distributed import Share
 from torchdr_cne.forces import StepCoefficients, TileForces
@@ -66,7 +66,7 @@ def prepared(method):
 
 
 @pytest.mark.parametrize("exclude", [False, True])
-@pytest.mark.parametrize("method", [*METHODS, PACMAP])
+@pytest.mark.parametrize("method", METHODS)
 def test_the_fast_step_traces_on_cuda(method, exclude):
     estimator, state, z, problem, n_shifts = prepared(method)
     problem = replace(problem, exclude_edges=exclude)

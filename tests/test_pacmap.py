@@ -44,6 +44,11 @@ def prepared(data=SOME, step=0, dtype=torch.float64, scale=3.0, **options):
     return estimator, state, z
 
 
+def chosen(state):
+    """Return the mid-near and the far points (n, m) that a fit has chosen."""
+    return state.fixed_pairs.attracting[1].pairs, state.fixed_pairs.repelling_nm
+
+
 # ---- mid-near pairs -----------------------------------------------------------------------------------
 
 
@@ -164,10 +169,11 @@ def test_far_points_are_never_neighbours(n):
 def test_a_fit_of_rows_has_20_far_and_5_mid_near_points_each():
     estimator, state, z = prepared()
     estimator._make_objective(state, z)
-    assert state.far_nm.shape == (300, 20)
-    assert state.mid_near_nm.shape == (300, 5)
+    mid_near, far = chosen(state)
+    assert far.shape == (300, 20)
+    assert mid_near.shape == (300, 5)
     adjacent = state.graph.to_scipy().toarray() > 0
-    assert not adjacent[np.arange(300)[:, None], state.far_nm].any()
+    assert not adjacent[np.arange(300)[:, None], far].any()
 
 
 def test_points_that_neighbour_all_others_still_repel():
@@ -184,7 +190,7 @@ def test_pairs_are_a_function_of_the_seed():
         estimator, state, z = prepared()
         state.seed = seed
         estimator._make_objective(state, z)
-        return torch.cat([state.mid_near_nm, state.far_nm], dim=1)
+        return torch.cat(chosen(state), dim=1)
 
     assert torch.equal(pairs(3), pairs(3))
     assert float((pairs(3) == pairs(4)).double().mean()) < 0.1
@@ -244,7 +250,7 @@ def loss_in_numpy(z, graph, mid_near, far, step):
 def test_the_loss_is_the_papers(step):
     estimator, state, z = prepared(step=step, gradient="autograd")
     estimator._make_objective(state, z)
-    expected = loss_in_numpy(z.numpy(), state.graph, state.mid_near_nm.numpy(), state.far_nm.numpy(), step)
+    expected = loss_in_numpy(z.numpy(), state.graph, *(pairs.numpy() for pairs in chosen(state)), step)
     assert float(estimator._compute_loss(z, state)) == pytest.approx(expected, rel=1e-9)
 
 
@@ -396,7 +402,7 @@ def test_a_given_graph_has_the_neighbours_and_rows_the_mid_near_pairs():
 
 def test_a_graph_without_rows_does_without_mid_near_pairs_if_told_so():
     graph = fit(max_iter=1).graph_
-    with pytest.raises(ValueError, match="leaves MN_ratio=0.5 without rows .* or set MN_ratio=0"):
+    with pytest.raises(ValueError, match="mid-near pairs need rows, and a graph alone was given; .* or set MN_ratio=0"):
         PACMAP(affinity_in="precomputed").fit(graph)
     found = PACMAP(affinity_in="precomputed", MN_ratio=0, random_state=0, max_iter=200).fit(graph)
     assert knn_accuracy(found.embedding_, Y[:300]) > 0.85
@@ -405,18 +411,22 @@ def test_a_graph_without_rows_does_without_mid_near_pairs_if_told_so():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"encoder": "mlp"}, "encoder='mlp' has no meaning for PACMAP: its pairs are fixed .*use UMAP"),
-        ({"n_negatives": 7}, "n_negatives=7 has no meaning for PACMAP: .*set FP_ratio"),
-        ({"negatives_per_row": 7}, "negatives_per_row=7 has no meaning for PACMAP: .*set FP_ratio"),
-        ({"early_exaggeration": 4.0}, "early_exaggeration=4.0 has no meaning for PACMAP: .*set exaggeration"),
-        ({"early_exaggeration_iter": 4}, "early_exaggeration_iter=4 has no meaning for PACMAP: .*set max_iter"),
         ({"MN_ratio": -0.5}, "MN_ratio=-0.5 must be a number >= 0"),
         ({"FP_ratio": 0.0}, "FP_ratio=0.0 must be a number > 0"),
     ],
 )
-def test_what_has_no_meaning_or_cannot_work_is_refused_before_any_work(options, message):
+def test_what_cannot_work_is_refused_before_any_work(options, message):
     with pytest.raises(ValueError, match=message):
         PACMAP(**options).fit("never looked at")
+
+
+@pytest.mark.parametrize(
+    "name", ["encoder", "n_negatives", "negatives_per_row", "early_exaggeration", "early_exaggeration_iter"]
+)
+def test_what_has_no_meaning_is_no_parameter(name):
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+        PACMAP(**{name: 4})
+    assert f"\n{name} : " not in PACMAP.__doc__
 
 
 def test_any_number_of_threads_gives_the_same_bits(monkeypatch):
@@ -442,4 +452,4 @@ def test_new_digits_are_placed_among_those_of_their_class():
 
 
 def test_ranks_are_told_why_they_do_not_share_the_fit():
-    assert PACMAP()._why_not_split() == "the mid-near pairs of PACMAP are sought among all rows"
+    assert PACMAP()._why_not_split() == "the pairs of PACMAP are chosen among all rows"

@@ -470,7 +470,7 @@ def test_other_data_are_refused_with_what_differs(tmp_path):
 
 
 def test_the_marker_of_a_preempted_fit_stays_until_another_checkpoint_or_the_end(tmp_path):
-    marker = tmp_path / torchdr_cne.persistence.PREEMPTED
+    marker = tmp_path / torchdr_cne.storage.PREEMPTED
     with Checkpoints(tmp_path, IDENTITY) as checkpoints:
         checkpoints.save(7, {}, {}, last=True)
         checkpoints.mark_preempted(7)

@@ -331,11 +331,11 @@ def test_a_fit_that_diverges_says_so(repulsion):
 
 
 def test_many_points_are_interpolated_by_default_and_few_are_not():
-    assert TSNE()._form_of_sums(6000) == "fused"
-    assert TSNE()._form_of_sums(6001) == "fft"
-    assert TSNE(n_components=4)._form_of_sums(70_000) == "fused"
-    assert SNE()._form_of_sums(70_000) == "fused"
-    assert COSNE()._form_of_sums(100) == "dense"
+    assert TSNE()._sums().form(6000, 2) == "fused"
+    assert TSNE()._sums().form(6001, 2) == "fft"
+    assert TSNE()._sums().form(70_000, 4) == "fused"
+    assert SNE()._sums().form(70_000, 2) == "fused"
+    assert COSNE()._sums().form(100, 2) == "dense"
 
 
 def test_declared_forces_do_not_stand_for_a_hook_of_ones_own():
@@ -348,7 +348,7 @@ def test_declared_forces_do_not_stand_for_a_hook_of_ones_own():
             return SNE()._default_similarity()
 
     for own, hook in ((OwnRepulsion, "_compute_repulsive_loss"), (OwnSimilarity, "_default_similarity")):
-        assert own()._form_of_sums(100) == "dense"
+        assert own()._sums().form(100, 2) == "dense"
         with pytest.raises(ValueError, match=f"{hook} is overridden below the class that declares _pair_forces"):
             own(repulsion="fused").fit(np.eye(10))
 

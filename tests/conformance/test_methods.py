@@ -11,7 +11,7 @@ import scipy.sparse
 import torch
 
 from tests.helpers import problem_of, repeated, state_of
-from torchdr_cne import PACMAP, UMAP, InfoTSNE, LargeVis, NCVis, NegTSNE
+from torchdr_cne import UMAP, InfoTSNE, LargeVis, NCVis, NegTSNE
 from torchdr_cne.affinity import AffinityGraph, graph_from_user
 from torchdr_cne.forces import StepCoefficients, TileForces
 from torchdr_cne.forces.compiled import CompiledForces
@@ -23,7 +23,6 @@ METHODS = {
     "NegTSNE s=0": lambda **options: NegTSNE(s=0, n_negatives=1, **options),
     "UMAP": UMAP,
     "LargeVis": LargeVis,
-    "PACMAP": lambda negatives_per_row=None, **options: PACMAP(**options),
     "NCVis": NCVis,
     "InfoTSNE": lambda **options: InfoTSNE(s=0.5, **options),
     "InfoTSNE m=5": lambda **options: InfoTSNE(n_negatives=5, **options),

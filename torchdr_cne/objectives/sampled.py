@@ -58,15 +58,16 @@ def make_sampler(loss: PairLoss, by_default: int, state: FitState, start_nd: Ten
     exclude = (state.graph.indptr, state.graph.indices) if loss.discard_neighbors else None
     own = torch.arange(state.share.start, state.share.stop, device=start_nd.device)
     sampler = NegativeSampler(n, own, drawn, exclude)
-    # The sampler's 64-bit constants are beyond the compiler's integer ranges.
-    state.draw_negatives = torch.compiler.disable(sampler.draw) if compiles else sampler.draw
+    if compiles:  # its 64-bit constants are beyond the compiler's integer ranges
+        sampler.draw = torch.compiler.disable(sampler.draw)  # type: ignore[method-assign]  # of this object only
+    state.sampler = sampler
 
 
 def sampled_pairs(similarity: Similarity, n_negatives: float, embedding_nd: Tensor, state: FitState) -> Pairs:
     """Return the edges of this rank's rows and the negatives that this step draws for them."""
-    assert state.draw_negatives is not None
+    assert state.sampler is not None
     graph = state.graph
-    negatives = state.draw_negatives(state.seed, state.step)
+    negatives = state.sampler.draw(state.seed, state.step)
     rows, columns, weights = graph.rows, graph.indices.long(), graph.weights
     own_nd = embedding_nd[state.share.own]
     if len(rows) == len(own_nd):

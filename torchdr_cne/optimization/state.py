@@ -1,8 +1,8 @@
 """What a fit carries from step to step, apart from the estimator and its parameters."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -10,6 +10,13 @@ from torch import Tensor
 from torchdr_cne.affinity import AffinityGraph
 from torchdr_cne.distributed import Share
 from torchdr_cne.optimization.phase import Phase
+
+
+class Sampler(Protocol):
+    """Draws the negatives of some rows, a pure function of seed and step."""
+
+    def draw(self, seed: int, step: int) -> Tensor:
+        """Return the negatives (r, M) of the rows."""
 
 
 @dataclass
@@ -37,8 +44,8 @@ class FitState:
         What a method keeps from step to step, the same on all ranks; saved with the fit.
     target : Tensor of shape (n, n) or None
         P, where whole matrices are matched.
-    draw_negatives : callable or None
-        From seed and step to the negatives (r, M) of this rank's rows, where they are drawn by row.
+    sampler : Sampler or None
+        Draws the negatives of this rank's rows, where they are drawn by row.
     fixed_pairs : FixedPairs or None
         The pairs of a fit whose pairs are chosen once.
     fixed_edges : FixedEdges or None
@@ -58,7 +65,7 @@ class FitState:
     rows: Any = None
     carried: dict[str, Tensor] = field(default_factory=dict)
     target: Tensor | None = None
-    draw_negatives: Callable[[int, int], Tensor] | None = None
+    sampler: Sampler | None = None
     fixed_pairs: Any = None
     fixed_edges: Any = None
     training: Any = None
