@@ -61,7 +61,7 @@ class DoublyStochasticQuadraticAffinity(AllPairsAffinity):
         def matrix(f: Tensor) -> Tensor:
             return (f + f.unsqueeze(1) - cost).clamp_min_(0)
 
-        def dual(values):  # type: ignore[no-untyped-def]
+        def dual(values):  # type: ignore[no-untyped-def]  # SciPy calls it
             f = torch.from_numpy(values)
             p = matrix(f)
             return float(p.square().sum() / 4 - f.sum()), ((p.sum(dim=1)) - 1).numpy()

@@ -79,7 +79,7 @@ class EntropicAffinity(TransformedAffinity):
 def several(perplexity: float | Sequence[float]) -> tuple[float, ...]:
     """Return one or more perplexities as a tuple."""
     is_one = isinstance(perplexity, str) or not isinstance(perplexity, (Sequence, np.ndarray))
-    return (perplexity,) if is_one else tuple(perplexity)  # type: ignore[arg-type,return-value]
+    return (perplexity,) if is_one else tuple(perplexity)  # type: ignore[arg-type,return-value]  # is_one tells which
 
 
 def conditional_probabilities(distances_nk: Tensor, perplexity: float) -> Tensor:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # no explicit export
 
 from torchdr_cne.distributed.config import DistributedConfig
 from torchdr_cne.distributed.ranks import RankError, Ranks
@@ -115,7 +116,7 @@ def _store(rank: int, size: int, timeout: timedelta, environment: Mapping[str, s
     address, port = environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
     store = _connection(address, port, size, rank == 0 and not by_launcher, timeout)
     attempt = environment.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return dist.PrefixStore(f"torchdr_cne/attempt-{attempt}/fit-{next(_fits)}", store)
+    return PrefixStore(f"torchdr_cne/attempt-{attempt}/fit-{next(_fits)}", store)
 
 
 @cache
@@ -124,7 +125,7 @@ def _connection(address: str, port: int, size: int, is_host: bool, timeout: time
 
     It stays for the next fit: one that rank 0 made anew could be missed by a rank that still finds the old one.
     """
-    return dist.TCPStore(address, port, size, is_master=is_host, timeout=timeout, multi_tenant=True)
+    return TCPStore(address, port, size, is_master=is_host, timeout=timeout, multi_tenant=True)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def kernel_of(forces: PairForces, n_components: int) -> Any:
     name = content_name(forces, _ALL_PAIRS, n_components)
     f = SimpleNamespace(
         jit=named_jit(name),
-        q=named_jit(name)(single_precision(forces.normaliser)),  # type: ignore[arg-type]
+        q=named_jit(name)(single_precision(forces.normaliser)),  # type: ignore[arg-type]  # methods of sums have one
         slope=named_jit(name)(single_precision(forces.repulsive)),
     )
     kernel = _kernel(f, _coordinates(name, n_components), n_components)
@@ -53,7 +53,7 @@ def _copied(function: Any) -> Any:
 
 
 _ONE: dict[str, Any] = {
-    "rows": lambda z, n, k: (load(z, k),),  # type: ignore[call-arg]
+    "rows": lambda z, n, k: (load(z, k),),  # type: ignore[call-arg]  # an intrinsic
     "point": lambda z, n, k: (z[k],),
     "minus": lambda a, b: (a[0] - b[0],),
     "square": lambda a: a[0] * a[0],
@@ -62,7 +62,7 @@ _ONE: dict[str, Any] = {
     "repeated": lambda x: (x,),
 }
 _TWO: dict[str, Any] = {
-    "rows": lambda z, n, k: (load(z, k), load(z, n + k)),  # type: ignore[call-arg]
+    "rows": lambda z, n, k: (load(z, k), load(z, n + k)),  # type: ignore[call-arg]  # an intrinsic
     "point": lambda z, n, k: (z[k], z[n + k]),
     "minus": lambda a, b: (a[0] - b[0], a[1] - b[1]),
     "square": lambda a: a[0] * a[0] + a[1] * a[1],
@@ -71,7 +71,7 @@ _TWO: dict[str, Any] = {
     "repeated": lambda x: (x, x),
 }
 _THREE: dict[str, Any] = {
-    "rows": lambda z, n, k: (load(z, k), load(z, n + k), load(z, 2 * n + k)),  # type: ignore[call-arg]
+    "rows": lambda z, n, k: (load(z, k), load(z, n + k), load(z, 2 * n + k)),  # type: ignore[call-arg]  # an intrinsic
     "point": lambda z, n, k: (z[k], z[n + k], z[2 * n + k]),
     "minus": lambda a, b: (a[0] - b[0], a[1] - b[1], a[2] - b[2]),
     "square": lambda a: a[0] * a[0] + a[1] * a[1] + a[2] * a[2],

@@ -41,8 +41,8 @@ class ForceProblem:
     forces: PairForces
     draw_weights: Tensor
     exclude_edges: bool = False
-    slots: Tensor = None  # type: ignore[assignment]
-    share: Share = None  # type: ignore[assignment]
+    slots: Tensor = None  # type: ignore[assignment]  # filled in below
+    share: Share = None  # type: ignore[assignment]  # filled in below
 
     def __post_init__(self) -> None:
         if self.slots is None:

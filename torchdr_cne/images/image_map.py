@@ -48,7 +48,7 @@ class ImageMap(ImageParameters, GraphlessMap, replaces=("n_components", "learnin
     """
 
     # A parameter of the base class, which mypy takes for an attribute of instances.
-    n_components: ClassVar[Any] = property(lambda self: self.out_dim)  # type: ignore[misc]
+    n_components: ClassVar[Any] = property(lambda self: self.out_dim)  # type: ignore[misc]  # out_dim is the parameter
 
     _former_parameters: ClassVar[dict[str, Any]] = {"use_ffcv": False}
     _n_stages: ClassVar[tuple[int, ...]] = (1,)
@@ -242,8 +242,8 @@ class ImageMap(ImageParameters, GraphlessMap, replaces=("n_components", "learnin
             optimizer_kwargs=given,
             learning_rate=stage.rate,
             parameters={"stage": number},
-            **(schedule if self.lr_scheduler is not None else {}),  # type: ignore[arg-type]
-            **clipping(self.trainer_kwargs),  # type: ignore[arg-type]
+            **(schedule if self.lr_scheduler is not None else {}),  # type: ignore[arg-type]  # keywords of a Phase
+            **clipping(self.trainer_kwargs),  # type: ignore[arg-type]  # keywords of a Phase
         )
 
     @property

@@ -268,6 +268,6 @@ def _replace_first_conv(network: nn.Module, n_channels: int, *, small_stem: bool
     if module.in_channels == n_channels and not small_stem:
         return
     kernel, stride, padding = ((3, 3), 1, 1) if small_stem else (module.kernel_size, module.stride, module.padding)
-    found = nn.Conv2d(n_channels, module.out_channels, kernel, stride, padding, bias=module.bias is not None)  # type: ignore[arg-type]
+    found = nn.Conv2d(n_channels, module.out_channels, kernel, stride, padding, bias=module.bias is not None)  # type: ignore[arg-type]  # pairs
     owner, _, own = name.rpartition(".")
     setattr(network.get_submodule(owner), own, found)

@@ -191,6 +191,6 @@ def _stack_batches(loader: Iterable[Any]) -> np.ndarray:
 def _expected_rows(loader: Iterable[Any], batch_rows: int) -> int:
     """Return the data set's length where it is known, else one batch."""
     try:
-        return max(batch_rows, len(loader.dataset))  # type: ignore[attr-defined]
+        return max(batch_rows, len(loader.dataset))  # type: ignore[attr-defined]  # the except below
     except (AttributeError, TypeError):
         return max(1, batch_rows)

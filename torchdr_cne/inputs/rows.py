@@ -46,9 +46,9 @@ class Rows:
 
     values: Tensor
     scale: float = 1.0
-    share: Share = None  # type: ignore[assignment]
+    share: Share = None  # type: ignore[assignment]  # filled in below
     is_constant: bool = False
-    centre: Tensor = None  # type: ignore[assignment]
+    centre: Tensor = None  # type: ignore[assignment]  # filled in below
 
     def __post_init__(self) -> None:
         if self.share is None:
@@ -105,7 +105,7 @@ class StreamedRows(Rows):
     a time.
     """
 
-    source: RowSource = None  # type: ignore[assignment]
+    source: RowSource = None  # type: ignore[assignment]  # filled in below
     budget: int = 0
 
     @property

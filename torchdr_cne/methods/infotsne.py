@@ -47,7 +47,7 @@ class InfoTSNE(NegativeSamplingNeighborEmbedding):
         return PairForces.of_kernel(CAUCHY)
 
     @property
-    def _default_negatives_per_row(self) -> int:  # type: ignore[override]
+    def _default_negatives_per_row(self) -> int:  # type: ignore[override]  # follows n_negatives
         return self.n_negatives
 
     def _auto_learning_rate(self, phase: Phase, n: int) -> float:

@@ -23,7 +23,7 @@ class NeighborGraph:
 
     indices: Tensor
     distances: Tensor
-    share: Share = None  # type: ignore[assignment]
+    share: Share = None  # type: ignore[assignment]  # filled in below
 
     def __post_init__(self) -> None:
         assert self.indices.shape == self.distances.shape

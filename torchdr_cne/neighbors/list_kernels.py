@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from torchdr_cne.neighbors.scan import LANES, Lists, jit, nearest, nothing_found, scan
+from torchdr_cne.neighbors.scan import Lists, jit, nearest, nothing_found, scan
+from torchdr_cne.simd import LANES
 
 _ASSIGNED = 2048
 """Rows that are put into lists together."""

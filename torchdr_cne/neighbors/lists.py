@@ -6,7 +6,8 @@ from copy import copy
 import numpy as np
 
 from torchdr_cne.neighbors import list_kernels
-from torchdr_cne.neighbors.scan import LANES, Lists, by_list
+from torchdr_cne.neighbors.scan import Lists, by_list
+from torchdr_cne.simd import LANES
 from torchdr_cne.workers import Workers
 
 _FLAT_CENTROIDS = 128

@@ -53,7 +53,7 @@ def _chunks(rows: Rows) -> list[int]:
     if rows.in_memory:
         return [0, len(rows.share)]
     most = max(np.diff(rows.share.bounds))
-    held = rows.budget // (_COPIES * rows.n_columns * rows.values.itemsize)  # type: ignore[attr-defined]
+    held = rows.budget // (_COPIES * rows.n_columns * rows.values.itemsize)  # type: ignore[attr-defined]  # streamed rows have one
     n_chunks = -(-int(most) // max(1, held))
     return np.linspace(0, len(rows.share), n_chunks + 1).astype(int).tolist()
 

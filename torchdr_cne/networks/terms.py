@@ -65,7 +65,7 @@ class Position(Loss):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Position) and np.array_equal(np.asarray(self.target), np.asarray(other.target))
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # arrays have no hash
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ def _named_class(choice: str | type, home: Any, base: type, field: str) -> Any:
 
 def parameter_groups(
     parameters: Mapping[str, Tensor], learned: Mapping[str, Tensor], rate: float, learned_rate: float
-) -> list:
+) -> list[dict[str, Any]]:
     """One group for the parameters and one for the learned scalars, with their learning rates."""
     groups: list[dict[str, Any]] = [{"params": list(parameters.values()), "lr": rate}]
     if learned:

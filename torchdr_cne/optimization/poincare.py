@@ -33,7 +33,7 @@ class PoincareSGD(Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]  # no closure: the loop gives gradients
         """Take a step down the gradients; there is no ``closure``."""
         for group in self.param_groups:
             for parameter in group["params"]:

@@ -79,7 +79,7 @@ def restore_optimizer(
     with warnings.catch_warnings():  # it has not seen the optimiser's steps
         warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler.step\(\)` before", UserWarning)
         for _ in range(n_steps if scheduler is not None else 0):
-            scheduler.step()  # type: ignore[union-attr]
+            scheduler.step()  # type: ignore[union-attr]  # not None: the range is empty then
 
 
 def restore_learned(state: FitState, snapshot: Snapshot, device: torch.device) -> None:

@@ -83,13 +83,13 @@ class Relation(Loss):
             self.loss._check_parameters()
 
     @property
-    def sampling(self) -> str:  # type: ignore[override]
+    def sampling(self) -> str:  # type: ignore[override]  # depend on the loss
         """What it needs: "edges" or "items"."""
         of_all = self.all_pairs or (isinstance(self.loss, str) and self.loss in ALL_PAIRS)
         return "items" if of_all else "edges"
 
     @property
-    def needs(self) -> tuple[str, ...]:  # type: ignore[override]
+    def needs(self) -> tuple[str, ...]:  # type: ignore[override]  # depend on the loss
         """What it needs beside the encoder: a table to find affinities in, unless each mini-batch has its own."""
         in_batch = self.affinity is not None and not isinstance(self.affinity, Affinity)
         return ("table",) if self.sampling == "items" and not in_batch else ()
