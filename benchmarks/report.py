@@ -5,6 +5,7 @@
 
 import argparse
 import os
+import textwrap
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -79,7 +80,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def caption(results: dict[str, Any]) -> str:
-    """Return what was measured where, in one sentence a line."""
+    """Return what was measured where."""
     settings, machine, versions = results["settings"], results["machine"], results["versions"]
     shape = next((f" ({run['n']:,} × {run['d']})".replace(",", " ") for run in results["runs"] if "n" in run), "")
     packages = {METHODS[name].package for name in settings["methods"] if name in METHODS}
@@ -87,12 +88,13 @@ def caption(results: dict[str, Any]) -> str:
     counts = [row["rounds"] for row in summarise(results)] or [0]
     rounds = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else f"{max(counts)}"
     rounds += " interleaved round" + "s" * (max(counts) != 1)
-    return (
+    text = (
         f"{settings['data']}{shape}, {settings['threads']} threads of {machine['cpu']}, {results['created'][:10]}: "
         f"medians of {rounds} in processes of their own, warm, from the feature matrix to the "
         f"embedding. Peak resident memory, in parentheses what the fit added. Quality on a sample of {N_SAMPLES} rows, "
         f"exact neighbours among all. {named}."
     )
+    return textwrap.fill(text, 120, break_on_hyphens=False)
 
 
 def section(results: dict[str, Any], figure: str | None = None) -> str:
