@@ -10,15 +10,14 @@ from torchdr_cne.fitting.checkpointing import checkpointing
 from torchdr_cne.fitting.optimising import optimise
 from torchdr_cne.fitting.part import FitObserver, Part
 from torchdr_cne.fitting.plan import FitPlan
-from torchdr_cne.fitting.ranks import decide_sharing, found_by_first
+from torchdr_cne.fitting.ranks import decide_sharing, fitted_by_first
 from torchdr_cne.fitting.reading import FitInput, read
-from torchdr_cne.fitting.result import FitResult
 from torchdr_cne.fitting.running import Run, running
 from torchdr_cne.fitting.stages import affinities, first_embedding, prepare
 
 
 def fit(plan: FitPlan, observer: FitObserver, X: Any, y: Any = None, graph: Any = None) -> None:
-    """Fit ``X`` as the plan says, on all ranks or on rank 0 alone; the observer publishes the result.
+    """Fit ``X`` as the plan says; the observer publishes the result.
 
     Parameters
     ----------
@@ -31,26 +30,35 @@ def fit(plan: FitPlan, observer: FitObserver, X: Any, y: Any = None, graph: Any 
     """
     with running(plan, X) as run:
         given = read(X, y, graph, plan, run)
-        if run.ranks.size == 1 or decide_sharing(given, plan, run.ranks):
-            fit_part(given, plan, run, observer)
-            return
-        alone = replace(run, ranks=Ranks())
-        result = found_by_first(plan, run.ranks, lambda: fit_part(given, plan, alone, observer))
-        if not run.ranks.is_first:
-            observer.publish(result)
-
-
-def fit_part(given: FitInput, plan: FitPlan, run: Run, observer: FitObserver) -> FitResult:
-    """Do this rank's part of a fit, stage by stage."""
-    with taking_part(given, plan, run, observer) as part:
-        rows = prepare(part)
-        graph = affinities(rows, part)
-        start = first_embedding(rows, graph, part)
-        return optimise(rows, graph, start, part)
+        with taking_part(given, plan, run, observer) as part:
+            if part is None:  # rank 0 does it alone
+                return
+            rows = prepare(part)
+            edges = affinities(rows, part)
+            start = first_embedding(rows, edges, part)
+            optimise(rows, edges, start, part)
 
 
 @contextmanager
-def taking_part(given: FitInput, plan: FitPlan, run: Run, observer: FitObserver) -> Iterator[Part]:
+def taking_part(given: FitInput, plan: FitPlan, run: Run, observer: FitObserver) -> Iterator[Part | None]:
+    """Give each rank its part: a share of the points, or rank 0 all and the others None.
+
+    Ranks that have no part receive the result at the end of the block.
+    """
+    if run.ranks.size == 1 or decide_sharing(given, plan, run.ranks):
+        with _part(given, plan, run, observer) as part:
+            yield part
+        return
+    with fitted_by_first(plan, run.ranks, observer) as listener:
+        if run.ranks.is_first:
+            with _part(given, plan, replace(run, ranks=Ranks()), listener) as part:
+                yield part
+        else:
+            yield None
+
+
+@contextmanager
+def _part(given: FitInput, plan: FitPlan, run: Run, observer: FitObserver) -> Iterator[Part]:
     """Choose this rank's share of the points, and hold the folder in which the fit is saved."""
     share, graph = Share.of(given.n_points, run.ranks), given.graph
     if graph is not None and graph.n_rows == share.n and run.ranks.size > 1:

@@ -20,7 +20,7 @@ from torchdr_cne.optimization.state import FitState, initial_state
 from torchdr_cne.resources import torch_threads
 
 
-def optimise(prepared: Prepared, graph: InputGraph | None, start_nd: Tensor, part: Part) -> FitResult:
+def optimise(prepared: Prepared, graph: InputGraph | None, start_nd: Tensor, part: Part) -> None:
     """Run the loop from ``start_nd``, or from the networks, and publish and save what it leaves."""
     plan, resumed = part.plan, part.checkpoint.resumed
     with listening(part.share.ranks, resumable=plan.options.checkpoint_dir is not None):
@@ -37,7 +37,7 @@ def optimise(prepared: Prepared, graph: InputGraph | None, start_nd: Tensor, par
             so_far = replace(part.result(graph), training_rows=prepared.kept)
             watch = _Watch(part, objective, state, so_far, progress)
             outcome = run(objective, state, phases, plan.optimizers, _settings(part), watch, resumed)
-        return _concluded(watch, outcome, part)
+        _conclude(watch, outcome, part)
 
 
 def _objective(
@@ -109,7 +109,7 @@ class _Watch:
         )
 
 
-def _concluded(watch: _Watch, outcome: Outcome, part: Part) -> FitResult:
+def _conclude(watch: _Watch, outcome: Outcome, part: Part) -> None:
     """Publish and save the result; an embedding that is not finite is an error and not a result."""
     objective, state, ranks = watch.objective, watch.state, part.share.ranks
     embedding_nd = objective.embedding()
@@ -129,4 +129,3 @@ def _concluded(watch: _Watch, outcome: Outcome, part: Part) -> FitResult:
             f"another rank was told to leave by SIGTERM; the fit is saved after {outcome.n_iter} iterations in "
             f"{part.plan.options.checkpoint_dir} and goes on from there when it is begun again."
         )
-    return result

@@ -2,7 +2,8 @@
 
 import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from torchdr_cne.distributed import Ranks
 from torchdr_cne.distributed.share import UNIT
+from torchdr_cne.fitting.part import FitObserver
 from torchdr_cne.fitting.plan import FitPlan
 from torchdr_cne.fitting.reading import FitInput
 from torchdr_cne.fitting.result import FitResult
@@ -84,18 +86,36 @@ def _digest_of_some(data: Any) -> str:
     return hashlib.sha256(np.ascontiguousarray(some).tobytes()).hexdigest()[:12]
 
 
-def found_by_first(plan: FitPlan, ranks: Ranks, fit: Callable[[], FitResult]) -> FitResult:
-    """Let rank 0 ``fit`` by itself, and return its result on all ranks."""
-    result: FitResult | None = None
+class _Listener:
+    """Hands everything on to an observer, and remembers the last result."""
+
+    def __init__(self, observer: FitObserver) -> None:
+        self._observer = observer
+        self.result: FitResult | None = None
+        self.affinities_begin, self.affinities_end = observer.affinities_begin, observer.affinities_end
+        self.before_step, self.after_step = observer.before_step, observer.after_step
+
+    def publish(self, result: FitResult) -> None:
+        self.result = result
+        self._observer.publish(result)
+
+
+@contextmanager
+def fitted_by_first(plan: FitPlan, ranks: Ranks, observer: FitObserver) -> Iterator[FitObserver]:
+    """Let rank 0 fit in the block by itself, while the others wait; at its end they publish its result.
+
+    Yields the observer that rank 0's fit has to tell.
+    """
+    listener = _Listener(observer)
     with ranks.without_timeout(), ranks.all_or_none("the fit on rank 0"):
-        if ranks.is_first:
-            result = fit()
+        yield listener
     with ranks.all_or_none("handing out the result"):
-        state = None if result is None else fitted_state(result.attributes())
+        state = None if listener.result is None else fitted_state(listener.result.attributes())
     tensors, plain = ranks.copy_state_from(0, state, "the exchange of the result")
-    if result is not None:
-        return result
+    if ranks.is_first:
+        return
     networks = plan.networks
     specs = {} if networks is None else {"encoder": networks.encoder, "decoder": networks.decoder}
     found = fitted_attributes(tensors, plain, specs, plan.n_components)
-    return FitResult(Columns(), ranks.size, extras={name.removesuffix("_"): value for name, value in found.items()})
+    names = {name.removesuffix("_"): value for name, value in found.items()}
+    observer.publish(FitResult(Columns(), ranks.size, extras=names))

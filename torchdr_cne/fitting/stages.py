@@ -95,26 +95,21 @@ def affinities(prepared: Prepared, part: Part) -> InputGraph | None:
     if plan is None or part.given.pairs is not None or not plan.is_needed(prepared.phases):
         return None
     part.observer.affinities_begin()
-    found = _graph(plan, prepared.rows, part)
-    if part.given.labels is not None:
-        found = plan.relabel(found, part.given.labels, part.share)
-    graph = InputGraph(found, found.to_scipy(), _count_components(found, part))
-    part.observer.affinities_end(part.result(graph))
-    return graph
-
-
-def _graph(plan: GraphPlan, rows: Rows | None, part: Part) -> AffinityGraph:
     found = part.checkpoint.saved_graph() if part.given.graph is None else part.given.graph
     if found is None:
-        assert rows is not None
-        found = plan.affinity(rows, random_state=part.seed)
+        assert prepared.rows is not None
+        found = plan.affinity(prepared.rows, random_state=part.seed)
         part.checkpoint.save_graph(found)
     if found.n_points != part.share.n:
         raise TypeError(
             f"{type(plan.affinity).__name__} made a graph of {found.n_points} points from one rank's "
             f"rows of {part.share.n}; hand neighbors.share on to affinity.graph.symmetrized, or set distributed=False."
         )
-    return found
+    if part.given.labels is not None:
+        found = plan.relabel(found, part.given.labels, part.share)
+    graph = InputGraph(found, found.to_scipy(), _count_components(found, part))
+    part.observer.affinities_end(part.result(graph))
+    return graph
 
 
 def _count_components(graph: AffinityGraph, part: Part) -> int:

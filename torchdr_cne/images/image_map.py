@@ -10,6 +10,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from torchdr_cne.encoders.running import evaluating, random_numbers_kept
+from torchdr_cne.fitting.fit import fit as run_fit
+from torchdr_cne.fitting.publishing import Publisher
 from torchdr_cne.images.augmentation import simclr_augmentation
 from torchdr_cne.images.loading import ImagePairs, Loading, plain_batches, sample, size_for
 from torchdr_cne.images.networks import ImageNetwork
@@ -93,7 +95,8 @@ class ImageMap(ImageParameters, GraphlessMap, replaces=("n_components", "learnin
             "half_precision": self._halves(),
         }
         with matmul_precision(self.float32_matmul_precision):
-            self._fit(replace(plan, networks=self._network_options(**seen), extras=seen), pairs, None, None)
+            plan = replace(plan, networks=self._network_options(**seen), extras=seen)
+            run_fit(plan, Publisher(self, self._callback_list()), pairs)
         if y is not None:
             self.labels_ = np.asarray(y)[list(images.numbers)]
         elif pairs.labels is not None:  # else rank 0 has fitted alone, and handed them out

@@ -10,12 +10,12 @@ from torch import Tensor
 from torchdr_cne.affinity import Affinity, EntropicAffinity
 from torchdr_cne.checks import check_choice
 from torchdr_cne.matching.neighbor_embedding import NeighborEmbedding
-from torchdr_cne.matching.overriding import decides, overridden
 from torchdr_cne.objectives.all_pairs import MAX_FFT_COMPONENTS, AllPairsSums, QuietObjective
 from torchdr_cne.objectives.pairs import Pairs
 from torchdr_cne.objectives.row_sums import RowSums
 from torchdr_cne.optimization.objective import Objective
 from torchdr_cne.optimization.state import FitState
+from torchdr_cne.overriding import decides, overridden
 from torchdr_cne.placement.refinement import Refinement, hook_refinement
 
 REPULSIONS = ("auto", "dense", "keops", "fused", "fft")

@@ -14,7 +14,7 @@ from torchdr_cne.checks import COUNT, Bound
 from torchdr_cne.distributed.group import is_first_process
 from torchdr_cne.fitting.fit import fit
 from torchdr_cne.fitting.plan import FitPlan, GraphPlan, PointsPlan, RunOptions
-from torchdr_cne.matching.publishing import Publisher
+from torchdr_cne.fitting.publishing import Publisher
 from torchdr_cne.networks.options import NetworkOptions
 from torchdr_cne.optimization.objective import Objective
 from torchdr_cne.optimization.phase import Phase
@@ -138,11 +138,7 @@ class EmbeddingEstimator(
         FloatingPointError
             If the optimisation diverges.
         """
-        return self._fit(self._plan(), X, y, graph)
-
-    def _fit(self, plan: FitPlan, X: Any, y: Any, graph: Any) -> Self:
-        """Carry out a plan; its stages are in `torchdr_cne.fitting`."""
-        fit(plan, Publisher(self), X, y, graph)
+        fit(self._plan(), Publisher(self, self._callback_list()), X, y, graph)
         return self
 
     def fit_transform(self, X: Any, y: Any = None, *, graph: Any = None) -> Any:

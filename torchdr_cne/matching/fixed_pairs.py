@@ -8,11 +8,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from torchdr_cne.matching.neighbor_embedding import NeighborEmbedding
-from torchdr_cne.matching.overriding import overridden
 from torchdr_cne.objectives.fixed_pairs import AlikePairs, FixedEdges, FixedPairs, fixed_pairs, group_objective
 from torchdr_cne.optimization.objective import Objective
 from torchdr_cne.optimization.phase import Phase, number_phases
 from torchdr_cne.optimization.state import FitState
+from torchdr_cne.overriding import overridden
 from torchdr_cne.parameters.gradients import Gradients
 from torchdr_cne.placement.refinement import Refinement, hook_refinement
 from torchdr_cne.similarities import Similarity

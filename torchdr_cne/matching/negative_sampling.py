@@ -8,7 +8,6 @@ from torchdr_cne.affinity import UnionAffinity
 from torchdr_cne.checks import COUNT, Bound, check_choice
 from torchdr_cne.fitting.memory import bytes_by_stage
 from torchdr_cne.matching.encoding import EncodedNeighborEmbedding
-from torchdr_cne.matching.overriding import overridden
 from torchdr_cne.networks.options import NetworkOptions
 from torchdr_cne.objectives.pair_loss import PairLoss
 from torchdr_cne.objectives.pairs import Pairs
@@ -16,6 +15,7 @@ from torchdr_cne.objectives.sampled import DrawnBlocks, block_objective, make_sa
 from torchdr_cne.optimization.objective import Objective
 from torchdr_cne.optimization.phase import NEGATIVES, SAMPLINGS, Phase
 from torchdr_cne.optimization.state import FitState
+from torchdr_cne.overriding import overridden
 from torchdr_cne.parameters.gradients import Gradients
 from torchdr_cne.placement.refinement import Refinement, hook_refinement
 from torchdr_cne.sampling.blocks import BLOCK_SIZE, n_shifts_for

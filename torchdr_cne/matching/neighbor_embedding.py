@@ -11,11 +11,11 @@ from torchdr_cne.affinity import Affinity, UnionAffinity
 from torchdr_cne.checks import NOT_NEGATIVE, POSITIVE, Bound
 from torchdr_cne.forces import PairForces
 from torchdr_cne.matching.affinity_matcher import AffinityMatcher
-from torchdr_cne.matching.overriding import decides, newer_than_forces
 from torchdr_cne.objectives.pair_loss import PairLoss
 from torchdr_cne.optimization.objective import Objective
 from torchdr_cne.optimization.phase import Phase, number_phases
 from torchdr_cne.optimization.state import FitState
+from torchdr_cne.overriding import decides, newer_than_forces
 from torchdr_cne.parameters.graph import Search
 from torchdr_cne.similarities import Cauchy, Similarity
 

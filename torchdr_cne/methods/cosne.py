@@ -9,9 +9,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from torchdr_cne.checks import NOT_NEGATIVE, POSITIVE, Bound
 from torchdr_cne.matching import AllPairsNeighborEmbedding, FitState, RowSums
-from torchdr_cne.matching.overriding import overridden
 from torchdr_cne.optimization.objective import Objective
 from torchdr_cne.optimization.poincare import LARGEST_RADIUS, PoincareSGD, inside_ball
+from torchdr_cne.overriding import overridden
 from torchdr_cne.similarities import HyperbolicCauchy, Similarity, hyperbolic_distance
 
 _FARTHEST = 4.0

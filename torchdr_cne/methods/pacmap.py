@@ -12,15 +12,14 @@ from torchdr_cne.matching import FitState, FixedPairsNeighborEmbedding, Pairs
 from torchdr_cne.objectives.fixed_pairs import AttractingGroup, FixedPairs
 from torchdr_cne.sampling import far_points, mid_near_points
 
-NEAR, MID_NEAR = 10.0, 10_000.0
-"""c of d̃/(c + d̃), of neighbours and of mid-near pairs."""
+NEAR, MID_NEAR = 10.0, 10_000.0  # c of d̃/(c + d̃), of neighbours and of mid-near pairs
 
 
 class PACMAP(FixedPairsNeighborEmbedding):
     """PaCMAP: neighbours and mid-near pairs attract, far pairs repel (Wang, Huang, Rudin & Shaposhnik, 2021).
 
-    With d̃ = 1 + d² = 1/q the loss is w_NB Σ d̃/(10 + d̃) + w_MN Σ d̃/(10⁴ + d̃) + w_FP Σ 1/(1 + d̃), over pairs that are
-    chosen once. Neighbours are those of `torchdr_cne.affinity.ScaledAffinity`; a mid-near point is the second nearest
+    With d̃ = 1 + d² = 1/q the loss is w_NB Σ d̃/(10 + d̃) + w_MN Σ d̃/(10⁴ + d̃) + w_FP Σ 1/(1 + d̃), over fixed pairs.
+    Neighbours are those of `torchdr_cne.affinity.ScaledAffinity`; a mid-near point is the second nearest
     of six random ones; far points are random ones that are no neighbours. Of 450 iterations the first 100 have weights
     (2, 1 000 falling to 3, 1), the next 100 (3, 3, 1), and the last (1, 0, 1); other numbers share out alike.
 

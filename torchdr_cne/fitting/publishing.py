@@ -1,11 +1,30 @@
 """The one place that writes fitted attributes, and calls an estimator's hooks and callbacks."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from torchdr_cne.encoders.running import evaluating
 from torchdr_cne.fitting.result import FitResult
 from torchdr_cne.optimization.loop import Outcome
+
+
+class Hooked(Protocol):
+    """What a fit calls of an estimator, and counts for it."""
+
+    n_iter_: int
+    learning_rate_: float
+
+    def on_affinity_computation_start(self) -> None:
+        """Do something before the graph is computed."""
+
+    def on_affinity_computation_end(self) -> None:
+        """Do something once the graph is known."""
+
+    def on_training_step_start(self) -> None:
+        """Do something before each iteration."""
+
+    def on_training_step_end(self) -> None:
+        """Do something after each iteration."""
 
 
 class Publisher:
@@ -18,11 +37,12 @@ class Publisher:
     ----------
     estimator : EmbeddingEstimator
         Whose hooks are called and whose attributes are set.
+    callbacks : sequence of callables
+        Called with it and the number of iterations done.
     """
 
-    def __init__(self, estimator: Any) -> None:
-        self._estimator = estimator
-        self._callbacks: list[Callable[[Any, int], Any]] = estimator._callback_list()
+    def __init__(self, estimator: Hooked, callbacks: Sequence[Callable[[Any, int], Any]]) -> None:
+        self._estimator, self._callbacks = estimator, callbacks
         self._stale = [name for name in vars(estimator) if name.endswith("_") and not name.startswith("_")]
 
     def publish(self, result: FitResult) -> None:
