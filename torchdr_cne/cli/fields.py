@@ -46,10 +46,12 @@ def estimator_class(method: str) -> type:
 
 def fields_of(method: str) -> dict[str, Field]:
     """Return the fields of the estimator of ``method`` by name, inherited ones first."""
-    return _fields_of_class(*METHODS[method])
+    fields, _ = _fields_of_class(*METHODS[method])
+    return fields
 
 
-def _fields_of_class(module: str, class_name: str) -> dict[str, Field]:
+def _fields_of_class(module: str, class_name: str) -> tuple[dict[str, Field], set[str]]:
+    """Return the fields of a class, and the names that it or a base has replaced."""
     tree = ast.parse(_source(module))
     homes = {
         alias.name: statement.module
@@ -60,16 +62,25 @@ def _fields_of_class(module: str, class_name: str) -> dict[str, Field]:
     classes = {statement.name: statement for statement in tree.body if isinstance(statement, ast.ClassDef)}
     if class_name not in classes:
         home = homes.get(class_name)
-        return {} if home is None else _fields_of_class(home, class_name)
+        return ({}, set()) if home is None else _fields_of_class(home, class_name)
+    node = classes[class_name]
     found: dict[str, Field] = {}
-    for base in reversed(classes[class_name].bases):
+    replaced = {
+        name for keyword in node.keywords if keyword.arg == "replaces" for name in ast.literal_eval(keyword.value)
+    }
+    for base in reversed(node.bases):  # as dataclasses do: of several bases with a field, the first has the last word
         if isinstance(base, ast.Name) and (base.id in homes or base.id in classes):
-            found |= _fields_of_class(homes.get(base.id) or module, base.id)
-    return _with_own_fields(found, classes[class_name])
+            inherited, replaced_there = _fields_of_class(homes.get(base.id) or module, base.id)
+            found |= inherited
+            replaced |= replaced_there
+    kept = {name: field for name, field in found.items() if name not in replaced}
+    return _with_own_fields(kept, replaced, node)
 
 
-def _with_own_fields(inherited: dict[str, Field], node: ast.ClassDef) -> dict[str, Field]:
-    """Add the fields and the descriptions that a class statement holds."""
+def _with_own_fields(
+    inherited: dict[str, Field], replaced: set[str], node: ast.ClassDef
+) -> tuple[dict[str, Field], set[str]]:
+    """Add the fields and the descriptions that a class statement holds; what it annotates is replaced no longer."""
     found = dict(inherited)
     for statement in node.body:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
@@ -84,7 +95,7 @@ def _with_own_fields(inherited: dict[str, Field], node: ast.ClassDef) -> dict[st
     for name, doc in _parameter_docs(ast.get_docstring(node) or "").items():
         if name in found:
             found[name] = replace(found[name], doc=doc)
-    return found
+    return found, replaced - set(found)
 
 
 def _source(module: str) -> str:
