@@ -15,11 +15,13 @@ import zarr
 from sklearn.datasets import load_digits
 
 import torchdr_cne
+from torchdr_cne import catalogue
 from torchdr_cne.cli import main
-from torchdr_cne.cli.fields import METHODS, estimator_class, fields_of
+from torchdr_cne.cli.parameters import estimator_class, parameters_of
 from torchdr_cne.evaluation import evaluate
 from torchdr_cne.inputs import RowSource
 
+METHODS = list(catalogue.by_command())
 QUICK = ["--max_iter", "20", "--random_state", "0", "--n_jobs", "2"]
 
 
@@ -238,13 +240,15 @@ class TestSources:
 
 
 class TestOptions:
-    def test_source_and_class_agree_on_the_parameters(self):
-        for method in METHODS:
-            expected = {field.name: field.default for field in dataclasses.fields(estimator_class(method))}
-            assert {name: field.default for name, field in fields_of(method).items()} == expected
+    @pytest.mark.parametrize("method", METHODS)
+    def test_source_and_class_agree_on_the_parameters(self, method):
+        fields = dataclasses.fields(estimator_class(method))
+        assert {name: option.default for name, option in parameters_of(method).items()} == {
+            field.name: field.default for field in fields
+        }
 
     def test_every_parameter_is_described(self):
-        assert [(m, f.name) for m in METHODS for f in fields_of(m).values() if not f.doc] == []
+        assert [(m, p.name) for m in METHODS for p in parameters_of(m).values() if not p.help] == []
 
     def test_command_line_beats_the_configuration_wherever_it_stands(self, fit, digits):
         with open("run.yaml", "w") as file:
@@ -256,13 +260,29 @@ class TestOptions:
         seen = {}
         monkeypatch.setattr("torchdr_cne.cli.fit._fit", lambda method, values, parameters: seen.update(parameters))
         arguments = ["--n-neighbors=9", "--scheduler", "None", "--discard_neighbors", "--Z_bar", "-1e-3"]
-        assert main(["fit", "data.npy", *arguments, "--optimizer_kwargs", "{momentum: 0.9}"]) == 0
+        assert main(["fit", "data.npy", *arguments, "--optimizer_kwargs", "{eps: 1e-8}"]) == 0
         assert seen["n_neighbors"] == 9
         assert seen["scheduler"] is None
         assert seen["discard_neighbors"] is True
         assert seen["Z_bar"] == -0.001
-        assert seen["optimizer_kwargs"] == {"momentum": 0.9}
+        assert seen["optimizer_kwargs"] == {"eps": 1e-8}
         assert seen["learning_rate"] == "auto"
+
+    def test_quiet_in_a_configuration_silences_warnings_too(self, fit, capfd):
+        Path("run.yaml").write_text("data: data.npy\ns: 0.5\noutput: out.npy\nquiet: true\n")
+        assert fit("--config", "run.yaml") == 0  # of which it would warn, as s has no effect
+        assert capfd.readouterr() == ("", "")
+
+    def test_a_bare_truth_leaves_a_file_after_it_alone(self, folder, monkeypatch):
+        seen = []
+        monkeypatch.setattr("torchdr_cne.cli.fit._fit", lambda method, values, parameters: seen.append(values))
+        assert main(["fit", "--quiet", "--discard-neighbors", "data.npy", "--compile=FALSE"]) == 0
+        assert (seen[0].data, seen[0].quiet, seen[0].discard_neighbors, seen[0].compile) == (
+            "data.npy",
+            True,
+            True,
+            False,
+        )
 
     def test_help_of_a_method_shows_its_parameters(self, capsys):
         assert main(["fit", "--method", "umap", "--help"]) == 0
