@@ -247,6 +247,11 @@ class TestOptions:
             field.name: field.default for field in fields
         }
 
+    @pytest.mark.parametrize("method", METHODS)
+    def test_source_and_class_agree_on_types_and_descriptions(self, method):
+        from_class = parameters_of(f"{estimator_class(method).__module__}:{estimator_class(method).__name__}")
+        assert list(parameters_of(method).values()) == list(from_class.values())
+
     def test_every_parameter_is_described(self):
         assert [(m, p.name) for m in METHODS for p in parameters_of(m).values() if not p.help] == []
 
@@ -299,6 +304,113 @@ class TestOptions:
         assert main(["--help"]) == 0
         text = capsys.readouterr().out
         assert all(name in text for name in ("evaluate", "demo", *METHODS))
+
+
+OWN_METHODS = """
+from __future__ import annotations
+
+import typing as t
+
+import torchdr_cne
+from torchdr_cne.matching import NeighborEmbedding
+
+class Sharper(torchdr_cne.NegTSNE, replaces=("s",)):
+    \"\"\"Sharper clusters.
+
+    Parameters
+    ----------
+    sharpness : float or None, default=0.1
+        How much sharper.
+    start, end : {"slow", "fast"}, default="slow"
+        How it goes.
+    \"\"\"
+
+    sharpness: t.Optional[float] = 0.1
+    start: t.Literal["slow", "fast"] = "slow"
+    end: str = "slow"
+    weights: list[float] | None = None
+    n_neighbors: int = 12
+
+class Clashing(torchdr_cne.NegTSNE):
+    key: str = ""
+
+class Unfinished(NeighborEmbedding):
+    pass
+
+class Neither:
+    pass
+"""
+
+
+@pytest.fixture
+def own_methods(folder, monkeypatch):
+    """A module of the user's own, in the working folder."""
+    Path("own_methods.py").write_text(OWN_METHODS)
+    yield "own_methods"
+    sys.modules.pop("own_methods", None)
+
+
+class TestOwnMethods:
+    """``--method module:Class``."""
+
+    @pytest.mark.parametrize("home", ["own_methods", "./own_methods.py"])
+    def test_embeds_with_options_of_its_own(self, own_methods, fit, digits, capsys, home):
+        assert fit("data.npy", "--method", f"{home}:Sharper", "--sharpness", "0.2", "--output", "out.npy") == 0
+        assert only_line(capsys).startswith("Sharper: embedded 300 rows")
+        np.testing.assert_array_equal(np.load("out.npy"), python_embedding(digits[0], n_neighbors=12))
+
+    def test_help_has_all_its_parameters_as_documented(self, own_methods, capsys):
+        assert main(["fit", "--method", "own_methods:Sharper", "--help"]) == 0
+        text = " ".join(capsys.readouterr().out.split())
+        assert "--sharpness VALUE How much sharper. (type: float | null, default: 0.1)" in text
+        assert '--end VALUE One of {"slow", "fast"}. How it goes. (type: str, default: slow)' in text
+        assert "--n_neighbors VALUE Neighbours of a point" in text
+        assert "default: 12" in text
+        assert "--weights" not in text
+        assert "--s VALUE" not in text
+
+    def test_text_of_an_annotation_and_the_object_are_the_same(self, own_methods):
+        as_text = parameters_of("own_methods:Sharper")
+        assert (as_text["sharpness"].type, as_text["start"].type, as_text["weights"].type) == (
+            "float | None",
+            "str",
+            "",
+        )
+        assert as_text["learning_rate"].type == "float | str"
+
+    def test_a_registered_class_has_a_name(self, own_methods, fit, monkeypatch):
+        for table in ("_registered", "_registered_classes"):
+            monkeypatch.setattr(catalogue, table, {})
+        catalogue.register(estimator_class("own_methods:Sharper"), command="sharper")
+        assert fit("data.npy", "--method", "sharper", "--start", "fast", "--output", "out.npy") == 0
+
+    def test_a_configuration_can_name_it(self, own_methods, fit):
+        Path("run.yaml").write_text("data: data.npy\nmethod: own_methods:Sharper\nsharpness: null\noutput: out.npy\n")
+        assert fit("--config", "run.yaml") == 0
+
+    @pytest.mark.parametrize(
+        ("method", "sentence"),
+        [
+            ("own_method:Sharper", "own_method cannot be imported: ModuleNotFoundError: No module named 'own_method'"),
+            ("none.py:Sharper", "none.py cannot be imported: "),
+            ("broken.py:Sharper", "broken.py cannot be imported: ZeroDivisionError: division by zero"),
+            ("own_methods:Sharpr", "own_methods has no class 'Sharpr'; did you mean Sharper?"),
+            ("own_methods:Neither", "own_methods:Neither is no estimator; derive it from a class of"),
+            ("own_methods:OWN", "has no class 'OWN'"),
+            ("own_methods:t", "own_methods:t is no estimator"),
+            ("own_methods:Unfinished", "abstract"),
+            ("own_methods:Clashing", "has a parameter key, as fit has an option; give it another name"),
+            (":", "cannot be imported"),
+        ],
+    )
+    def test_what_cannot_be_used_is_one_sentence(self, own_methods, capsys, method, sentence):
+        Path("broken.py").write_text("1 / 0")
+        assert main(["fit", "data.npy", "--method", method, "--output", "out.npy"]) == 2
+        assert sentence in only_line(capsys)
+
+    def test_its_mistyped_option_is_told(self, own_methods, capsys):
+        assert main(["fit", "data.npy", "--method", "own_methods:Sharper", "--sharpnes", "1"]) == 2
+        assert "did you mean --sharpness?" in only_line(capsys)
 
 
 def write_bad_files():

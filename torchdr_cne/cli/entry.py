@@ -22,7 +22,7 @@ subcommands:
   evaluate  judge an embedding against its data
   demo      embed handwritten digits with all methods
 
-methods of fit: {", ".join(by_command())}
+methods of fit: {", ".join(by_command())}, or a class of your own as module:Class
 
 examples:
   torchdr-cne fit data.npy --method umap --output embedding.npy --plot embedding.png --labels labels.npy

@@ -65,15 +65,18 @@ def _fit(method: str, values: Any, parameters: dict[str, Any]) -> None:
         n, f = X.shape
         written = ", ".join(str(path) for path in targets.values())
         tell(
-            f"{method}: embedded {n} rows of {f} columns in {seconds:.1f} s, "
+            f"{method.rpartition(':')[2]}: embedded {n} rows of {f} columns in {seconds:.1f} s, "
             f"{estimator.n_iter_} iterations; wrote {written}"
         )
 
 
 def _command(method: str) -> Command:
-    methods = f"One of {', '.join(by_command())}; negtsne if not given."
+    methods = f"One of {', '.join(by_command())}, or a class of your own, module:Class; negtsne if not given."
     files = (Option("method", "str", "negtsne", methods, "NAME"), *_FILE_OPTIONS)
     parameters = options_of(method)
+    for option in (*files, *_PROCESS_OPTIONS, Option("data", "str")):
+        if option.key in parameters:
+            raise UsageError(f"{method} has a parameter {option.key}, as fit has an option; give it another name")
     return Command(
         name="fit",
         positionals={

@@ -1,12 +1,15 @@
 """The parameters of the methods, read from their source without importing them.
 
 Importing an estimator imports torch, which takes seconds; help and a mistyped option need only names,
-defaults and descriptions, and those stand in the dataclasses' text.
+defaults and descriptions, and those stand in the dataclasses' text. A class that is not ours is imported.
 """
 
 import ast
+import importlib
+import inspect
 import re
-from dataclasses import replace
+import sys
+from dataclasses import MISSING, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,28 +22,58 @@ from torchdr_cne.parameters.documentation import blocks_of, names_of, sections_o
 _PACKAGE = Path(__file__).parents[1]
 _SPELLINGS = {
     r"\w+\.": "",
+    r"Optional\[(.*)\]": r"\1 | None",
     r"(Mapping|dict)\[[^]]*\]": "dict",
-    "Backend": "str",
+    r"Literal\[[^]]*\]|Backend": "str",
 }
 """Pattern → what it means among the kinds of `options.KINDS`; modules are left out."""
 _KINDS_OF_ANY = {"init": "str", "random_state": "int | None"}
 
 
 def estimator_class(method: str) -> Any:
-    """Import and return the estimator of ``method``."""
-    return catalogue.load(_entry(method))
+    """Import and return the estimator of ``method``: a name of the catalogue, ``module:Class`` or ``file.py:Class``."""
+    if method in catalogue.by_command():
+        return catalogue.load(catalogue.by_command()[method])
+    home, separator, name = method.rpartition(":")
+    if not separator:
+        raise UsageError(f"unknown method {method!r}; {choose(method, catalogue.by_command())}")
+    module = _imported(home)
+    if not hasattr(module, name):
+        classes = [known for known, value in vars(module).items() if isinstance(value, type)]
+        raise UsageError(f"{home} has no class {name!r}; {choose(name, classes)}")
+    from torchdr_cne.matching import EmbeddingEstimator
+
+    found = getattr(module, name)
+    if not (isinstance(found, type) and issubclass(found, EmbeddingEstimator)):
+        raise UsageError(f"{method} is no estimator; derive it from a class of torchdr_cne.matching")
+    return found
+
+
+def _imported(home: str) -> Any:
+    """Import a module, or a file, as Python would from the folder where it runs, or that of the file."""
+    is_file = home.endswith(".py")
+    folder = str(Path(home).resolve().parent if is_file else Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        return importlib.import_module(Path(home).stem if is_file else home)
+    except Exception as error:
+        raise UsageError(f"{home} cannot be imported: {type(error).__name__}: {one_line(error)}") from error
+    finally:
+        sys.path.remove(folder)
 
 
 def parameters_of(method: str) -> dict[str, Option]:
     """Return the parameters of ``method``, inherited ones first; those that text cannot say have the type ""."""
-    entry = _entry(method)
-    return _in_source(entry.module, entry.name)[0]
-
-
-def _entry(method: str) -> catalogue.Entry:
-    if method not in catalogue.by_command():
-        raise UsageError(f"unknown method {method!r}; {choose(method, catalogue.by_command())}")
-    return catalogue.by_command()[method]
+    entry = catalogue.by_command().get(method)
+    if entry is not None and entry.module.startswith(f"{_PACKAGE.name}."):
+        return _in_source(entry.module, entry.name)[0]
+    cls = estimator_class(method)
+    docs = _descriptions(inspect.getdoc(cls) or "")
+    return {
+        field.name: Option(field.name, _type_of(field.name, field.type), field.default, docs.get(field.name, ""))
+        for field in fields(cls)
+        if field.default is not MISSING
+    }
 
 
 def options_of(method: str) -> dict[str, Option]:
@@ -87,8 +120,9 @@ def _statements(module: str) -> dict[str, Any]:
     return homes | {statement.name: statement for statement in body if isinstance(statement, ast.ClassDef)}
 
 
-def _type_of(name: str, text: str) -> str:
-    """Return what of an annotation can be typed in; "" if nothing can."""
+def _type_of(name: str, annotation: Any) -> str:
+    """Return what of an annotation, an object or its text, can be typed in; "" if nothing can."""
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     for pattern, kind in _SPELLINGS.items():
         text = re.sub(pattern, kind, text)
     if text == "Any":
