@@ -15,11 +15,13 @@ import zarr
 from sklearn.datasets import load_digits
 
 import torchdr_cne
+from torchdr_cne import catalogue
 from torchdr_cne.cli import main
-from torchdr_cne.cli.fields import METHODS, estimator_class, fields_of
+from torchdr_cne.cli.parameters import estimator_class, parameters_of
 from torchdr_cne.evaluation import evaluate
 from torchdr_cne.inputs import RowSource
 
+METHODS = list(catalogue.by_command())
 QUICK = ["--max_iter", "20", "--random_state", "0", "--n_jobs", "2"]
 
 
@@ -238,13 +240,20 @@ class TestSources:
 
 
 class TestOptions:
-    def test_source_and_class_agree_on_the_parameters(self):
-        for method in METHODS:
-            expected = {field.name: field.default for field in dataclasses.fields(estimator_class(method))}
-            assert {name: field.default for name, field in fields_of(method).items()} == expected
+    @pytest.mark.parametrize("method", METHODS)
+    def test_source_and_class_agree_on_the_parameters(self, method):
+        fields = dataclasses.fields(estimator_class(method))
+        assert {name: option.default for name, option in parameters_of(method).items()} == {
+            field.name: field.default for field in fields
+        }
+
+    @pytest.mark.parametrize("method", METHODS)
+    def test_source_and_class_agree_on_types_and_descriptions(self, method):
+        from_class = parameters_of(f"{estimator_class(method).__module__}:{estimator_class(method).__name__}")
+        assert list(parameters_of(method).values()) == list(from_class.values())
 
     def test_every_parameter_is_described(self):
-        assert [(m, f.name) for m in METHODS for f in fields_of(m).values() if not f.doc] == []
+        assert [(m, p.name) for m in METHODS for p in parameters_of(m).values() if not p.help] == []
 
     def test_command_line_beats_the_configuration_wherever_it_stands(self, fit, digits):
         with open("run.yaml", "w") as file:
@@ -256,13 +265,29 @@ class TestOptions:
         seen = {}
         monkeypatch.setattr("torchdr_cne.cli.fit._fit", lambda method, values, parameters: seen.update(parameters))
         arguments = ["--n-neighbors=9", "--scheduler", "None", "--discard_neighbors", "--Z_bar", "-1e-3"]
-        assert main(["fit", "data.npy", *arguments, "--optimizer_kwargs", "{momentum: 0.9}"]) == 0
+        assert main(["fit", "data.npy", *arguments, "--optimizer_kwargs", "{eps: 1e-8}"]) == 0
         assert seen["n_neighbors"] == 9
         assert seen["scheduler"] is None
         assert seen["discard_neighbors"] is True
         assert seen["Z_bar"] == -0.001
-        assert seen["optimizer_kwargs"] == {"momentum": 0.9}
+        assert seen["optimizer_kwargs"] == {"eps": 1e-8}
         assert seen["learning_rate"] == "auto"
+
+    def test_quiet_in_a_configuration_silences_warnings_too(self, fit, capfd):
+        Path("run.yaml").write_text("data: data.npy\ns: 0.5\noutput: out.npy\nquiet: true\n")
+        assert fit("--config", "run.yaml") == 0  # of which it would warn, as s has no effect
+        assert capfd.readouterr() == ("", "")
+
+    def test_a_bare_truth_leaves_a_file_after_it_alone(self, folder, monkeypatch):
+        seen = []
+        monkeypatch.setattr("torchdr_cne.cli.fit._fit", lambda method, values, parameters: seen.append(values))
+        assert main(["fit", "--quiet", "--discard-neighbors", "data.npy", "--compile=FALSE"]) == 0
+        assert (seen[0].data, seen[0].quiet, seen[0].discard_neighbors, seen[0].compile) == (
+            "data.npy",
+            True,
+            True,
+            False,
+        )
 
     def test_help_of_a_method_shows_its_parameters(self, capsys):
         assert main(["fit", "--method", "umap", "--help"]) == 0
@@ -279,6 +304,113 @@ class TestOptions:
         assert main(["--help"]) == 0
         text = capsys.readouterr().out
         assert all(name in text for name in ("evaluate", "demo", *METHODS))
+
+
+OWN_METHODS = """
+from __future__ import annotations
+
+import typing as t
+
+import torchdr_cne
+from torchdr_cne.matching import NeighborEmbedding
+
+class Sharper(torchdr_cne.NegTSNE, replaces=("s",)):
+    \"\"\"Sharper clusters.
+
+    Parameters
+    ----------
+    sharpness : float or None, default=0.1
+        How much sharper.
+    start, end : {"slow", "fast"}, default="slow"
+        How it goes.
+    \"\"\"
+
+    sharpness: t.Optional[float] = 0.1
+    start: t.Literal["slow", "fast"] = "slow"
+    end: str = "slow"
+    weights: list[float] | None = None
+    n_neighbors: int = 12
+
+class Clashing(torchdr_cne.NegTSNE):
+    key: str = ""
+
+class Unfinished(NeighborEmbedding):
+    pass
+
+class Neither:
+    pass
+"""
+
+
+@pytest.fixture
+def own_methods(folder, monkeypatch):
+    """A module of the user's own, in the working folder."""
+    Path("own_methods.py").write_text(OWN_METHODS)
+    yield "own_methods"
+    sys.modules.pop("own_methods", None)
+
+
+class TestOwnMethods:
+    """``--method module:Class``."""
+
+    @pytest.mark.parametrize("home", ["own_methods", "./own_methods.py"])
+    def test_embeds_with_options_of_its_own(self, own_methods, fit, digits, capsys, home):
+        assert fit("data.npy", "--method", f"{home}:Sharper", "--sharpness", "0.2", "--output", "out.npy") == 0
+        assert only_line(capsys).startswith("Sharper: embedded 300 rows")
+        np.testing.assert_array_equal(np.load("out.npy"), python_embedding(digits[0], n_neighbors=12))
+
+    def test_help_has_all_its_parameters_as_documented(self, own_methods, capsys):
+        assert main(["fit", "--method", "own_methods:Sharper", "--help"]) == 0
+        text = " ".join(capsys.readouterr().out.split())
+        assert "--sharpness VALUE How much sharper. (type: float | null, default: 0.1)" in text
+        assert '--end VALUE One of {"slow", "fast"}. How it goes. (type: str, default: slow)' in text
+        assert "--n_neighbors VALUE Neighbours of a point" in text
+        assert "default: 12" in text
+        assert "--weights" not in text
+        assert "--s VALUE" not in text
+
+    def test_text_of_an_annotation_and_the_object_are_the_same(self, own_methods):
+        as_text = parameters_of("own_methods:Sharper")
+        assert (as_text["sharpness"].type, as_text["start"].type, as_text["weights"].type) == (
+            "float | None",
+            "str",
+            "",
+        )
+        assert as_text["learning_rate"].type == "float | str"
+
+    def test_a_registered_class_has_a_name(self, own_methods, fit, monkeypatch):
+        for table in ("_registered", "_registered_classes"):
+            monkeypatch.setattr(catalogue, table, {})
+        catalogue.register(estimator_class("own_methods:Sharper"), command="sharper")
+        assert fit("data.npy", "--method", "sharper", "--start", "fast", "--output", "out.npy") == 0
+
+    def test_a_configuration_can_name_it(self, own_methods, fit):
+        Path("run.yaml").write_text("data: data.npy\nmethod: own_methods:Sharper\nsharpness: null\noutput: out.npy\n")
+        assert fit("--config", "run.yaml") == 0
+
+    @pytest.mark.parametrize(
+        ("method", "sentence"),
+        [
+            ("own_method:Sharper", "own_method cannot be imported: ModuleNotFoundError: No module named 'own_method'"),
+            ("none.py:Sharper", "none.py cannot be imported: "),
+            ("broken.py:Sharper", "broken.py cannot be imported: ZeroDivisionError: division by zero"),
+            ("own_methods:Sharpr", "own_methods has no class 'Sharpr'; did you mean Sharper?"),
+            ("own_methods:Neither", "own_methods:Neither is no estimator; derive it from a class of"),
+            ("own_methods:OWN", "has no class 'OWN'"),
+            ("own_methods:t", "own_methods:t is no estimator"),
+            ("own_methods:Unfinished", "abstract"),
+            ("own_methods:Clashing", "has a parameter key, as fit has an option; give it another name"),
+            (":", "cannot be imported"),
+        ],
+    )
+    def test_what_cannot_be_used_is_one_sentence(self, own_methods, capsys, method, sentence):
+        Path("broken.py").write_text("1 / 0")
+        assert main(["fit", "data.npy", "--method", method, "--output", "out.npy"]) == 2
+        assert sentence in only_line(capsys)
+
+    def test_its_mistyped_option_is_told(self, own_methods, capsys):
+        assert main(["fit", "data.npy", "--method", "own_methods:Sharper", "--sharpnes", "1"]) == 2
+        assert "did you mean --sharpness?" in only_line(capsys)
 
 
 def write_bad_files():

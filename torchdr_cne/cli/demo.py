@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torchdr_cne.catalogue import by_command
 from torchdr_cne.cli.evaluate import table
-from torchdr_cne.cli.fields import METHODS, estimator_class
 from torchdr_cne.cli.messages import UsageError, library_errors, tell
-from torchdr_cne.cli.options import Command
-from torchdr_cne.cli.tokens import Option
+from torchdr_cne.cli.options import QUIET, Command, Option
+from torchdr_cne.cli.parameters import estimator_class
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,11 +22,11 @@ COMMAND = Command(
     positionals={},
     groups={
         "options": (
-            Option("output", str, "demo", "Folder of embeddings.png and table.txt; demo if not given.", "FOLDER"),
-            Option("n", int | None, None, "Rows to take; null for all."),
-            Option("max_iter", int | None, None, "Iterations; null for each method's default."),
-            Option("random_state", int, 0, "Seed of the rows taken and of the embeddings."),
-            Option("quiet", None, help="No progress bar, no warnings, no summary."),
+            Option("output", "str", "demo", "Folder of embeddings.png and table.txt; demo if not given.", "FOLDER"),
+            Option("n", "int | None", None, "Rows to take; null for all."),
+            Option("max_iter", "int | None", None, "Iterations; null for each method's default."),
+            Option("random_state", "int", 0, "Seed of the rows taken and of the embeddings."),
+            QUIET,
         )
     },
     description=f"Embed handwritten digits with {', '.join(_SHOWN)}; draw and judge the results.",
@@ -36,11 +36,11 @@ _FEWEST = 50
 _COLUMNS = {"recall@15": "knn_recall", "10-NN accuracy": "knn_accuracy", "trustworthiness": "trustworthiness"}
 
 
-def run(tokens: Sequence[str]) -> None:
+read = COMMAND.parse
+
+
+def run(values: Any, tokens: Sequence[str]) -> None:
     """Write the figure and the table; print the table."""
-    values = COMMAND.parse(tokens)
-    if values is None:
-        return
     from torchdr_cne.cli.writing import replacing, write_figure
     from torchdr_cne.plotting import panels
 
@@ -52,7 +52,7 @@ def run(tokens: Sequence[str]) -> None:
     embeddings: dict[str, np.ndarray] = {}
     rows = [["method", "seconds", *_COLUMNS]]
     for method in _SHOWN:
-        _, class_name = METHODS[method]
+        class_name = by_command()[method].name
         embeddings[class_name], row = _embed(method, X, y, values)
         rows.append([class_name, *row])
     text = table(rows)
@@ -100,7 +100,7 @@ def _embed(method: str, X: Any, y: Any, values: Any) -> "tuple[np.ndarray, list[
     from torchdr_cne.evaluation import evaluate
 
     with library_errors():
-        make: Any = estimator_class(method)
+        make = estimator_class(method)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of so few rows; the fit itself tells its own
             make(max_iter=1, random_state=0).fit(X[:_FEWEST])  # compiles: not to be timed

@@ -2,10 +2,11 @@
 
 import importlib
 import sys
+import warnings
 from collections.abc import Sequence
 
 from torchdr_cne import __version__
-from torchdr_cne.cli.fields import METHODS
+from torchdr_cne.catalogue import by_command
 from torchdr_cne.cli.launching import rank
 from torchdr_cne.cli.messages import FitError, UsageError, choose, tell, warnings_as_lines
 
@@ -21,7 +22,7 @@ subcommands:
   evaluate  judge an embedding against its data
   demo      embed handwritten digits with all methods
 
-methods of fit: {", ".join(METHODS)}
+methods of fit: {", ".join(by_command())}, or a class of your own as module:Class
 
 examples:
   torchdr-cne fit data.npy --method umap --output embedding.npy --plot embedding.png --labels labels.npy
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     speaker = f"error (rank {rank()})" if rank() else "error"
     try:
-        with warnings_as_lines(silent="--quiet" in arguments or rank() > 0):
+        with warnings_as_lines(silent=rank() > 0):
             return _dispatch(arguments)
     except UsageError as error:
         tell(f"{speaker}: {error}")
@@ -74,7 +75,13 @@ def _dispatch(arguments: list[str]) -> int:
     elif name == "--version":
         print(f"torchdr-cne {__version__}")
     elif name in SUBCOMMANDS:
-        return importlib.import_module(f"torchdr_cne.cli.{name}").run(rest) or 0
+        subcommand = importlib.import_module(f"torchdr_cne.cli.{name}")
+        values = subcommand.read(rest)
+        if values is None:
+            return 0
+        if values.quiet:
+            warnings.simplefilter("ignore")
+        return subcommand.run(values, rest) or 0
     else:
         known = [*SUBCOMMANDS, "--help", "--version"]
         raise UsageError(f"unknown subcommand {name!r}; {choose(name, known)}")

@@ -3,10 +3,10 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torchdr_cne.cli.messages import UsageError, library_errors
-from torchdr_cne.cli.options import Command
-from torchdr_cne.cli.tokens import Option
+from torchdr_cne.cli.options import LABELS, QUIET, Command, Option
 
 COMMAND = Command(
     name="evaluate",
@@ -16,19 +16,16 @@ COMMAND = Command(
     },
     groups={
         "files": (
-            Option("labels", str | None, help="One class a row, for knn_accuracy.", metavar="FILE"),
-            Option("labels-column", str | None, help="Column of the labels, in LABELS or DATA.", metavar="NAME"),
-            Option("labels-key", str | None, help="npz array of the labels, in LABELS or DATA.", metavar="NAME"),
-            Option("key", str | None, help="Array of an npz file; by default the only one, or X.", metavar="NAME"),
-            Option("json", None, help="Print JSON instead of a table."),
-            Option("quiet", None, help="No warnings."),
+            *LABELS,
+            Option("json", "bool", False, "Print JSON instead of a table."),
+            QUIET,
         ),
         "metrics": (
-            Option("n_neighbors", int, 15, "Neighbours of knn_recall and trustworthiness."),
-            Option("n_voters", int, 10, "Neighbours that vote in knn_accuracy."),
-            Option("n_samples", int | None, 3000, "Rows that are judged; null for all."),
-            Option("n_pairs", int | None, 100_000, "Pairs of distance_correlation; null for all."),
-            Option("random_state", int, 0, "Seed of the samples."),
+            Option("n_neighbors", "int", 15, "Neighbours of knn_recall and trustworthiness."),
+            Option("n_voters", "int", 10, "Neighbours that vote in knn_accuracy."),
+            Option("n_samples", "int | None", 3000, "Rows that are judged; null for all."),
+            Option("n_pairs", "int | None", 100_000, "Pairs of distance_correlation; null for all."),
+            Option("random_state", "int", 0, "Seed of the samples."),
         ),
     },
     description="Print how well an embedding keeps neighbours, classes and distances.",
@@ -36,29 +33,24 @@ COMMAND = Command(
 )
 
 
-def run(tokens: Sequence[str]) -> None:
-    """Print the metrics that ``tokens`` ask for."""
-    values = COMMAND.parse(tokens)
-    if values is None:
-        return
-    from torchdr_cne.cli.reading import read_labels, read_matrix
+read = COMMAND.parse
+
+
+def run(values: Any, tokens: Sequence[str]) -> None:
+    """Print the metrics."""
+    from torchdr_cne.cli.reading import column_of_labels, labels_of, read_matrix
     from torchdr_cne.evaluation import evaluate
 
-    own_labels = None if values.labels else values.labels_column or values.labels_key
-    X = read_matrix(values.data, key=values.key, leave_out=own_labels)
+    X = read_matrix(values.data, key=values.key, leave_out=column_of_labels(values))
     embedding = read_matrix(values.embedding)
     if X.shape[0] != embedding.shape[0]:
         raise UsageError(
             f"{values.data} has {X.shape[0]} rows and {values.embedding} {embedding.shape[0]}; "
             "give the embedding of exactly these rows"
         )
-    labels = None
-    if values.labels or own_labels:
-        source = values.labels or values.data
-        labels = read_labels(source, X.shape[0], key=values.labels_key, column=values.labels_column)
-    sizes = {option.key: values[option.key] for option in COMMAND.groups["metrics"]}
+    sizes = {option.key: getattr(values, option.key) for option in COMMAND.groups["metrics"]}
     with library_errors():
-        scores = evaluate(X, embedding, labels, **sizes)
+        scores = evaluate(X, embedding, labels_of(values, X.shape[0]), **sizes)
     print(_as_json(scores) if values.json else table([["metric", "value"], *_lines(scores)]))
 
 

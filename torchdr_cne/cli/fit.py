@@ -3,59 +3,45 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from torchdr_cne.cli.fields import METHODS, Field, estimator_class, fields_of
+from torchdr_cne.catalogue import by_command
 from torchdr_cne.cli.launching import is_worker, launch, rank, world_size
-from torchdr_cne.cli.messages import FitError, UsageError, choose, closest, library_errors, tell
-from torchdr_cne.cli.options import Command
-from torchdr_cne.cli.tokens import Option, read_config, scan
+from torchdr_cne.cli.messages import FitError, UsageError, closest, library_errors, tell
+from torchdr_cne.cli.options import LABELS, QUIET, Command, Option, read_config, scan
+from torchdr_cne.cli.parameters import estimator_class, options_of
 
 _FILE_OPTIONS = (
-    Option("output", str | None, help="Where the embedding goes: npy, npz, csv or parquet.", metavar="FILE"),
-    Option("plot", str | None, help="Picture of the embedding: png, pdf or svg.", metavar="FILE"),
-    Option("labels", str | None, help="One label a row, to colour the picture.", metavar="FILE"),
-    Option("labels-column", str | None, help="Column of the labels, in LABELS or DATA.", metavar="NAME"),
-    Option("labels-key", str | None, help="npz array of the labels, in LABELS or DATA.", metavar="NAME"),
-    Option("key", str | None, help="Array of an npz file or zarr group; by default the only one.", metavar="NAME"),
-    Option("graph", str | None, help="Affinity graph (sparse npz) that replaces the search.", metavar="FILE"),
-    Option("save-graph", str | None, help="Where the affinity graph goes: npz.", metavar="FILE"),
-    Option("config", str | None, help="YAML file of options; the command line overrides it.", metavar="FILE"),
-    Option("quiet", None, help="No progress bar, no warnings, no summary."),
+    Option("output", "str | None", help="Where the embedding goes: npy, npz, csv or parquet.", metavar="FILE"),
+    Option("plot", "str | None", help="Picture of the embedding: png, pdf or svg.", metavar="FILE"),
+    *LABELS,
+    Option("graph", "str | None", help="Affinity graph (sparse npz) that replaces the search.", metavar="FILE"),
+    Option("save-graph", "str | None", help="Where the affinity graph goes: npz.", metavar="FILE"),
+    Option("config", "str | None", help="YAML file of options; the command line overrides it.", metavar="FILE"),
+    QUIET,
 )
 _PROCESS_OPTIONS = (
-    Option("nproc-per-node", int | None, None, "Processes of this machine that fit together, under torchrun."),
-    Option("max-restarts", int, 0, "How often they start again, from a checkpoint, after one has failed."),
+    Option("nproc-per-node", "int | None", None, "Processes of this machine that fit together, under torchrun."),
+    Option("max-restarts", "int", 0, "How often they start again, from a checkpoint, after one has failed."),
 )
-_TYPES = {
-    "int": int,
-    "float": float,
-    "str": str,
-    "bool": bool,
-    "None": None,
-    "Backend": str,
-    "Mapping[str, Any]": dict[str, Any],
-}
-_TYPES_OF_ANY = {"init": str, "random_state": int | None}
 
 
-def run(tokens: Sequence[str]) -> int:
-    """Embed a file as ``tokens`` say, in this process or in several, and return the exit code."""
+def read(tokens: Sequence[str]) -> Any:
+    """Return the values that ``tokens`` and the configuration give; None if the help was asked for."""
     config_file = scan(tokens, "config")
     config = {} if config_file is None else read_config(config_file)
-    method = scan(tokens, "method") or config.get("method", "negtsne")
-    if method not in METHODS:
-        raise UsageError(f"unknown method {method!r}; {choose(str(method), METHODS)}")
-    fields = _field_options(method)
-    command = _command(method, list(fields.values()))
-    _check_method_has(method, command, [*config, *_names_in(tokens)])
-    values = command.parse(tokens, config)
-    if values is None:
-        return 0
-    parameters = {name: values[name] for name in fields}
+    method = str(scan(tokens, "method") or config.get("method", "negtsne"))
+    return _command(method).parse(tokens, config)
+
+
+def run(values: Any, tokens: Sequence[str]) -> int:
+    """Embed a file, in this process or in several that are given ``tokens`` too, and return the exit code."""
+    parameters = {name: getattr(values, name) for name in options_of(values.method)}
     if values.nproc_per_node is None:
-        _fit(method, values, parameters)
+        _fit(values.method, values, parameters)
         return 0
     _check_launch(values, parameters)
     # Said again at the end, the option is undone for the workers, wherever else it stands.
@@ -66,11 +52,11 @@ def _fit(method: str, values: Any, parameters: dict[str, Any]) -> None:
     """Read, embed, write and report; of the ranks of a launcher the first one writes and reports."""
     is_first = rank() == 0
     _check_graph_is_whole(values, parameters, world_size())
-    targets = _targets(values, parameters["n_components"]) if is_first else {}
+    targets = _targets(values, parameters) if is_first else {}
     X, labels, graph = _read_inputs(values, parameters)
     start = time.perf_counter()
     with library_errors(), _failures():
-        estimator: Any = estimator_class(method)(**parameters, verbose=is_first and not values.quiet)
+        estimator = estimator_class(method)(**parameters, verbose=is_first and not values.quiet)
         _check_device(parameters["device"])
         estimator.fit(X, graph=graph)
     seconds = time.perf_counter() - start
@@ -79,13 +65,18 @@ def _fit(method: str, values: Any, parameters: dict[str, Any]) -> None:
         n, f = X.shape
         written = ", ".join(str(path) for path in targets.values())
         tell(
-            f"{method}: embedded {n} rows of {f} columns in {seconds:.1f} s, {estimator.n_iter_} iterations; "
-            f"wrote {written}"
+            f"{method.rpartition(':')[2]}: embedded {n} rows of {f} columns in {seconds:.1f} s, "
+            f"{estimator.n_iter_} iterations; wrote {written}"
         )
 
 
-def _command(method: str, field_options: list[Option]) -> Command:
-    choice = Option("method", str, "negtsne", f"One of {', '.join(METHODS)}; negtsne if not given.", "NAME")
+def _command(method: str) -> Command:
+    methods = f"One of {', '.join(by_command())}, or a class of your own, module:Class; negtsne if not given."
+    files = (Option("method", "str", "negtsne", methods, "NAME"), *_FILE_OPTIONS)
+    parameters = options_of(method)
+    for option in (*files, *_PROCESS_OPTIONS, Option("data", "str")):
+        if option.key in parameters:
+            raise UsageError(f"{method} has a parameter {option.key}, as fit has an option; give it another name")
     return Command(
         name="fit",
         positionals={
@@ -93,49 +84,26 @@ def _command(method: str, field_options: list[Option]) -> Command:
             "pattern in quotes."
         },
         groups={
-            "files": (choice, *_FILE_OPTIONS),
+            "files": files,
             "processes": _PROCESS_OPTIONS,
-            f"parameters of {METHODS[method][1]} (--method {method})": field_options,
+            f"parameters of --method {method}": tuple(parameters.values()),
         },
         description="Embed the rows of a file. Options may be written with dashes or underscores.",
         example="torchdr-cne fit data.npy --method umap --n_neighbors 30 --output embedding.npy",
+        explain=partial(_of_another_method, method),
     )
 
 
-def _field_options(method: str) -> dict[str, Option]:
-    """Return an option for every field that text can express."""
-    typed = {field: _option_type(field) for field in fields_of(method).values() if field.name != "verbose"}
-    return {
-        field.name: Option(field.name, kind, field.default, field.doc)
-        for field, kind in typed.items()
-        if kind is not None
-    }
-
-
-def _option_type(field: Field) -> Any:
-    """Return what of a field's type can be typed in: None if nothing can."""
-    members = [_TYPES[member] for member in field.annotation.split(" | ") if member in _TYPES]
-    scalars = [member for member in members if member is not None]
-    kind: Any = _TYPES_OF_ANY.get(field.name) if field.annotation == "Any" else None
-    for scalar in scalars:
-        kind = scalar if kind is None else kind | scalar
-    return kind | None if kind is not None and None in members else kind
-
-
-def _names_in(tokens: Sequence[str]) -> list[str]:
-    return [token[2:].partition("=")[0].replace("-", "_") for token in tokens if token.startswith("--")]
-
-
-def _check_method_has(method: str, command: Command, names: Sequence[str]) -> None:
-    """Tell an option of another method from a mistyped one."""
-    for name in (name for name in names if name not in command.options):
-        options = {other: _field_options(other) for other in METHODS}
-        meant = closest(name, {*command.options, *(key for known in options.values() for key in known)})
-        owners = ", ".join(other for other, known in options.items() if meant in known)
-        if meant == name:
-            raise UsageError(f"--{name} is no option of {method} but of {owners}; choose with --method")
-        if meant is not None and meant not in command.options:
-            raise UsageError(f"unknown option --{name}; did you mean --{meant}, an option of {owners}?")
+def _of_another_method(method: str, name: str, known: Sequence[str]) -> str | None:
+    """Say whose option ``name`` is, or is a slip of; None if no other method has it."""
+    options = {other: options_of(other) for other in by_command()}
+    meant = closest(name, {*known, *chain(*options.values())})
+    owners = ", ".join(other for other, names in options.items() if meant in names)
+    if meant is None or meant in known:
+        return None
+    if meant == name:
+        return f"--{name} is no option of {method} but of {owners}; choose with --method"
+    return f"unknown option --{name}; did you mean --{meant}, an option of {owners}?"
 
 
 def _check_launch(values: Any, parameters: dict[str, Any]) -> None:
@@ -151,7 +119,7 @@ def _check_launch(values: Any, parameters: dict[str, Any]) -> None:
         if value < least:
             raise UsageError(f"{option} {value} must be at least {least}")
     _check_graph_is_whole(values, parameters, values.nproc_per_node)
-    _targets(values, parameters["n_components"])
+    _targets(values, parameters)
     if is_source(values.data):
         open_source(values.data, key=values.key)
     for name in (None if is_source(values.data) else values.data, values.labels, values.graph):
@@ -179,13 +147,13 @@ def _failures() -> Iterator[None]:
         raise FitError(str(error)) from error
 
 
-def _targets(values: Any, n_components: int) -> dict[str, Path]:
+def _targets(values: Any, parameters: dict[str, Any]) -> dict[str, Path]:
     """Return the files to write by option, checked before any work."""
     from torchdr_cne.cli.reading import files_read
     from torchdr_cne.cli.writing import EMBEDDING_ENDINGS, FIGURE_ENDINGS, check_target
 
     endings = {"output": EMBEDDING_ENDINGS, "plot": FIGURE_ENDINGS, "save-graph": (".npz",)}
-    names = {option: values[option.replace("-", "_")] for option in endings}
+    names = {option: getattr(values, option.replace("-", "_")) for option in endings}
     inputs = [*files_read(values.data), values.labels, values.graph, values.config]
     targets = {
         option: check_target(f"--{option}", name, endings[option], inputs)
@@ -196,8 +164,8 @@ def _targets(values: Any, n_components: int) -> dict[str, Path]:
         raise UsageError("nothing would be written; give --output, --plot or --save-graph a file")
     if len({path.resolve() for path in targets.values()}) < len(targets):
         raise UsageError("--output, --plot and --save-graph name the same file; give each its own")
-    if "plot" in targets and n_components != 2:
-        raise UsageError(f"--plot needs n_components=2, got {n_components}; leave one of them out")
+    if "plot" in targets and parameters.get("n_components", 2) != 2:
+        raise UsageError(f"--plot needs n_components=2, got {parameters['n_components']}; leave one of them out")
     return targets
 
 
@@ -205,27 +173,24 @@ def _read_inputs(values: Any, parameters: dict[str, Any]) -> tuple[Any, Any, Any
     """Return data, labels and graph; a start in a file is read into ``parameters``."""
     import scipy.sparse
 
-    from torchdr_cne.cli.reading import ENDINGS, is_source, open_source, read_labels, read_matrix
+    from torchdr_cne.cli.reading import ENDINGS, column_of_labels, is_source, labels_of, open_source, read_matrix
 
-    own_labels = None if values.labels else values.labels_column or values.labels_key
+    own_labels = column_of_labels(values)
     if is_source(values.data):
         if own_labels:
             raise UsageError(f"{values.data} is no single file to take labels from; save them and give --labels")
         X = open_source(values.data, key=values.key)
     else:
         X = read_matrix(values.data, key=values.key, leave_out=own_labels)
-    if scipy.sparse.issparse(X) and parameters["affinity_in"] != "precomputed":
+    if scipy.sparse.issparse(X) and parameters.get("affinity_in") != "precomputed":
         raise UsageError(
             f"{values.data} holds a sparse matrix; add --affinity_in precomputed if it is a graph of "
             "affinities, or save its dense rows"
         )
-    labels = None
-    if values.labels or own_labels:
-        source = values.labels or values.data
-        labels = read_labels(source, X.shape[0], key=values.labels_key, column=values.labels_column)
-    if Path(parameters["init"]).suffix in ENDINGS:
-        parameters["init"] = read_matrix(parameters["init"])
-    return X, labels, None if values.graph is None else read_matrix(values.graph)
+    start = parameters.get("init")
+    if isinstance(start, str) and Path(start).suffix in ENDINGS:
+        parameters["init"] = read_matrix(start)
+    return X, labels_of(values, X.shape[0]), None if values.graph is None else read_matrix(values.graph)
 
 
 def _check_device(device: str) -> None:
@@ -252,5 +217,5 @@ def _write(estimator: Any, method: str, labels: Any, targets: dict[str, Path]) -
         from torchdr_cne.plotting import scatter
 
         with library_errors():
-            figure = scatter(estimator.embedding_, labels, title=METHODS[method][1]).figure
+            figure = scatter(estimator.embedding_, labels, title=type(estimator).__name__).figure
         write_figure(targets["plot"], figure)

@@ -1,15 +1,103 @@
-"""From command-line tokens to checked values; every mistake becomes one sentence."""
+"""From command-line tokens and a configuration file to values; every mistake becomes one sentence.
 
-import argparse
+A loop of its own, since argparse takes ``-1e-3`` for an option and ``--n-neighbors`` for another one than
+``--n_neighbors``.
+"""
+
+import json
 import re
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
+from torchdr_cne.cli.messages import UsageError, closest, one_line
 
-from torchdr_cne.cli.messages import UsageError, one_line
-from torchdr_cne.cli.tokens import Option, entry_tokens, joined_tokens, scan
+_COLUMN, _WIDTH = 26, 100  # of the help: where descriptions begin, and where lines end
+
+
+def _yaml(text: str) -> Any:
+    """Return what YAML says; 1e-8 is a number in it since YAML 1.2, but not to PyYAML."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Knows numbers without a point."""
+
+    number = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(one_line(error)) from error
+
+
+KINDS: Mapping[str, tuple[Callable[[str], Any], str]] = {
+    "None": (lambda text: {"none": None, "null": None}[text.lower()], "null"),
+    "bool": (lambda text: {"true": True, "false": False}[text.lower()], "true or false"),
+    "int": (int, "an integer"),
+    "float": (float, "a number"),
+    "dict": (lambda text: {**_yaml(text)}, "a mapping"),
+    "str": (str, "text"),
+}
+"""Kind of a value → how it is read from text, and what it is in words; in the order in which they are tried."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option as the user sees it.
+
+    Attributes
+    ----------
+    name : str
+        Its name; dashes and underscores are the same.
+    type : str
+        Kinds of its value, as in an annotation: ``int | None``.
+    default : Any
+        Its value where it is not given.
+    help : str
+        What it is.
+    metavar : str
+        What stands for its value in the help, which shows type and default of a mere VALUE.
+    """
+
+    name: str
+    type: str
+    default: Any = None
+    help: str = ""
+    metavar: str = "VALUE"
+
+    @property
+    def key(self) -> str:
+        """Name of the value."""
+        return self.name.replace("-", "_")
+
+    @property
+    def needs(self) -> str:
+        """What a value has to be, in words."""
+        kinds = sorted(self.type.split(" | "), key="None".__eq__)
+        return f"a {self.metavar}" if self.metavar != "VALUE" else " or ".join(KINDS[kind][1] for kind in kinds)
+
+    def read(self, text: str) -> Any:
+        """Return the value that is written as ``text``."""
+        for kind, (reader, _) in KINDS.items():
+            if kind in self.type.split(" | "):
+                try:
+                    return reader(text)
+                except (ValueError, KeyError, TypeError):
+                    continue
+        raise UsageError(f"--{self.name} got {text!r} and needs {self.needs}")
+
+    def take(self, rest: list[str]) -> Any:
+        """Remove the value from the tokens that follow and return it; ``true`` may be left out."""
+        has_value = bool(rest) and not rest[0].startswith("--")
+        if self.type == "bool" and not (has_value and rest[0].lower() in ("true", "false")):
+            return True
+        if not has_value:
+            raise UsageError(f"--{self.name} needs a value: {self.needs}")
+        return self.read(rest.pop(0))
 
 
 @dataclass(frozen=True)
@@ -21,11 +109,13 @@ class Command:
     name : str
         ``fit`` and the like.
     positionals : mapping of str to str
-        Name → help of each file it needs, in order.
+        Name → help of each file it needs, in order; they may be named like options, too.
     groups : mapping of str to sequence of Option
         Title → options.
     description, example : str
         First and last paragraph of the help.
+    explain : callable
+        Given the name of an unknown option and the known ones, what there is to say of it, if anything.
     """
 
     name: str
@@ -33,20 +123,16 @@ class Command:
     groups: Mapping[str, Sequence[Option]]
     description: str
     example: str
+    explain: Callable[[str, Sequence[str]], str | None] = lambda key, known: None
 
-    @property
-    def options(self) -> dict[str, Option]:
-        """All options by key."""
-        return {option.key: option for group in self.groups.values() for option in group}
-
-    def parse(self, tokens: Sequence[str], defaults: Mapping[str, Any] | None = None) -> Namespace | None:
+    def parse(self, tokens: Sequence[str], config: Mapping[str, Any] | None = None) -> SimpleNamespace | None:
         """Return the values by key; print the help and return None if it is asked for.
 
         Parameters
         ----------
         tokens : sequence of str
             Arguments after the subcommand.
-        defaults : mapping, optional
+        config : mapping, optional
             Values of a configuration file, which ``tokens`` override.
 
         Raises
@@ -54,69 +140,93 @@ class Command:
         UsageError
             For an unknown option, a value of the wrong type, and files missing or too many.
         """
-        parser = self._parser()
         if "-h" in tokens or "--help" in tokens:
-            print(parser.format_help(), end="")
+            print(self._help())
             return None
-        given = dict(defaults or {})
-        positional_defaults = {name: given.pop(name) for name in self.positionals if name in given}
-        options = self.options
-        plain_tokens = [token for name, value in given.items() for token in entry_tokens(name, value, options)]
-        plain_tokens += joined_tokens(tokens, options)
-        try:
-            values = parser.parse_args(plain_tokens)
-        except argparse.ArgumentError as error:
-            raise self._explained(error, plain_tokens) from error
+        options = {name: Option(name, "str | None") for name in self.positionals}
+        options |= {option.key: option for group in self.groups.values() for option in group}
+        values = {key: option.default for key, option in options.items()}
+        for key, value in (config or {}).items():
+            values[key] = self._known(key, options).read(_as_text(value))
+        files, rest = [], list(tokens)
+        while rest:
+            shown, equals, text = rest.pop(0).partition("=")
+            if shown.startswith("-"):
+                option = self._known(shown, options)
+                values[option.key] = option.read(text) if equals else option.take(rest)
+            else:
+                files.append(shown + equals + text)
+        values |= zip(self.positionals, files, strict=False)
+        for extra in files[len(self.positionals) :]:
+            raise UsageError(f"{extra!r} is not expected; for example: {self.example}")
         for name in self.positionals:
-            values[name] = values[name] or positional_defaults.get(name)
-            if values[name] is None:
+            if not values[name]:
                 raise UsageError(f"{name.upper()} is missing; for example: {self.example}")
-        return values
+        return SimpleNamespace(**values)
 
-    def _parser(self) -> ArgumentParser:
-        files = " ".join(name.upper() for name in self.positionals)
-        parser = ArgumentParser(
-            prog=f"torchdr-cne {self.name}",
-            usage=f"torchdr-cne {self.name} {files} [options]".replace("  ", " "),
-            description=self.description,
-            epilog=f"example:\n  {self.example}",
-            formatter_class=_HelpFormatter,
-            exit_on_error=False,
-            allow_abbrev=False,
-        )
-        for name, text in self.positionals.items():
-            parser.add_argument(name, nargs="?", type=str, help=text, metavar=name.upper())
+    def _known(self, shown: str, options: Mapping[str, Option]) -> Option:
+        """Return the option that is ``shown``, with two dashes before it on the command line and none in a file."""
+        name = shown.removeprefix("--")
+        key = name.replace("-", "_")
+        if key not in options:
+            close = closest(key, options)
+            remedy = f"did you mean {shown.removesuffix(name)}{close}?" if close else "--help lists the options"
+            raise UsageError(self.explain(key, list(options)) or f"unknown option {shown}; {remedy}")
+        return options[key]
+
+    def _help(self) -> str:
+        usage = " ".join(["usage: torchdr-cne", self.name, *map(str.upper, self.positionals), "[options]"])
+        files = [_entry(name.upper(), text) for name, text in self.positionals.items()]
+        parts = [usage, self.description, *(["\n".join(["what it needs:", *files])] if files else [])]
         for title, options in self.groups.items():
-            group = parser.add_argument_group(title)
-            for option in options:
-                text = option.help.replace("%", "%%")
-                if option.type is None:
-                    group.add_argument(f"--{option.name}", action="store_true", help=text)
-                else:
-                    group.add_argument(
-                        f"--{option.name}",
-                        type=option.type,
-                        default=option.default,
-                        help=text,
-                        metavar=option.metavar,
-                    )
-        return parser
-
-    def _explained(self, error: argparse.ArgumentError, tokens: Sequence[str]) -> UsageError:
-        """Say what a parsing error means in the user's words."""
-        text = str(error)
-        key = re.search(r'Parser key "(\w+)"', text)
-        option = self.options.get(key[1]) if key else None
-        if option is not None:
-            return UsageError(f"--{option.name} got {scan(tokens, option.name)!r} and needs {option.needs}")
-        extra = re.match(r"unrecognized arguments: (.*)", text, re.DOTALL)
-        if extra:
-            return UsageError(f"{one_line(extra[1])!r} is not expected; for example: {self.example}")
-        return UsageError(one_line(text))
+            parts.append("\n".join([f"{title}:", *(_entry(*_heading(option)) for option in options)]))
+        return "\n\n".join([*parts, f"example:\n  {self.example}"])
 
 
-class _HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Type and default behind each parameter; description and example as they are written."""
+def _heading(option: Option) -> tuple[str, str]:
+    """Return how an option is written, and its description."""
+    if option.metavar != "VALUE":
+        return f"--{option.name} {option.metavar}", option.help
+    written = f"--{option.name}" if option.type == "bool" else f"--{option.name} VALUE"
+    kinds = option.type.replace("None", "null")
+    return written, f"{option.help} (type: {kinds}, default: {_as_text(option.default)})"
 
-    def _get_help_string(self, action: argparse.Action) -> str:
-        return super()._get_help_string(action) if action.metavar == "VALUE" else action.help or ""
+
+def _entry(written: str, text: str) -> str:
+    """Return lines of the help: what is written, and beside it or, if that is long, below it what it means."""
+    margin = " " * _COLUMN
+    lines = textwrap.fill(text, _WIDTH, initial_indent=margin, subsequent_indent=margin)
+    head = f"  {written}"
+    return head.ljust(_COLUMN) + lines[_COLUMN:] if len(head) < _COLUMN else f"{head}\n{lines}"
+
+
+def _as_text(value: Any) -> str:
+    """Write a value as it would stand on the command line."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def scan(tokens: Sequence[str], name: str) -> str | None:
+    """Return the last value that ``tokens`` give to ``--name``, before anything else is understood."""
+    pairs = ((*token.partition("="), following) for token, following in zip_longest(tokens, tokens[1:], fillvalue=""))
+    given = [text if equals else following for shown, equals, text, following in pairs if shown == f"--{name}"]
+    return given[-1] if given else None
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """Return the options in a YAML file, by key."""
+    try:
+        content = _yaml(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"the configuration {path} cannot be read: {one_line(error)}") from error
+    if not isinstance(content or {}, dict):
+        raise UsageError(f"the configuration {path} must hold lines like 'max_iter: 500', got {content!r}")
+    return {str(name).replace("-", "_"): value for name, value in (content or {}).items()}
+
+
+LABELS = (
+    Option("labels", "str | None", help="One label, or class, a row.", metavar="FILE"),
+    Option("labels-column", "str | None", help="Column of the labels, in LABELS or DATA.", metavar="NAME"),
+    Option("labels-key", "str | None", help="npz array of the labels, in LABELS or DATA.", metavar="NAME"),
+    Option("key", "str | None", help="npz or zarr array of the rows; by default the only one, or X.", metavar="NAME"),
+)
+QUIET = Option("quiet", "bool", False, "No progress bar, no warnings, no summary.")

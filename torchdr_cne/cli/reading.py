@@ -70,6 +70,18 @@ def read_labels(name: str, n: int, *, key: str | None = None, column: str | None
     return labels
 
 
+def column_of_labels(values: Any) -> str | None:
+    """Return the column, or array, of the data that holds the labels, if the options name one."""
+    return None if values.labels else values.labels_column or values.labels_key
+
+
+def labels_of(values: Any, n: int) -> np.ndarray | None:
+    """Return the n labels that the options name, in a file of their own or in the data; None if they name none."""
+    if not (values.labels or column_of_labels(values)):
+        return None
+    return read_labels(values.labels or values.data, n, key=values.labels_key, column=values.labels_column)
+
+
 def is_source(name: str) -> bool:
     """Tell a zarr folder, a folder of shards or a pattern, which are read by rows, from a single file."""
     from torchdr_cne.inputs.opening import is_pattern

@@ -23,7 +23,7 @@ def documented(cls: Any) -> str | None:
     if own is None or own.startswith(f"{cls.__name__}("):  # what a dataclass writes where there is no docstring
         return None
     setattr(cls, _OWN, inspect.cleandoc(own))
-    sections = _sections(getattr(cls, _OWN))
+    sections = sections_of(getattr(cls, _OWN))
     for title in ("Parameters", "Attributes"):
         blocks = _blocks_of_all(cls, title)
         if title == "Parameters":
@@ -44,7 +44,7 @@ def documented(cls: Any) -> str | None:
     return "\n\n".join(parts) + "\n"
 
 
-def _sections(docstring: str) -> dict[str, str]:
+def sections_of(docstring: str) -> dict[str, str]:
     """Return the sections of a docstring by title, the description under ""."""
     found, title, start = dict[str, str](), "", 0
     for match in _SECTION.finditer(docstring):
@@ -62,15 +62,15 @@ def _blocks_of_all(cls: type, title: str) -> dict[str, str]:
         own = vars(base).get(_OWN)
         if own is None and base is not object and hasattr(base, "__dataclass_fields__"):
             own = inspect.cleandoc(base.__doc__ or "")
-        for header, text in _blocks(_sections(own or "").get(title, "")).items():
-            names = set(_names(header))
+        for header, text in blocks_of(sections_of(own or "").get(title, "")).items():
+            names = set(names_of(header))
             if not names <= known:
                 found[header] = text
                 known |= names
     return found
 
 
-def _blocks(section: str) -> dict[str, str]:
+def blocks_of(section: str) -> dict[str, str]:
     """Return header → whole text of the entries of a section; prose between them is left out."""
     blocks: dict[str, list[str]] = {}
     header = ""
@@ -86,7 +86,8 @@ def _is_header(line: str) -> bool:
     return _HEADER.match(line) is not None or re.fullmatch(r"\w+(, \w+)*", line) is not None
 
 
-def _names(header: str) -> list[str]:
+def names_of(header: str) -> list[str]:
+    """Return the parameters that a header names."""
     return header.split(" : ")[0].split(", ")
 
 
@@ -94,10 +95,10 @@ def _of_fields(blocks: dict[str, str], known: dict[str, Field[Any]]) -> dict[str
     """Return the blocks of parameters that the class has, with its own defaults."""
     found = {}
     for header, text in blocks.items():
-        names = [name for name in _names(header) if name in known]
+        names = [name for name in names_of(header) if name in known]
         if not names:
             continue
-        if len(_names(header)) == 1 and _DEFAULT.search(header):
+        if len(names_of(header)) == 1 and _DEFAULT.search(header):
             first, _, rest = text.partition("\n")
             own_default = f"default={shown(known[names[0]].default)}"
             text = first[: first.index("default=")] + own_default
