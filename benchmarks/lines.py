@@ -43,12 +43,16 @@ def counted(path: Path) -> tuple[int, int, int]:
     return len(text.splitlines()), code, mathematics
 
 
+def files() -> dict[str, Path]:
+    """Return the file of each method of the catalogue, by the method's name."""
+    entries = catalogue.by_command().values()
+    return {entry.name: ROOT.joinpath(*entry.module.split(".")).with_suffix(".py") for entry in entries}
+
+
 def table() -> str:
     """Return the table in Markdown, a row a method of the catalogue."""
     rows = ["| method | lines | of them code | of it mathematics |", "| --- | ---: | ---: | ---: |"]
-    for entry in catalogue.by_command().values():
-        path = ROOT.joinpath(*entry.module.split(".")).with_suffix(".py")
-        rows.append("| `{}` | {} | {} | {} |".format(entry.name, *counted(path)))
+    rows += ["| `{}` | {} | {} | {} |".format(name, *counted(path)) for name, path in files().items()]
     return "\n".join(rows)
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import record, report, scaling
+from benchmarks import lines, record, report, scaling
 from benchmarks.data import principal_components
 from benchmarks.methods import METHODS, select
 from benchmarks.operations import per_pair
@@ -136,3 +136,13 @@ def test_the_stages_of_a_fit_are_timed():
     assert set(clock.seconds) == {"neighbours", "graph", "initialisation", "loop"}
     assert all(seconds > 0 for seconds in clock.seconds.values())
     assert clock.neighbors_rk.shape == (7, 15)
+
+
+def test_the_table_of_lines_in_the_docs_is_that_of_the_files():
+    assert lines.table() in (lines.ROOT / "docs" / "how-it-works.md").read_text(encoding="utf-8")
+
+
+def test_methods_are_short_and_nearly_half_mathematics():
+    counts = [lines.counted(path) for path in lines.files().values()]
+    assert sum(mathematics for _, _, mathematics in counts) > 0.45 * sum(code for _, code, _ in counts)
+    assert max(whole for whole, _, _ in counts) < 120
