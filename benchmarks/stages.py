@@ -33,14 +33,14 @@ class StageClock:
     def watching(self) -> Iterator["StageClock"]:
         """Time every fit inside the block."""
         from torchdr_cne.affinity import base
-        from torchdr_cne.matching import fit
+        from torchdr_cne.fitting import fit, stages
 
         with ExitStack() as stack:
             for owner, name, stage in (
                 (base, "neighbors_of_rows", "neighbours"),
-                (fit.Stages, "input_graph", "graph"),
-                (fit, "initial_embedding", "initialisation"),
-                (fit.Stages, "match", "loop"),
+                (fit, "affinities", "graph"),
+                (stages, "initial_embedding", "initialisation"),
+                (fit, "optimise", "loop"),
             ):
                 stack.enter_context(mock.patch.object(owner, name, self._timed(getattr(owner, name), stage)))
             yield self
