@@ -1,6 +1,7 @@
 """Same seed, same bits: across processes and numbers of threads, with global random state left alone."""
 
 import hashlib
+import os
 import subprocess
 import sys
 from functools import partial
@@ -112,3 +113,24 @@ def test_pickling_keeps_the_fitted_estimator(method):
     np.testing.assert_array_equal(copy.embedding_, estimator.embedding_)
     assert copy.get_params().keys() == estimator.get_params().keys()
     assert (copy.graph_ != estimator.graph_).nnz == 0
+
+
+ALL_PAIRS = """
+import hashlib
+from sklearn.datasets import load_digits
+from torchdr_cne import SNE, TSNE
+X = load_digits().data[:300]
+for estimator in (SNE(n_components=3, max_iter=40, random_state=0), TSNE(dof=0.5, max_iter=40, random_state=0)):
+    print(hashlib.sha256(estimator.fit_transform(X).tobytes()).hexdigest())
+"""
+
+
+def test_the_process_that_compiles_has_the_bits_of_those_that_read_the_cache(tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    compiled, *cached = [
+        subprocess.run(
+            [sys.executable, "-c", ALL_PAIRS], capture_output=True, text=True, check=True, env=environment
+        ).stdout
+        for _ in range(2)
+    ]
+    assert cached == [compiled]
