@@ -8,7 +8,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 import torchdr_cne
-from torchdr_cne import LearnedMap, NegTSNE, Phase, catalogue, load
+from torchdr_cne import LargeVis, LearnedMap, NegTSNE, Phase, catalogue, load
 from torchdr_cne.parametric import Relation
 
 X = load_digits().data[:120]
@@ -82,6 +82,17 @@ def test_the_defaults_that_a_docstring_shows_are_those_of_the_class(name):
         header = re.search(rf"^{field.name} : .*default=(.*)$", cls.__doc__, re.MULTILINE)
         if header is not None and isinstance(field.default, int | float | str | None):
             assert header[1] == repr(field.default).replace("'", '"'), field.name
+
+
+def test_a_parameter_that_is_stated_again_is_inherited_again():
+    class Counted(LargeVis):
+        n_neighbors: int = 12
+
+    class Further(Counted):
+        pass
+
+    assert "n_neighbors" not in LargeVis().get_params()
+    assert Further().get_params()["n_neighbors"] == 12
 
 
 @pytest.mark.parametrize("name", CONCRETE)

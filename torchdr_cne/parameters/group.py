@@ -63,7 +63,7 @@ def declare(cls: Any, replaces: tuple[str, ...] = ()) -> None:
             f"{cls.__name__} overrides {', '.join(bare)} without a type annotation, which a dataclass would "
             f"ignore; write for instance `{bare[0]}: type = value`."
         )
-    replaced = {name for base in cls.__mro__[1:] for name in vars(base).get(_REPLACED, ())} | set(replaces)
+    replaced = {name for base in cls.__bases__ for name in getattr(base, _REPLACED, ())} | set(replaces)
     setattr(cls, _REPLACED, replaced - set(annotations))
     cls.__annotations__ = {**annotations, **dict.fromkeys(getattr(cls, _REPLACED), ClassVar[None])}
     group(cls)
