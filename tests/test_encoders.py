@@ -570,7 +570,7 @@ def test_places_that_are_none_are_refused():
     for places in (np.zeros((3, 3)), np.zeros(2)):
         with pytest.raises(ValueError, match=r"Z must have shape \(m, 2\), as the embedding, got"):
             fitted.inverse_transform(places)
-    with pytest.raises(ValueError, match="Z contains NaN or infinity; give places as transform"):
+    with pytest.raises(ValueError, match="Z contains NaN or infinity; give points as transform"):
         fitted.inverse_transform(np.array([[0, np.nan]]))
 
 

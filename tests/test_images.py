@@ -468,7 +468,6 @@ def test_what_is_no_set_of_images_is_refused(data, error, message):
         ({"loss": "nce"}, "loss='nce' is unknown"),
         ({"metric": "hyperbolic"}, "metric='hyperbolic'"),
         ({"data_transform": "included"}, "data_transform='included' is unknown"),
-        ({"use_ffcv": True}, "use_ffcv=True: FFCV is no longer maintained"),
         ({"trainer_kwargs": {"max_epochs": 3}}, "trainer_kwargs has max_epochs; this loop knows gradient_clip_val"),
         ({"trainer_kwargs": {"gradient_clip_val": -1}}, "gradient_clip_val=-1 must be a number > 0"),
         ({"dl_kwargs": {"shuffle": False}}, "dl_kwargs has shuffle, which the estimator sets"),
