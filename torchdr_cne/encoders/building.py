@@ -16,7 +16,10 @@ from torchdr_cne.hashing import reproducible
 _SIZES = {"mlp": (100, 100, 100)}
 _NAMES = (*_SIZES, "residual_mlp")
 _JITTER = 0.4
-"""Noise relative to the data's root mean square per column; less memorises small data (docs/learned-maps.md)."""
+"""Noise, relative to the data's root mean square per column: less overfits small data, more blurs the map.
+
+See docs/learned-maps.md.
+"""
 _PROBED_ROWS = 8
 
 
