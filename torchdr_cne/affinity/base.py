@@ -1,4 +1,4 @@
-"""What an affinity is: a number of neighbours, and a rule from neighbours to a graph."""
+"""The base of affinities, each of which has a number of neighbours and a rule from neighbours to a graph."""
 
 import warnings
 from abc import ABC, abstractmethod
@@ -35,7 +35,7 @@ class Affinity(Storable, BaseEstimator, ABC):
     backend: Backend = "auto"
 
     needs_all_rows: ClassVar[bool] = False
-    """Whether no rank can compute its rows of the graph from its own rows of the data."""
+    """Whether a rank needs all rows of the data to compute its rows of the graph."""
     _size_parameter: ClassVar[str] = "n_neighbors"
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -43,7 +43,7 @@ class Affinity(Storable, BaseEstimator, ABC):
         dataclass(kw_only=True, eq=False, repr=False)(cls)
 
     def __call__(self, X: Any, *, random_state: int = 0) -> AffinityGraph:
-        """Compute the graph of ``X``, an array or tensor of shape (n, f)."""
+        """Return the graph of ``X``, an array or tensor of shape (n, f)."""
         if not isinstance(X, Rows):
             X = as_rows(read_table(X), center=self.metric != "cosine")
         neighbors = neighbors_of_rows(
@@ -70,16 +70,16 @@ class Affinity(Storable, BaseEstimator, ABC):
 
     @abstractmethod
     def _n_neighbors_needed(self, n: int) -> int:
-        """Return how many other points of ``n`` each row has to know."""
+        """Return the number of other points, among ``n``, that each row needs as neighbours."""
 
     @abstractmethod
     def from_neighbors(self, neighbors: NeighborGraph) -> AffinityGraph:
-        """Turn a neighbour graph into the affinity graph; pure, so graphs can be reused."""
+        """Return the affinity graph of a neighbour graph, which is left unchanged and can be reused."""
 
     def directed_weights(self, neighbors: NeighborGraph) -> Tensor:
         """Return each row's weights (q, k) of its neighbours, before any symmetrisation; all 1 unless overridden."""
         return torch.ones(neighbors.indices.shape)
 
     def weights_of_new(self, neighbors: NeighborGraph) -> Tensor:
-        """Return the weights (q, k) of new rows, which no other lists; a row's must not depend on the other rows."""
+        """Return weights (q, k) of new rows, which no other row lists; those of a row must not depend on other rows."""
         return self.directed_weights(neighbors)

@@ -1,4 +1,4 @@
-"""Connected components of an input graph, also of one whose rows lie on several ranks."""
+"""Connected components of an input graph, whose rows may lie on several ranks."""
 
 import numpy as np
 import scipy.sparse
@@ -9,7 +9,7 @@ from torchdr_cne.distributed import Share
 
 
 def component_sizes(graph: AffinityGraph, share: Share) -> np.ndarray:
-    """Return the number of points in each connected component, of which there are as many as sizes."""
+    """Return the number of points in each connected component, one number per component."""
     matrix = graph.to_scipy()
     if share.ranks.size == 1:
         # A symmetric graph's strong components are its components, found without a transpose.

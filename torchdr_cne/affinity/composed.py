@@ -18,10 +18,10 @@ _AFFINITY = {ROWS: GRAPH}
 
 
 class Composable:
-    """What ``|`` joins, in the order in which it is applied."""
+    """A part that ``|`` joins with others, in the order in which they are applied."""
 
     def __or__(self, other: Any) -> "Chain | ComposedAffinity":
-        """Apply ``other`` to what this gives."""
+        """Return the composition that applies ``other`` to the result of this part."""
         return compose(self, other) if isinstance(other, Composable) else NotImplemented
 
 
@@ -29,7 +29,7 @@ class Step(Composable):
     """One step on the way from rows of data to a graph; steps are frozen dataclasses."""
 
     turns: ClassVar[dict[str, str]]
-    """What the step takes, each with what it makes of it."""
+    """The kinds of input that the step takes, each with the kind of its result."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Neighbors(Step):
     metric : {"euclidean", "cosine", "manhattan"}, default="euclidean"
         Distance between rows.
     backend : {"auto", "torch", "keops", "faiss"} or FaissConfig, default="auto"
-        How they are found, see `torchdr_cne.neighbors.kneighbors`.
+        How the neighbours are found, see `torchdr_cne.neighbors.kneighbors`.
     """
 
     n_neighbors: int = 15
@@ -54,7 +54,7 @@ class Neighbors(Step):
 
 
 class Transform(Step, Storable, ABC):
-    """A step from distances or weights to weights, or to a graph; pure."""
+    """A step from distances or weights to weights, or to a graph, which changes none of its input."""
 
     @abstractmethod
     def apply(self, values: Any, neighbors: NeighborGraph) -> Any:
@@ -63,9 +63,9 @@ class Transform(Step, Storable, ABC):
         Parameters
         ----------
         values : Tensor of shape (q, k) or AffinityGraph
-            What the step before gives; ``neighbors.distances`` at first. Not to be changed.
+            Result of the step before, or ``neighbors.distances`` in the first step; it must not be changed.
         neighbors : NeighborGraph
-            Whose distances or weights they are, and the rows of each rank.
+            The neighbours that the distances or weights belong to, and the rows of each rank.
         """
 
     def apply_to_new(self, values: Tensor, neighbors: NeighborGraph) -> Tensor:
@@ -75,7 +75,7 @@ class Transform(Step, Storable, ABC):
 
 @dataclass(frozen=True)
 class Chain(Composable):
-    """Steps that are no affinity yet: no source before them, or no `Symmetrize` behind."""
+    """Steps that do not form an affinity yet, as the source or `Symmetrize` is missing."""
 
     steps: tuple[Step, ...]
 
@@ -88,14 +88,14 @@ class Chain(Composable):
 
 
 class TransformedAffinity(Affinity):
-    """An affinity that is a number of neighbours and the transforms of their distances."""
+    """An affinity that is defined by a number of neighbours and the transforms of their distances."""
 
     @abstractmethod
     def _transforms(self) -> tuple[Transform, ...]:
-        """Return the steps from distances to a graph; raises a ValueError for parameters that cannot be."""
+        """Return the steps from distances to a graph; raise a ValueError if parameters are not valid."""
 
     def from_neighbors(self, neighbors: NeighborGraph) -> AffinityGraph:
-        """Apply all transforms."""
+        """Return the graph after all transforms."""
         return _applied(self._transforms(), neighbors)
 
     def directed_weights(self, neighbors: NeighborGraph) -> Tensor:
@@ -103,7 +103,7 @@ class TransformedAffinity(Affinity):
         return _applied(self._directed(), neighbors)
 
     def weights_of_new(self, neighbors: NeighborGraph) -> Tensor:
-        """Return the weights (q, k) of new rows, which no other lists."""
+        """Return the weights (q, k) of new rows, which no other row lists."""
         values = neighbors.distances
         for transform in self._directed():
             values = transform.apply_to_new(values, neighbors)
@@ -122,7 +122,7 @@ class ComposedAffinity(TransformedAffinity, Composable):
     n_neighbors : int, default=15
         Number of other points of each row.
     transforms : tuple of Transform
-        What is done to their distances, in order.
+        The transforms of their distances, in order.
     metric, backend
         See `Affinity`.
     """
@@ -143,24 +143,24 @@ class ComposedAffinity(TransformedAffinity, Composable):
         return self.transforms
 
     def from_neighbors(self, neighbors: NeighborGraph) -> AffinityGraph:
-        """Apply all transforms; a graph without any edge is an error."""
+        """Return the graph after all transforms; a graph without any edge is an error."""
         graph = super().from_neighbors(neighbors)
         if not bool(neighbors.share.ranks.all_gather_ints([graph.n_edges], "the count of edges").any()):
             raise ValueError(f"{self!r} gives no edge any weight; let its function be above 0 for some neighbours.")
         return graph
 
     def fingerprint(self) -> str:
-        """Return what tells it from another affinity, functions of the user's own included."""
+        """Return text that distinguishes this affinity from others, including those with other user functions."""
         return " | ".join(str(getattr(step, "fingerprint", step)) for step in steps_of(self))
 
 
 def compose(first: Composable, second: Composable) -> Chain | ComposedAffinity:
-    """Join steps, and make an affinity of them once they lead from rows of data to a symmetric graph.
+    """Return the joined steps, as an affinity if they lead from rows of data to a symmetric graph.
 
     Raises
     ------
     ValueError
-        If the second cannot be applied to what the first gives.
+        If the second part cannot be applied to the result of the first.
     """
     before, after = steps_of(first), steps_of(second)
     turns = _turns_of(before + after)
@@ -207,7 +207,7 @@ def _either(kinds: Any) -> str:
 
 
 def _incomplete(steps: tuple[Step, ...]) -> str:
-    """Say what keeps steps from being an affinity."""
+    """Return text that says what steps lack to be an affinity."""
     turns = _turns_of(steps)
     whole = " | ".join(map(repr, steps))
     if not turns:

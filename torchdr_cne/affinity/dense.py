@@ -16,15 +16,15 @@ _TINY = 1e-300
 
 
 class AllPairsAffinity(Affinity):
-    """An affinity that relates every point to every other: memory and time grow as n².
+    """An affinity that relates every point to every other, so that memory and time grow as n².
 
-    A subclass states `weights`, from all distances to symmetric weights; they are scaled to sum 1, and what is 0 is
-    not stored.
+    A subclass defines `weights`, from all distances to symmetric weights; these are scaled to sum 1, and zeros are not
+    stored.
     """
 
     needs_all_rows = True
     _positive: ClassVar[tuple[str, ...]] = ()
-    """Parameters that have to be positive numbers."""
+    """Names of the parameters that have to be positive numbers."""
 
     def _n_neighbors_needed(self, n: int) -> int:
         if n > _MOST:
@@ -36,14 +36,14 @@ class AllPairsAffinity(Affinity):
         return n - 1
 
     def check(self) -> None:
-        """Raise a ValueError for parameters that cannot be."""
+        """Raise a ValueError if parameters are not valid."""
         for name in self._positive:
             if not POSITIVE.admits(getattr(self, name)):
                 raise ValueError(f"{name}={getattr(self, name)!r} of {type(self).__name__} must be {POSITIVE}.")
 
     @abstractmethod
     def weights(self, distances: Tensor) -> Tensor:
-        """Return symmetric weights (n, n) of distances (n, n), float64; the diagonal is not looked at."""
+        """Return symmetric weights (n, n) of distances (n, n), float64; the diagonal is ignored."""
 
     def from_neighbors(self, neighbors: NeighborGraph) -> AffinityGraph:
         """Return the graph of all pairs."""
@@ -90,7 +90,7 @@ class GaussianAffinity(AllPairsAffinity):
     Parameters
     ----------
     bandwidth : float, default=0.3
-        h, in units of the root mean squared distance.
+        Bandwidth h, in units of the root mean squared distance.
     metric, backend
         See `Affinity`.
     """

@@ -23,7 +23,7 @@ class SinkhornAffinity(AllPairsAffinity):
     Parameters
     ----------
     eps : float, default=0.05
-        ε, the entropic regularisation, in units of the mean squared distance.
+        Entropic regularisation ε, in units of the mean squared distance.
     metric, backend
         See `Affinity`.
     """
@@ -45,7 +45,7 @@ class DoublyStochasticQuadraticAffinity(AllPairsAffinity):
     Parameters
     ----------
     eps : float, default=1.0
-        ε: the larger, the more neighbours a point has.
+        Regularisation ε; the larger it is, the more neighbours a point has.
     metric, backend
         See `Affinity`.
     """

@@ -1,4 +1,4 @@
-"""The input graph as every method sees it: one symmetric CSR."""
+"""The input graph of every method, in one symmetric CSR form."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +25,7 @@ class AffinityGraph:
     weights : Tensor of shape (E,), float32 or float64
         Positive weights; every undirected edge is stored in both directions.
     n_columns : int or None
-        Number of points, if these are the rows of some of them only: one rank's.
+        Number of points if the graph holds the rows of one rank only; None if it holds the rows of all points.
     """
 
     indptr: Tensor
@@ -35,7 +35,7 @@ class AffinityGraph:
 
     @property
     def n_rows(self) -> int:
-        """Number of rows held here."""
+        """Number of rows that this graph holds."""
         return len(self.indptr) - 1
 
     @property
@@ -81,7 +81,7 @@ class AffinityGraph:
 
     @classmethod
     def from_scipy(cls, matrix: scipy.sparse.csr_array) -> "AffinityGraph":
-        """Take a symmetric CSR matrix; zeros are dropped and columns sorted."""
+        """Return the graph of a symmetric CSR matrix; zeros are dropped and columns sorted."""
         if not matrix.has_canonical_format:
             matrix.sum_duplicates()
         matrix.eliminate_zeros()
@@ -158,7 +158,7 @@ def symmetrized(
     indices_nk : Tensor of shape (n, k), int32
         Distinct neighbours of each row.
     weights_nk : Tensor of shape (n, k), float32
-        Their weights in [0, 1].
+        Weights of the neighbours, in [0, 1].
     set_op_mix_ratio : float, default=1.0
         1 is the union, 0 the intersection A∘Aᵀ; between lies their mixture.
     share : Share, default=None

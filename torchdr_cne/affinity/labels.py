@@ -27,7 +27,7 @@ def intersect_labels(
     graph : AffinityGraph
         Symmetric affinities; one rank's rows under several.
     labels : Tensor of shape (n,), int64
-        Class of every point of all ranks, −1 where unknown.
+        Class of every point of all ranks, −1 where the class is unknown.
     target_weight : float, default=0.5
         From 0, the graph as it is, to 1, no edge between different classes.
     share : Share, default=None

@@ -1,4 +1,4 @@
-"""A graph the user computed: checked, never guessed at."""
+"""Functions that check a graph that the user has computed, and make it the input graph."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ _SYMMETRY_TOLERANCE = 1e-5
 
 
 def graph_from_user(matrix: Any, n_points: int | None = None) -> AffinityGraph:
-    """Check a square symmetric non-negative matrix and take it as the input graph.
+    """Return the input graph of a square symmetric non-negative matrix, which is checked.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ def graph_from_user(matrix: Any, n_points: int | None = None) -> AffinityGraph:
     Raises
     ------
     ValueError
-        If it is not square, of another size, not finite, negative, asymmetric or without an edge.
+        If the matrix is not square, of another size, not finite, negative, asymmetric or without an edge.
     """
     if isinstance(matrix, AffinityGraph):
         matrix = matrix.to_scipy()
@@ -101,7 +101,7 @@ def _checked_weights(matrix: Any) -> scipy.sparse.csr_array:
 
 
 def _from_tensor(matrix: Tensor) -> np.ndarray | scipy.sparse.coo_array:
-    """Return a dense or sparse tensor as NumPy or SciPy hold it."""
+    """Return a dense or sparse tensor as a NumPy or SciPy array."""
     if matrix.layout == torch.strided:
         return (matrix if matrix.is_complex() else matrix.double()).numpy()
     coo = matrix.to_sparse_coo().coalesce()

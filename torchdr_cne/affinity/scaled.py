@@ -10,7 +10,7 @@ from torchdr_cne.neighbors import NeighborGraph
 _MORE_CANDIDATES = 50
 _LOCAL_SCALE = slice(3, 6)
 _NEGLIGIBLE = 1e-6
-"""Local scales below this share of their mean are those of duplicates, and count as this."""
+"""Fraction of the mean local scale to which smaller scales, which are those of duplicates, are raised."""
 
 
 class ScaledAffinity(Affinity):

@@ -15,7 +15,7 @@ from torchdr_cne.affinity.entropic import conditional_probabilities
 
 _TOLERANCE, _MOST_STEPS, _MOST_STARTS = 1e-3, 1000, 10
 _LEAST_WIDTH = 1e-3
-"""Of a row, relative to that of its entropic affinity: the bound 0 of its multiplier, without a division by 0."""
+"""Least width of a row relative to that of its entropic affinity; it replaces 0, which would be divided by."""
 
 
 class SymmetricEntropicAffinity(AllPairsAffinity):

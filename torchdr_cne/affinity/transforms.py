@@ -1,4 +1,4 @@
-"""Transforms that every affinity may be composed of: a function of each value, symmetrisation, normalisation."""
+"""Transforms for composed affinities: a function of each value, symmetrisation and normalisation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ _PROBES = torch.cat([torch.zeros(1), torch.logspace(-6, 6, 37)])
 
 @dataclass(frozen=True)
 class Symmetrize(Transform):
-    """One weight for both directions of an edge.
+    """A transform that gives both directions of an edge the same weight.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class Symmetrize(Transform):
 
 @dataclass(frozen=True)
 class Normalize(Transform):
-    """Scale the weights of a symmetric graph.
+    """A transform that scales the weights of a symmetric graph.
 
     Parameters
     ----------
@@ -110,11 +110,11 @@ class Function(Transform):
 
     @property
     def fingerprint(self) -> str:
-        """Name and some values, which tell a function from another."""
+        """Return the name of the function and some of its values, which distinguish it from others."""
         return f"{self!r} {[f'{value:.4g}' for value in self._of_block(_PROBES).tolist()]}"
 
     def apply(self, values: Any, neighbors: NeighborGraph) -> Any:
-        """Return the function of each value."""
+        """Return the values of the function at all distances or weights."""
         with neighbors.share.ranks.all_or_none("the affinity's function"):
             if isinstance(values, AffinityGraph):
                 return without_zeros(replace(values, weights=self._checked(values.weights)))

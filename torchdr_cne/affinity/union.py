@@ -12,7 +12,7 @@ from torchdr_cne.neighbors import NeighborGraph
 
 @dataclass(frozen=True)
 class Binary(Transform):
-    """Weight 1 for every neighbour."""
+    """A transform that gives every neighbour the weight 1."""
 
     turns = {DISTANCES: WEIGHTS}
 

@@ -1,4 +1,4 @@
-"""Networks for parametric embeddings: what ``encoder=`` and ``decoder=`` stand for."""
+"""Networks for parametric embeddings, which ``encoder=`` and ``decoder=`` name."""
 
 from torchdr_cne.encoders.building import NetworkPlan, build_decoder, build_encoder, check_spec
 from torchdr_cne.encoders.networks import Jitter, ResidualBlock, Standardize, UnitNorm, Unstandardize, mlp, residual_mlp

@@ -1,4 +1,4 @@
-"""From what a user says, a name, sizes or a module, to a network that fits the data."""
+"""Functions that build a network that fits the data from a name, sizes or a module."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -16,12 +16,15 @@ from torchdr_cne.hashing import reproducible
 _SIZES = {"mlp": (100, 100, 100)}
 _NAMES = (*_SIZES, "residual_mlp")
 _JITTER = 0.4
-"""Of the data's root mean square a column. Less memorises small data, more blurs (docs/learned-maps.md)."""
+"""Noise, relative to the data's root mean square per column: less overfits small data, more blurs the map.
+
+See docs/learned-maps.md.
+"""
 _PROBED_ROWS = 8
 
 
 class NetworkPlan(ABC):
-    """What an estimator builds its network from once it has seen the data, in place of a name or sizes."""
+    """A plan from which an estimator builds its network once it has seen the data, instead of a name or sizes."""
 
     @abstractmethod
     def build(self, shape: Sequence[int], n_components: int) -> nn.Module:
@@ -42,22 +45,22 @@ def check_spec(name: str, spec: Any) -> None:
 
 
 def build_encoder(spec: Any, mean: Tensor, scale: float, n_components: int, *, seed: int, dtype: torch.dtype) -> Any:
-    """Return a network from rows (r, f) to places (r, n_components); an own module is copied, with its weights.
+    """Return a network from rows (r, f) to the embedding (r, n_components); a user's module is copied with its weights.
 
     Parameters
     ----------
     spec : str, sequence of int or Module
-        What ``encoder=`` was given.
+        The value of ``encoder=``.
     mean : Tensor of shape (f,)
-        The data's column means.
+        Column means of the data.
     scale : float
         Root mean square of the centred data.
     n_components : int
         Dimension of the embedding.
     seed : int
-        For the first weights; global random numbers are left alone.
+        Seed of the first weights; global random numbers are not used.
     dtype : torch.dtype
-        Of the network.
+        Dtype of the network.
     """
     if isinstance(spec, nn.Module):
         return deepcopy(spec).to(dtype)
@@ -69,7 +72,7 @@ def build_encoder(spec: Any, mean: Tensor, scale: float, n_components: int, *, s
 
 
 def build_decoder(spec: Any, mean: Tensor, scale: float, n_components: int, *, seed: int, dtype: torch.dtype) -> Any:
-    """Return a network from places (r, n_components) to rows (r, f); parameters are those of `build_encoder`."""
+    """Return a network from an embedding (r, n_components) to rows (r, f); parameters are as in `build_encoder`."""
     if isinstance(spec, nn.Module):
         return deepcopy(spec).to(dtype)
     sizes = _SIZES[spec] if isinstance(spec, str) else tuple(reversed(spec))
@@ -79,12 +82,12 @@ def build_decoder(spec: Any, mean: Tensor, scale: float, n_components: int, *, s
 
 
 def probe(network: nn.Module, rows: Tensor, n_out: int, name: str, what: str) -> None:
-    """Run a network on a few rows, as they are for it, before any work; raise a ValueError if it does not serve."""
+    """Raise a ValueError if a network does not give ``n_out`` columns for a few rows; called before any work."""
     rows = rows[:_PROBED_ROWS]
     try:
         with torch.no_grad(), evaluating(network), random_numbers_kept(network):
             found = network(rows)
-    except Exception as error:  # whatever a module of one's own may raise
+    except Exception as error:  # a user's module may raise anything
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(
             f"the {name} cannot take rows of shape {tuple(rows.shape)} and dtype {rows.dtype}: {reason}; its first "
@@ -101,18 +104,18 @@ def probe(network: nn.Module, rows: Tensor, n_out: int, name: str, what: str) ->
 
 
 def rebuild(role: str, spec: Any, state: dict[str, Tensor], shape: Sequence[int], n_components: int) -> nn.Module:
-    """Return a fitted network from what it was made from and its saved parameters and buffers.
+    """Return a fitted network, rebuilt from its specification and its saved parameters and buffers.
 
     Parameters
     ----------
     role : {"encoder", "decoder", "classifier"}
-        Which it is.
+        Role of the network.
     spec : str, sequence of int, Module or None
-        What the estimator's parameter of that name says.
+        Value of the estimator's parameter of that name.
     state : dict of str to Tensor
         The network's ``state_dict()``.
     shape : sequence of int
-        Of a row, as far as it is known.
+        Shape of a row, as far as it is known.
     n_components : int
         Dimension of the embedding.
     """

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Standardize(nn.Module):
-    """x ↦ (x − mean) / scale: centred columns under one common scale, so that distances keep their proportions.
+    """The layer x ↦ (x − mean) / scale, with one scale for all columns, so that distances keep their proportions.
 
     Parameters
     ----------
@@ -16,12 +16,12 @@ class Standardize(nn.Module):
     scale : float
         Root mean square of the centred values.
 
-    Any real dtype comes in; float64 is centred before it is rounded to the network's dtype.
+    Input of any real dtype is accepted; float64 is centred before it is rounded to the dtype of the network.
     """
 
     def __init__(self, mean: Tensor, scale: float) -> None:
         super().__init__()
-        # Whole numbers' bits, so that .to(torch.float32) leaves the mean its digits.
+        # The mean is kept as the bits of integers, so that .to(torch.float32) does not round it.
         self.register_buffer("mean_bits", mean.double().view(torch.int64))
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.get_default_dtype()))
 
@@ -37,12 +37,12 @@ class Standardize(nn.Module):
 
 
 def takes_any_dtype(encoder: nn.Module) -> bool:
-    """Whether the encoder begins with `Standardize`, which centres rows before it rounds them."""
+    """Return whether the encoder begins with `Standardize`, which centres rows before it rounds them."""
     return isinstance(encoder, nn.Sequential) and len(encoder) > 0 and isinstance(encoder[0], Standardize)
 
 
 class Unstandardize(nn.Module):
-    """y ↦ y · scale + mean: the decoder's way back to the units of the data."""
+    """The layer y ↦ y · scale + mean, by which a decoder returns to the units of the data."""
 
     def __init__(self, mean: Tensor, scale: float) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Unstandardize(nn.Module):
 
 
 class Jitter(nn.Module):
-    """Add Gaussian noise while training, so that the map is smooth between the points it is trained on.
+    """A layer that adds Gaussian noise in training, so that the map is smooth between the training points.
 
     Parameters
     ----------
@@ -71,16 +71,16 @@ class Jitter(nn.Module):
         self.strength = strength
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return noisy rows in training, the same rows else."""
+        """Return noisy rows in training, and the same rows otherwise."""
         return x + self.strength * torch.randn_like(x) if self.training else x
 
     def extra_repr(self) -> str:
-        """Show the strength."""
+        """Return the strength as text."""
         return f"strength={self.strength}"
 
 
 class UnitNorm(nn.Module):
-    """x ↦ x/‖x‖: rows of length 1."""
+    """The layer x ↦ x/‖x‖, which gives rows of length 1."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (r, d)."""
@@ -114,9 +114,9 @@ def residual_mlp(n_in: int, n_out: int, width: int = 256, n_blocks: int = 2) -> 
     n_in, n_out : int
         Numbers of columns.
     width : int, default=256
-        Columns of the residual blocks.
+        Number of columns in the residual blocks.
     n_blocks : int, default=2
-        How many blocks.
+        Number of residual blocks.
     """
     blocks = [ResidualBlock(width) for _ in range(n_blocks)]
     return nn.Sequential(nn.Linear(n_in, width), *blocks, nn.Linear(width, n_out), UnitNorm())
@@ -132,7 +132,7 @@ def mlp(n_in: int, n_out: int, sizes: Sequence[int] = (100, 100, 100), *, normal
     sizes : sequence of int, default=(100, 100, 100)
         Widths of the hidden layers.
     normalise : bool, default=True
-        Normalise each hidden layer over the mini-batch: a step then gets several times as far.
+        Whether each hidden layer is normalised over the mini-batch, which lets a step move several times as far.
     """
     layers: list[nn.Module] = []
     for size in sizes:

@@ -1,4 +1,4 @@
-"""Running networks: over many rows without holding their activations, and with random numbers of one's own."""
+"""Functions that run networks over many rows without holding activations, and with separate random numbers."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -13,7 +13,7 @@ BATCH = 4096
 
 @contextmanager
 def evaluating(*networks: nn.Module) -> Iterator[None]:
-    """Put networks into evaluation mode, and every part back into its own afterwards."""
+    """Put networks into evaluation mode in the block, and restore the mode of every module afterwards."""
     modes = {module: module.training for network in networks for module in network.modules()}
     for network in networks:
         network.eval()
@@ -25,7 +25,7 @@ def evaluating(*networks: nn.Module) -> Iterator[None]:
 
 
 def random_numbers_kept(network: nn.Module) -> AbstractContextManager[None]:
-    """Let a network that draws numbers even in evaluation mode draw the same ones each time, and of its own."""
+    """Give a network that draws even in evaluation mode the same random numbers each time, from a separate stream."""
     return reproducible(0, next(iter(network.parameters()), torch.empty(0)).device)
 
 
@@ -35,13 +35,13 @@ def in_batches(network: nn.Module, read: Callable[[int, int], Tensor], n: int, b
     Parameters
     ----------
     network : Module
-        From (r, f) to (r, d).
+        A network from rows (r, f) to outputs (r, d).
     read : callable
-        From first row and the one after the last to the rows, on the network's device.
+        Function from the first row and the one after the last to these rows, on the device of the network.
     n : int
         Number of rows.
     batch_size : int, default=4096
-        Rows that are computed together.
+        Number of rows that are computed together.
     """
     with torch.no_grad(), evaluating(network), random_numbers_kept(network):
         parts = [network(read(start, min(start + batch_size, n))) for start in range(0, max(n, 1), batch_size)]

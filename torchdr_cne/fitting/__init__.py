@@ -1,1 +1,1 @@
-"""One fit, stage by stage: a function of a plan."""
+"""One fit, carried out stage by stage as a function of a plan."""

@@ -1,4 +1,4 @@
-"""Saving a fit as it goes, and going on from where an earlier one has come to."""
+"""Functions that save a fit while it runs, and that resume an earlier fit."""
 
 import re
 import warnings
@@ -31,14 +31,14 @@ from torchdr_cne.storage.fingerprint import configuration, data_digest
 
 
 class FitCheckpoint:
-    """Saves a fit as it goes, where a folder is given for it.
+    """Saves a fit while it runs, if a folder is given for it.
 
     Attributes
     ----------
     resumed : Snapshot or None
-        Where an earlier fit of the same data with the same parameters has come to.
+        Snapshot of an earlier fit of the same data with the same parameters; None if there is none.
     seed : int
-        The earlier fit's seed, else this one's.
+        Seed of the earlier fit if there is one, else of this one.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class FitCheckpoint:
         self._checkpoints: Checkpoints | None = None
 
     def look_back(self, checkpoints: Checkpoints | None) -> None:
-        """Find out on rank 0, which holds the folder, where an earlier fit has come to."""
+        """Read the snapshot of an earlier fit on rank 0, which holds the folder."""
         ranks = self._share.ranks
         self._checkpoints = checkpoints
         found: Any = None
@@ -73,14 +73,14 @@ class FitCheckpoint:
             self.resumed = Snapshot(step, tensors, history, record["finished"])
 
     def save(self, outcome: Outcome, objective: Objective, state: FitState) -> None:
-        """Save the fit after an iteration if that is due; a failure is a warning."""
+        """Save the fit after an iteration if a save is due; a failure is a warning."""
         if self._folder is not None and outcome.n_iter % self._every == 0 and outcome.n_iter < state.phase.total:
             snapshot = take_snapshot(outcome.optimizer, outcome.n_iter, outcome.history, objective, state)
             if self._checkpoints is not None:
                 self._checkpoints.save(outcome.n_iter, snapshot.tensors, self._record(snapshot, finished=False))
 
     def finish(self, outcome: Outcome, objective: Objective, state: FitState) -> None:
-        """Save the fit's end, and whether it was its end."""
+        """Save the last state of the fit, and whether the fit has finished."""
         already = self.resumed is not None and self.resumed.finished
         if self._folder is None or already or not outcome.is_whole:
             return
@@ -102,7 +102,7 @@ class FitCheckpoint:
     # ---- the graph, one part a rank --------------------------------------------------------------------
 
     def saved_graph(self) -> AffinityGraph | None:
-        """Return this rank's rows of the graph that an earlier fit has saved, by whatever number of ranks."""
+        """Return this rank's rows of the graph that an earlier fit has saved, with any number of ranks."""
         ranks = self._share.ranks
         if self._folder is None:
             return None
@@ -155,7 +155,7 @@ def _part_name(part: int, n_parts: int) -> str:
 
 
 def _n_saved_parts(folder: Path, preferred: int) -> int:
-    """Return into how many parts a complete saved graph is split; 0 if there is none."""
+    """Return the number of parts into which a complete saved graph is split; 0 if there is none."""
     names = {path.name for path in folder.glob("graph-*-of-*")}
     counts = {int(match[1]) for name in names if (match := re.fullmatch(r"graph-\d+-of-(\d+)", name))}
     complete = [count for count in counts if names >= {_part_name(part, count) for part in range(count)}]
@@ -164,7 +164,7 @@ def _n_saved_parts(folder: Path, preferred: int) -> int:
 
 @contextmanager
 def checkpointing(plan: FitPlan, given: FitInput, share: Share) -> Iterator[FitCheckpoint]:
-    """Hold the fit's checkpoint folder, on rank 0, and look back at what it has; the given graph is this rank's."""
+    """Yield the checkpoint of a fit, with what an earlier fit has saved; rank 0 holds the folder meanwhile."""
     folder = plan.options.checkpoint_dir
     if folder is None:
         yield FitCheckpoint(share, 0, given.seed, None, {})

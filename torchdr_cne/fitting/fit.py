@@ -17,21 +17,21 @@ from torchdr_cne.fitting.stages import affinities, first_embedding, prepare
 
 
 def fit(plan: FitPlan, observer: FitObserver, X: Any, y: Any = None, graph: Any = None) -> None:
-    """Fit ``X`` as the plan says; the observer publishes the result.
+    """Fit ``X`` according to the plan; the observer publishes the result.
 
     Parameters
     ----------
     plan : FitPlan
-        What to do.
+        The plan of the fit.
     observer : FitObserver
-        Who hears of every step, and receives the result.
+        Object that is notified of every step, and receives the result.
     X, y, graph
-        What the estimator's ``fit`` was given.
+        Arguments of the estimator's ``fit``.
     """
     with running(plan, X) as run:
         given = read(X, y, graph, plan, run)
         with taking_part(given, plan, run, observer) as part:
-            if part is None:  # rank 0 does it alone
+            if part is None:  # rank 0 fits alone
                 return
             rows = prepare(part)
             edges = affinities(rows, part)
@@ -41,7 +41,7 @@ def fit(plan: FitPlan, observer: FitObserver, X: Any, y: Any = None, graph: Any 
 
 @contextmanager
 def taking_part(given: FitInput, plan: FitPlan, run: Run, observer: FitObserver) -> Iterator[Part | None]:
-    """Give each rank its part: a share of the points, or rank 0 all and the others None.
+    """Yield this rank's part: a share of the points or, if rank 0 fits alone, all of them there and None elsewhere.
 
     Ranks that have no part receive the result at the end of the block.
     """
@@ -59,7 +59,7 @@ def taking_part(given: FitInput, plan: FitPlan, run: Run, observer: FitObserver)
 
 @contextmanager
 def _part(given: FitInput, plan: FitPlan, run: Run, observer: FitObserver) -> Iterator[Part]:
-    """Choose this rank's share of the points, and hold the folder in which the fit is saved."""
+    """Yield this rank's part in the fit; the folder in which the fit is saved is held meanwhile."""
     share, graph = Share.of(given.n_points, run.ranks), given.graph
     if graph is not None and graph.n_rows == share.n and run.ranks.size > 1:
         graph = graph.select(share.own)

@@ -1,4 +1,4 @@
-"""How much memory a fit needs, told before it needs it."""
+"""Estimates of the memory that a fit will need."""
 
 from pathlib import Path
 
@@ -6,26 +6,26 @@ _EDGES_PER_NEIGHBOUR = 1.45
 """Directed edges of a symmetrised graph for each neighbour of a row; 2 if no two points list each other."""
 _LANES = 16
 _MARGIN, _LEAST = 1.12, 4e6
-"""For what is short-lived, small, or left to the allocator; measured."""
+"""Measured factor and bytes for memory that is short-lived, small, or left to the allocator."""
 
 
 def bytes_by_stage(
     n: int, d: int, *, n_neighbors: int, n_components: int, n_meetings: int, weighted: bool
 ) -> dict[str, int]:
-    """Return what the stages of a fit on the CPU in float32 hold at their peak, beyond the rows themselves.
+    """Return the peak bytes that each stage of a fit on the CPU in float32 holds, beyond the rows themselves.
 
     Parameters
     ----------
     n, d : int
-        Rows and columns.
+        Numbers of rows and columns.
     n_neighbors : int
-        Other points that a row's neighbours are.
+        Number of neighbours of a row, not counting the point itself.
     n_components : int
         Dimension of the embedding.
     n_meetings : int
-        Blocks of negatives a row meets in an iteration.
+        Number of blocks of negatives that a row meets in an iteration.
     weighted : bool
-        Whether the graph's weights differ.
+        Whether the weights of the graph differ.
     """
     listed, edges = n * n_neighbors, _EDGES_PER_NEIGHBOUR * n * n_neighbors
     columns = -(-d // _LANES) * _LANES
@@ -41,7 +41,7 @@ def bytes_by_stage(
 
 
 def available_memory() -> int | None:
-    """Return the bytes that can still be had on this machine, or in this control group; None where unknown."""
+    """Return the bytes that are available on this machine, or in this control group; None if unknown."""
     known = [value for value in (_system_memory(), _group_memory()) if value is not None]
     return min(known) if known else None
 
@@ -64,7 +64,7 @@ def _group_memory() -> int | None:
 
 
 def check_memory(needed: int, n: int, d: int) -> None:
-    """Raise a MemoryError if ``needed`` bytes are more than can be had."""
+    """Raise a MemoryError if ``needed`` bytes are more than are available."""
     available = available_memory()
     if available is not None and needed > available:
         raise MemoryError(

@@ -1,4 +1,4 @@
-"""The last stage of a fit: the loop, and what it leaves."""
+"""The last stage of a fit: the loop and its result."""
 
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -21,7 +21,7 @@ from torchdr_cne.resources import torch_threads
 
 
 def optimise(prepared: Prepared, graph: InputGraph | None, start_nd: Tensor, part: Part) -> None:
-    """Run the loop from ``start_nd``, or from the networks, and publish and save what it leaves."""
+    """Run the loop from ``start_nd``, or from the networks, and publish and save the result."""
     plan, resumed = part.plan, part.checkpoint.resumed
     with listening(part.share.ranks, resumable=plan.options.checkpoint_dir is not None):
         objective, state = _objective(prepared, graph, start_nd, part)
@@ -43,7 +43,7 @@ def optimise(prepared: Prepared, graph: InputGraph | None, start_nd: Tensor, par
 def _objective(
     prepared: Prepared, graph: InputGraph | None, start_nd: Tensor, part: Part
 ) -> tuple[Objective, FitState]:
-    """Return what the loop minimises, and the state that it carries from step to step."""
+    """Return the objective that the loop minimises, and the state that it carries from step to step."""
     plan, found = part.plan, None if graph is None else graph.graph
     training = None if prepared.training is None else replace(prepared.training, graph=found)
     state = initial_state(
@@ -67,7 +67,7 @@ def _settings(part: Part) -> LoopSettings:
     return LoopSettings(
         ranks=part.share.ranks,
         check_interval=plan.options.check_interval,
-        # One mini-batch's gradient may vanish by chance, such as that of a classifier without labelled rows.
+        # The gradient of a mini-batch may vanish by chance, as that of a classifier does without labelled rows.
         min_grad_norm=0.0 if plan.points is None else plan.points.min_grad_norm,
         constants=plan.reported,
         is_resumable=plan.options.checkpoint_dir is not None,
@@ -75,7 +75,7 @@ def _settings(part: Part) -> LoopSettings:
 
 
 class _Watch:
-    """Observes the loop: tells the estimator's side, the progress bar and the checkpoint."""
+    """An observer of the loop that notifies the fit's observer, the progress bar and the checkpoint."""
 
     def __init__(
         self, part: Part, objective: Objective, state: FitState, so_far: FitResult, progress: Progress
@@ -96,7 +96,7 @@ class _Watch:
         self._part.checkpoint.save(outcome, self.objective, self.state)
 
     def result(self, outcome: Outcome, embedding_nd: Tensor | None = None) -> FitResult:
-        """Return the fit as it stands."""
+        """Return the result of the fit so far."""
         embedding_nd = self.objective.embedding() if embedding_nd is None else embedding_nd
         return replace(
             self._so_far,
@@ -110,7 +110,7 @@ class _Watch:
 
 
 def _conclude(watch: _Watch, outcome: Outcome, part: Part) -> None:
-    """Publish and save the result; an embedding that is not finite is an error and not a result."""
+    """Publish and save the result; an embedding that is not finite is an error."""
     objective, state, ranks = watch.objective, watch.state, part.share.ranks
     embedding_nd = objective.embedding()
     if not bool(torch.isfinite(embedding_nd).all()):

@@ -1,4 +1,4 @@
-"""One rank's part in a fit, and what passes between its stages."""
+"""One rank's part in a fit, and the data that pass between the stages."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,27 +21,27 @@ from torchdr_cne.optimization.phase import Phase
 
 
 class FitObserver(Protocol):
-    """Who hears of a fit and publishes what it finds: the estimator's side of it."""
+    """An object that is notified of the progress of a fit, and publishes its results for the estimator."""
 
     def affinities_begin(self) -> None:
-        """Hear that the graph is about to be computed."""
+        """Receive the notice that the graph is about to be computed."""
 
     def affinities_end(self, result: FitResult) -> None:
-        """Hear that the graph is known."""
+        """Receive the graph, as part of a result."""
 
     def before_step(self, outcome: Outcome) -> None:
-        """Hear that an iteration begins."""
+        """Receive the notice that an iteration begins."""
 
     def after_step(self, outcome: Outcome, result: Callable[[], FitResult]) -> bool:
-        """Hear that an iteration is done; ``result`` gives what there is so far. Returning True stops the fit."""
+        """Receive the notice that an iteration is done, and ``result`` of the fit so far; True stops the fit."""
 
     def publish(self, result: FitResult) -> None:
-        """Receive the result."""
+        """Receive the result of the fit."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One rank's part in a fit: what is to be done, with what, where, and who hears of it."""
+    """One rank's part in a fit: the plan, its input, where it runs, and the observer."""
 
     plan: FitPlan
     given: FitInput
@@ -52,11 +52,11 @@ class Part:
 
     @property
     def seed(self) -> int:
-        """Seed of every draw: that of a checkpoint, or the given one."""
+        """Seed of every draw: that of the checkpoint, or else that of the input."""
         return self.checkpoint.seed
 
     def result(self, graph: "InputGraph | None") -> FitResult:
-        """Return what is known before the loop."""
+        """Return the part of the result that is known before the loop."""
         found = FitResult(self.given.columns, self.run.n_ranks, extras=self.plan.extras)
         if graph is None:
             return found
@@ -65,12 +65,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Prepared:
-    """One rank's rows, ready for the search, and what networks are trained on.
+    """One rank's rows, ready for the neighbour search, and the data that networks are trained on.
 
     Attributes
     ----------
     rows : Rows or None
-        This rank's rows, centred and scaled as all are; None where there is only a graph.
+        This rank's rows, centred and scaled in the same way on all ranks; None if there is only a graph.
     kept : KeptRows or None
         The rows that stay with the estimator.
     phases : list of Phase
@@ -87,7 +87,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class InputGraph:
-    """One rank's rows of the input graph, as SciPy's matrix too, and how many components the whole has."""
+    """One rank's rows of the input graph, also as a SciPy matrix, and the number of components of the whole graph."""
 
     graph: AffinityGraph
     csr: csr_array

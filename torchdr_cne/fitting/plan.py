@@ -1,4 +1,4 @@
-"""The plan of a fit: all that its stages know of an estimator."""
+"""The plan of a fit, which contains all that the stages know of an estimator."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,11 +26,11 @@ class RunOptions:
     device, random_state, n_jobs, distributed, check_interval, checkpoint_every
         The parameters of these names.
     dtype : torch.dtype
-        Arithmetic and result.
+        Dtype of the computation and of the result.
     visible : bool
         Whether a progress bar is shown.
     checkpoint_dir : Path or None
-        Where the fit is saved as it goes.
+        Folder in which the fit is saved while it runs; None saves nothing.
     """
 
     device: str | torch.device
@@ -46,25 +46,26 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class GraphPlan:
-    """What the input graph is, and which rows are kept.
+    """How the input graph is obtained, and whether rows are kept.
 
     Attributes
     ----------
     affinity : Affinity
-        From rows to the graph.
+        The affinity that makes the graph from the rows.
     is_precomputed : bool
-        Whether the data are the graph.
+        Whether the data are themselves the graph.
     is_needed : callable
-        From the phases to whether the fit needs a graph.
+        Function from the phases to whether the fit needs a graph.
     relabel : callable
-        From a graph, this rank's rows of it, the class codes of all points and the share, to the graph that the labels
-        make of it.
+        Function from this rank's rows of a graph, the class codes of all points and the share to the graph as the
+        labels change it.
     memory_budget : int or None
-        Bytes that streamed rows and their index may take; None is a third of the free memory.
+        Number of bytes that streamed rows and their index may take; None is a third of the free memory.
     keeps_rows : bool
         Whether the rows stay with the estimator.
     bytes_by_stage : callable
-        From rows and columns to the bytes that the stages hold beside the data; empty if they are not known.
+        Function from the numbers of rows and columns to the bytes that each stage holds besides the data; the result is
+        empty if they are not known.
     """
 
     affinity: Affinity
@@ -78,18 +79,18 @@ class GraphPlan:
 
 @dataclass(frozen=True)
 class PointsPlan:
-    """How points that move themselves begin, and what moves them.
+    """The first embedding and the objective of a fit in which the points themselves move.
 
     Attributes
     ----------
     init : str or array of shape (n, d)
         The first embedding.
     init_scaling : float
-        Standard deviation of its widest column.
+        Standard deviation of the widest column of the first embedding.
     min_grad_norm : float
         Root mean square gradient below which the fit ends.
     make_objective : callable
-        From the state and the first embedding to the objective.
+        Function from the state and the first embedding to the objective.
     """
 
     init: Any
@@ -99,46 +100,46 @@ class PointsPlan:
 
     @property
     def starts_spectral(self) -> bool:
-        """Whether the first embedding comes from the graph's spectrum."""
+        """Whether the first embedding is computed from the spectrum of the graph."""
         return isinstance(self.init, str) and self.init == "spectral"
 
 
 @dataclass(frozen=True)
 class FitPlan:
-    """A fit, described and checked before any work.
+    """The description of a fit, which is checked before any work begins.
 
     Attributes
     ----------
     name : str
         Name of the estimator's class.
     parameters : mapping of str to Any
-        All parameters, by which fits are told apart.
+        All parameters, by which one fit is told from another.
     former_parameters : mapping of str to Any
         Parameters that earlier versions had, with their defaults.
     n_components : int
         Dimension of the embedding.
     options : RunOptions
-        Where and how it computes.
+        Where and how the fit computes.
     optimizers : OptimizerPlan
-        How each phase's optimiser is made.
+        How the optimiser of each phase is made.
     phases : callable
-        From the number of points to the phases.
+        Function from the number of points to the phases.
     learned : callable
-        Without arguments to names and first values of learned scalars.
+        Function without arguments that returns names and initial values of the learned scalars.
     reported : callable
-        From a phase to constants of it that ``history_`` has.
+        Function from a phase to those of its constants that ``history_`` records.
     read_labels : callable
-        From ``y`` and the number of points to class codes (n,), or None.
+        Function from ``y`` and the number of points to class codes (n,), or None.
     conclude : callable
-        From objective and state to further fitted attributes.
+        Function from the objective and the state to further fitted attributes.
     why_not_shared : str
-        Why ranks cannot share the fit; "" if they can.
+        Reason why ranks cannot share the fit; "" if they can.
     graph : GraphPlan or None
-        The input graph; None is a fit that has no use for one.
+        The plan of the input graph; None in a fit that uses no graph.
     points : PointsPlan or None
-        How points move themselves; None where networks compute them.
+        The plan of points that move themselves; None if networks compute them.
     networks : NetworkOptions or None
-        The networks that compute the embedding; None where points move themselves.
+        Options of the networks that compute the embedding; None if the points move themselves.
     extras : mapping of str to Any
         Fitted attributes that are known before the fit.
     """

@@ -1,4 +1,4 @@
-"""The one place that writes fitted attributes, and calls an estimator's hooks and callbacks."""
+"""The only module that sets fitted attributes, and that calls the hooks and callbacks of an estimator."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -9,7 +9,7 @@ from torchdr_cne.optimization.loop import Outcome
 
 
 class Hooked(Protocol):
-    """What a fit calls of an estimator, and counts for it."""
+    """The hooks of an estimator that a fit calls, and the counter that it keeps."""
 
     n_iter_: int
     learning_rate_: float
@@ -28,17 +28,17 @@ class Hooked(Protocol):
 
 
 class Publisher:
-    """Lets an estimator see its fit: hooks, callbacks and fitted attributes that are up to date.
+    """Keeps the fitted attributes of an estimator up to date, and calls its hooks and callbacks.
 
-    What an earlier fit has left goes with the first attribute that this one publishes; a fit that fails before leaves
-    the estimator as it was.
+    The attributes of an earlier fit are removed when this one publishes its first attribute; a fit that fails before
+    that leaves the estimator as it was.
 
     Parameters
     ----------
     estimator : EmbeddingEstimator
-        Whose hooks are called and whose attributes are set.
+        The estimator whose hooks are called and whose attributes are set.
     callbacks : sequence of callables
-        Called with it and the number of iterations done.
+        Functions that are called with the estimator and the number of iterations done.
     """
 
     def __init__(self, estimator: Hooked, callbacks: Sequence[Callable[[Any, int], Any]]) -> None:
@@ -60,7 +60,7 @@ class Publisher:
         self._estimator.on_affinity_computation_start()
 
     def affinities_end(self, result: FitResult) -> None:
-        """Publish the graph and call the hook behind it."""
+        """Publish the graph and call the hook after its computation."""
         self.publish(result)
         self._estimator.on_affinity_computation_end()
 
@@ -70,7 +70,7 @@ class Publisher:
         self._estimator.on_training_step_start()
 
     def after_step(self, outcome: Outcome, result: Callable[[], FitResult]) -> bool:
-        """Count the iteration and call hook and callbacks; True stops the fit."""
+        """Count the iteration, and call the hook and the callbacks; returning True stops the fit."""
         self._count(outcome)
         estimator, step = self._estimator, outcome.n_iter
         estimator.on_training_step_end()

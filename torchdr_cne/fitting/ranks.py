@@ -1,4 +1,4 @@
-"""A fit among ranks: whether they share it, and handing out what rank 0 has found by itself."""
+"""A fit on several ranks: whether they share it, and how rank 0 hands out a result that it has found alone."""
 
 import hashlib
 import warnings
@@ -32,7 +32,7 @@ def decide_sharing(given: FitInput, plan: FitPlan, ranks: Ranks) -> bool:
     Raises
     ------
     ValueError
-        On all ranks, if they differ.
+        On all ranks, if their inputs differ.
     """
     ranks.check_equal(_compared(given, plan), "their input")
     n = given.n_points
@@ -50,13 +50,13 @@ def decide_sharing(given: FitInput, plan: FitPlan, ranks: Ranks) -> bool:
 
 
 def _compared(given: FitInput, plan: FitPlan) -> dict[str, Any]:
-    """Return what has to be the same on all ranks, by name."""
+    """Return the values that have to be equal on all ranks, by name."""
     data, graph, parameters = given.data, given.graph, plan.parameters
     found = configuration(plan.name, parameters)
-    for name in ("encoder", "decoder"):  # modules begin with rank 0's weights
+    for name in ("encoder", "decoder"):  # all modules start with the weights of rank 0
         if isinstance(parameters.get(name), nn.Module) and isinstance(found[name], list):
             found[name] = found[name][0]  # without the weights
-    for name in ("checkpoint_dir", "callbacks"):  # what they are is each rank's own affair
+    for name in ("checkpoint_dir", "callbacks"):  # their values may differ between ranks
         found[f"{name} given"] = parameters.get(name) is not None
     found |= {name: parameters.get(name) for name in ("checkpoint_every", "memory_budget", "distributed")}
     if graph is not None and graph.n_rows == graph.n_points:
@@ -72,7 +72,7 @@ def _compared(given: FitInput, plan: FitPlan) -> dict[str, Any]:
 
 
 def _why_no_rows(given: FitInput, plan: FitPlan) -> str:
-    """Return why a rank cannot compute its rows of the graph; "" if it can, or need not."""
+    """Return the reason why a rank cannot compute its rows of the graph; "" if it can, or need not."""
     if plan.graph is None or given.graph is not None or given.pairs is not None:
         return ""
     affinity = plan.graph.affinity
@@ -87,7 +87,7 @@ def _digest_of_some(data: Any) -> str:
 
 
 class _Listener:
-    """Hands everything on to an observer, and remembers the last result."""
+    """An observer that passes every notice on to another, and remembers the last result."""
 
     def __init__(self, observer: FitObserver) -> None:
         self._observer = observer
@@ -102,9 +102,9 @@ class _Listener:
 
 @contextmanager
 def fitted_by_first(plan: FitPlan, ranks: Ranks, observer: FitObserver) -> Iterator[FitObserver]:
-    """Let rank 0 fit in the block by itself, while the others wait; at its end they publish its result.
+    """Let rank 0 fit alone in the block while the others wait; at the end of it they publish its result.
 
-    Yields the observer that rank 0's fit has to tell.
+    The value yielded is the observer that the fit of rank 0 has to notify.
     """
     listener = _Listener(observer)
     with ranks.without_timeout(), ranks.all_or_none("the fit on rank 0"):

@@ -1,4 +1,4 @@
-"""The input of a fit, checked: a table, a graph or both, or pairs."""
+"""Functions that read and check the input of a fit: a table, a graph or both, or pairs."""
 
 import math
 from dataclasses import dataclass, replace
@@ -19,24 +19,24 @@ from torchdr_cne.resources import seed_from
 
 @dataclass(frozen=True)
 class FitInput:
-    """What a fit begins with.
+    """The checked input of a fit.
 
     Attributes
     ----------
     data : ndarray, Tensor, RowSource or None
-        The checked table; None where there is only a graph, or pairs.
+        The checked table; None if there is only a graph, or pairs.
     graph : AffinityGraph or None
-        The given graph, of all rows or of this rank's.
+        The given graph of all rows, or of this rank's rows.
     kind : OutputKind
-        How the embedding is handed back.
+        The kind of array in which the embedding is returned.
     columns : Columns
         Number and names of the features.
     seed : int
         Seed of every draw.
     labels : Tensor of shape (n,) or None
-        Class codes, −1 where unknown.
+        Class codes, −1 where the class is unknown.
     pairs : PositivePairs or None
-        Pairs in place of a table.
+        Pairs that are given instead of a table.
     """
 
     data: Any
@@ -49,7 +49,7 @@ class FitInput:
 
     @property
     def n_points(self) -> int:
-        """Number of points; of given pairs, the number of mini-batches of an epoch."""
+        """Number of points or, if pairs are given, of mini-batches in an epoch."""
         if self.pairs is not None:
             return len(self.pairs)
         if self.data is not None:
@@ -59,10 +59,10 @@ class FitInput:
 
 
 def read(X: Any, y: Any, graph: Any, plan: FitPlan, run: Run) -> FitInput:
-    """Check the table, the graph and the labels, as far as they are given; all ranks take rank 0's seed."""
+    """Return the table, the graph and the labels that are given, checked; all ranks take the seed of rank 0."""
     with run.ranks.all_or_none("reading the input"):
         given = _read(X, graph, plan, run)
-        if given.pairs is None:  # whose rows have no numbers
+        if given.pairs is None:  # rows of pairs have no numbers
             given = replace(given, labels=plan.read_labels(y, given.n_points))
     if run.ranks.size > 1:
         given = replace(given, seed=int(run.ranks.all_gather_ints([given.seed % 2**63], "the seed")[0, 0]))
@@ -80,7 +80,7 @@ def _read(X: Any, graph: Any, plan: FitPlan, run: Run) -> FitInput:
         return _read_precomputed(X, graph, plan, seed)
     budget = None if plan.graph is None else plan.graph.memory_budget
     if isinstance(X, np.memmap) and X.ndim == 2 and (run.ranks.size > 1 or budget is not None):
-        X = ArraySource(X, "X")  # no process reads what it has no use for
+        X = ArraySource(X, "X")  # each process reads only the rows that it uses
     features, kind, columns = read_features(X, plan.name)
     share = Share.of(len(features), run.ranks)
     if graph is None:

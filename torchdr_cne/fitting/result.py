@@ -1,4 +1,4 @@
-"""What a fit leaves, complete or so far."""
+"""The result of a fit, or of the part of it that is done."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -14,36 +14,36 @@ _OWN_NAMES = ("columns", "learned", "networks", "extras")
 
 @dataclass(frozen=True)
 class FitResult:
-    """Fitted attributes, without the underscore at the end of their names; None is what there is not.
+    """The fitted attributes, without the underscore at the end of their names; those that do not exist are None.
 
     Attributes
     ----------
     columns : Columns
-        How many features the data have, and their names.
+        Number and names of the features of the data.
     n_ranks : int
-        How many processes take part.
+        Number of processes that take part.
     embedding : ndarray or Tensor of shape (n, d) or None
         The embedding, in the kind of the data.
     graph : csr_array of shape (n, n) or None
         This rank's rows of the input graph.
     graph_start : int or None
-        The point of its first row.
+        Number of the point that the first of these rows belongs to.
     n_connected_components : int or None
-        Connected components of the graph.
+        Number of connected components of the graph.
     training_rows : KeptRows or None
         The rows of the fit, if they are kept.
     n_iter : int or None
-        Iterations done.
+        Number of iterations done.
     learning_rate : float or None
-        The last phase's learning rate before the scheduler.
+        Learning rate of the last phase before the scheduler.
     history : dict of str to list or None
-        What was recorded at every check.
+        The values recorded at every check, by name.
     learned : mapping of str to float
         Scalars that are learned with the embedding.
     networks : mapping of str to Module
         Networks that compute the embedding.
     extras : mapping of str to Any
-        What a method tells beside that.
+        Further fitted attributes of a method.
     """
 
     columns: Columns

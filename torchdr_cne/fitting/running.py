@@ -1,4 +1,4 @@
-"""What surrounds a fit: its device, its threads and its ranks."""
+"""The environment of a fit: its device, its threads and its ranks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,16 +15,16 @@ from torchdr_cne.resources import limited_threads, resolve_device
 
 @dataclass(frozen=True)
 class Run:
-    """Where a fit takes place.
+    """The environment in which a fit runs.
 
     Attributes
     ----------
     ranks : Ranks
         The processes that take part.
     device : torch.device
-        Where the embedding is computed.
+        Device on which the embedding is computed.
     n_ranks : int
-        How many processes there are, also where rank 0 works alone.
+        Number of processes, including those that wait while rank 0 works alone.
     """
 
     ranks: Ranks
@@ -34,7 +34,7 @@ class Run:
 
 @contextmanager
 def running(plan: FitPlan, X: Any) -> Iterator[Run]:
-    """Choose the device, limit the threads and join the ranks, for the length of a fit."""
+    """Yield the environment of a fit: the device is chosen, the threads are limited and the ranks are joined."""
     device = resolve_device(plan.options.device, X)
     with (
         torch.inference_mode(False),

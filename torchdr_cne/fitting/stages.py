@@ -23,17 +23,17 @@ from torchdr_cne.networks.training import TrainingSet
 from torchdr_cne.optimization.phase import Phase
 
 _LARGE_COMPONENT = 0.05
-"""Share of the points from which a second component is worth a warning."""
+"""Fraction of the points above which a second component causes a warning."""
 _UNKNOWN_MEMORY = 1 << 62
 _SHARE_OF_FREE = 3
-"""Rows that stream, and their index, take no more than one in so many bytes of the free memory."""
+"""Streamed rows and their index take at most the free memory divided by this number."""
 
 
 # ---- rows -------------------------------------------------------------------------------------------------
 
 
 def prepare(part: Part) -> Prepared:
-    """Build the networks, if there are any, and make this rank's rows ready; stop here if memory will not do."""
+    """Return this rank's rows, prepared, and the networks if there are any; raise if memory will not suffice."""
     plan, given = part.plan, part.given
     phases = plan.phases(part.share.n)
     training = _training_set(part, phases)
@@ -70,7 +70,7 @@ def _training_set(part: Part, phases: Sequence[Phase]) -> TrainingSet | None:
 
 
 def _memory_budget(part: Part) -> int | None:
-    """Return the bytes that the rows may take; the least that any rank can have, so that all decide alike."""
+    """Return the bytes that the rows may take: the minimum over the ranks, so that all of them decide alike."""
     budget = None if part.plan.graph is None else part.plan.graph.memory_budget
     if budget is not None or not isinstance(part.given.data, RowSource):
         return budget
@@ -90,7 +90,7 @@ def _check_memory(plan: GraphPlan, rows: Rows, share: Share) -> None:
 
 
 def affinities(prepared: Prepared, part: Part) -> InputGraph | None:
-    """Compute or take over this rank's rows of the graph; None if the fit has no use for one."""
+    """Return this rank's rows of the graph, which is computed or given; None if the fit uses no graph."""
     plan = part.plan.graph
     if plan is None or part.given.pairs is not None or not plan.is_needed(prepared.phases):
         return None
@@ -113,7 +113,7 @@ def affinities(prepared: Prepared, part: Part) -> InputGraph | None:
 
 
 def _count_components(graph: AffinityGraph, part: Part) -> int:
-    """Count connected components; warn where a second one is large and the start will not say so."""
+    """Return the number of connected components; warn if a second one is large and the start does not show it."""
     share, points = part.share, part.plan.points
     sizes = np.sort(component_sizes(graph, share))
     n_alone, first_alone = rows_without_edges(graph, share)
@@ -141,7 +141,7 @@ def _count_components(graph: AffinityGraph, part: Part) -> int:
 
 
 def first_embedding(prepared: Prepared, graph: InputGraph | None, part: Part) -> Tensor:
-    """Return the first embedding (n, d), or that of a checkpoint; (0, d) where networks compute it."""
+    """Return the first embedding (n, d), or that of a checkpoint; it is (0, d) if networks compute the embedding."""
     plan, resumed = part.plan, part.checkpoint.resumed
     if plan.points is None:
         return torch.zeros((0, plan.n_components), dtype=plan.options.dtype, device=part.run.device)

@@ -1,4 +1,4 @@
-"""From images to tensors, and to random views of them."""
+"""Functions that turn images into tensors, and into random views."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ View = Callable[[Any], Any]
 
 
 def torchvision_transforms() -> Any:
-    """Return ``torchvision.transforms.v2``, or say how to install it."""
+    """Return ``torchvision.transforms.v2``, or raise an error that says how to install it."""
     return import_optional("torchvision.transforms.v2", "images")
 
 
@@ -31,17 +31,17 @@ def simclr_augmentation(
     image_size : int or (int, int)
         Height and width of a view.
     crop_scale : (float, float), default=(0.2, 1.0)
-        Share of the image's area that a crop has.
+        Range of the fraction of the image's area that a crop has.
     flip : bool, default=True
-        Mirror every other view left to right; not for letters and digits.
+        Whether half of the views are mirrored left to right, which does not suit letters and digits.
     color : bool, default=True
-        Change brightness, contrast, saturation by up to .4 and hue by up to .1 in 8 of 10 views, and take the colour
-        out of 2 of 10.
+        Whether 8 of 10 views change in brightness, contrast and saturation by up to .4 and in hue by up to .1, and 2 of
+        10 become grey.
 
     Returns
     -------
     callable
-        From a PIL image or a tensor (C, H, W) to such a one; draws from torch's generator.
+        Function from a PIL image or a tensor (C, H, W) to another one; it draws from torch's generator.
     """
     v2 = torchvision_transforms()
     steps: list[Any] = [v2.RandomResizedCrop(_pair(image_size), scale=crop_scale, antialias=True)]
@@ -79,14 +79,14 @@ def as_floats(images: Tensor) -> Tensor:
 
 
 def size_of(image: Any) -> tuple[int, int]:
-    """Return height and width."""
+    """Return height and width of an image."""
     if isinstance(image, Tensor):
         return int(image.shape[-2]), int(image.shape[-1])
     return int(image.height), int(image.width)
 
 
 def fitted(image: Any, size: tuple[int, int]) -> Any:
-    """Return an image of the given height and width: scaled until it covers them, its middle cut out."""
+    """Return the image scaled until it covers the given height and width, and cropped to them at its centre."""
     height, width = size_of(image)
     if (height, width) == size:
         return image

@@ -1,4 +1,4 @@
-"""What estimators of images have in common: reading, the network, fitting and applying it."""
+"""The base of the estimators of images, which reads images, builds the network, fits it and applies it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -33,16 +33,16 @@ _PRECISIONS = ("highest", "high", "medium")
 
 
 class ImageMap(ImageParameters, GraphlessMap, replaces=("n_components", "learning_rate")):
-    """A network on images, trained by two random views of each.
+    """A network on images that is trained with two random views of each image.
 
     Attributes
     ----------
     embedding_ : ndarray of shape (n, out_dim)
-        Places of the images of the fit.
+        Embedding of the images of the fit.
     labels_ : ndarray of shape (n,)
-        ``y``, or the data set's labels as far as they are whole numbers, else −1.
+        ``y``, or else the labels of the data set; a label that is no whole number becomes −1.
     classes_ : tuple of str
-        Names of the classes, of a folder of folders.
+        Names of the classes if the images come from a folder of folders.
     encoder_ : ImageEncoder
         The network; ``encoder_.backbone`` gives features.
     skipped_ : list of int
@@ -66,9 +66,9 @@ class ImageMap(ImageParameters, GraphlessMap, replaces=("n_components", "learnin
             Images: bytes, or floats in [0, 1]; a map-style data set of PIL images or tensors, with or without labels;
             or a folder of files, whose folders are classes.
         y : array-like of shape (n,), default=None
-            Labels to hand back as ``labels_``; they are not learned from.
+            Labels to return as ``labels_``; the network does not learn from them.
         graph : None
-            Refused: two views of an image are a pair.
+            Refused, as the pairs are two views of an image.
 
         Returns
         -------
@@ -114,23 +114,23 @@ class ImageMap(ImageParameters, GraphlessMap, replaces=("n_components", "learnin
         return_labels: bool = False,
         return_backbone_features: bool = False,
     ) -> Any:
-        """Train the network and return the places of its images; parameters as in `fit` and `transform`."""
+        """Train the network and return the embedding of the images; parameters are as in `fit` and `transform`."""
         self.fit(X, y, graph=graph)
         if return_backbone_features:
             return self.transform(X, return_labels=return_labels, return_backbone_features=True)
         return (self.embedding_, self.labels_) if return_labels else self.embedding_
 
     def transform(self, X: Any, *, return_labels: bool = False, return_backbone_features: bool = False) -> Any:
-        """Return the places of images, in their order, without any augmentation.
+        """Return the embedding of images, in their order and without any augmentation.
 
         Parameters
         ----------
         X : as in `fit`
-            Images, of any size that can be brought to that of the fit.
+            Images of any size; they are brought to the size of the fit.
         return_labels : bool, default=False
-            Return their labels too, −1 where there is none.
+            Whether to return the labels too, −1 where there is none.
         return_backbone_features : bool, default=False
-            Return the backbone's features too, last.
+            Whether to return the features of the backbone too, in the last place.
 
         Returns
         -------
@@ -202,7 +202,7 @@ class ImageMap(ImageParameters, GraphlessMap, replaces=("n_components", "learnin
 
     @property
     def encoder(self) -> ImageNetwork:
-        """What the fitted network was made from, for rebuilding it."""
+        """The plan from which the fitted network was built, and can be rebuilt."""
         names = ("pixel_mean", "pixel_scale", "half_precision")
         return self._network(**{name: vars(self)[f"{name}_"] for name in names if f"{name}_" in vars(self)})
 

@@ -1,4 +1,4 @@
-"""Mini-batches of images: two random views of each for training, as they are for everything else."""
+"""Mini-batches of images: two random views of each for training, and unchanged images for everything else."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ from torchdr_cne.networks.batches import Epochs
 
 INCLUDED = "is_included"
 _VIEWS = 16
-"""What random numbers are for; see `torchdr_cne.hashing.stream_key`."""
+"""Purpose of the random numbers of views; see `torchdr_cne.hashing.stream_key`."""
 _OURS = ("batch_size", "shuffle", "sampler", "batch_sampler", "num_workers", "collate_fn", "drop_last", "generator")
 
 
@@ -40,12 +40,12 @@ class Loading:
     size : (int, int)
         Height and width that images are brought to.
     view : callable, "is_included" or None
-        From an image to a random view; "is_included" are data sets whose images are such views already, or pairs of
-        them; None are images as they are.
+        Function from an image to a random view; "is_included" is for data sets whose images are views already, or pairs
+        of views; None leaves images as they are.
     batch_size : int
-        Images of a mini-batch.
+        Number of images in a mini-batch.
     num_workers : int
-        Processes that read and augment; 0 does it in this one.
+        Number of processes that read and augment; with 0 this process does.
     options : mapping
         Further keywords of `torch.utils.data.DataLoader`.
     """
@@ -64,7 +64,7 @@ class Loading:
 
 
 def check_options(options: Mapping[str, Any] | None) -> None:
-    """Raise a ValueError if keywords of a DataLoader are ours to set."""
+    """Raise a ValueError if ``options`` has keywords of a DataLoader that this package sets."""
     ours = sorted(set(options or {}) & set(_OURS))
     if ours:
         raise ValueError(
@@ -74,7 +74,7 @@ def check_options(options: Mapping[str, Any] | None) -> None:
 
 
 class _Views(Dataset[Any]):
-    """Two views of image ``number``, drawn from ``key``: items are asked for by (number, key)."""
+    """A data set whose item (number, key) is two views of image ``number``, drawn from ``key``."""
 
     def __init__(self, images: ImageSet, loading: Loading) -> None:
         self._images, self._loading = images, loading
@@ -99,7 +99,7 @@ class _Views(Dataset[Any]):
 
 
 class _Plain(Dataset[Any]):
-    """Images as they are, with their labels, −1 where there is none."""
+    """A data set of unchanged images with their labels, −1 where there is none."""
 
     def __init__(self, images: ImageSet, size: tuple[int, int]) -> None:
         self._images, self._size = images, size
@@ -116,7 +116,7 @@ class _Plain(Dataset[Any]):
 
 
 def _as_code(label: Any) -> int:
-    """Return a label that is a whole number, −1 for any other, such as a name."""
+    """Return a label if it is a whole number, and −1 for any other label, such as a name."""
     value = label.item() if hasattr(label, "item") else label
     is_whole = isinstance(value, (int, float)) and float(value).is_integer()
     return int(value) if is_whole else -1
@@ -137,16 +137,16 @@ class _Asked:
 
 
 class ImagePairs(PositivePairs):
-    """Two views of each image, once an epoch in random order.
+    """Pairs of two views of an image; each image occurs once an epoch, in random order.
 
-    A view is a function of the seed, the epoch and the image: workers and ranks do not change it.
+    A view depends only on the seed, the epoch and the image, and not on workers or ranks.
 
     Parameters
     ----------
     images : ImageSet
         The images.
     loading : Loading
-        How they are read.
+        How the images are read.
     """
 
     def __init__(self, images: ImageSet, loading: Loading) -> None:
@@ -158,11 +158,11 @@ class ImagePairs(PositivePairs):
         self._n_batches = min(n_batches, len(images) // 2)
 
     def __len__(self) -> int:
-        """Return the number of mini-batches of an epoch."""
+        """Return the number of mini-batches in an epoch."""
         return self._n_batches
 
     def stream(self, first: int, seed: int, ranks: Ranks) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield mini-batches of views from number ``first`` on, of this rank's part of the images."""
+        """Yield mini-batches of views of this rank's images, from mini-batch number ``first`` on."""
         epochs = Epochs(len(self.images), len(self), len(self), seed)
         asked = _Asked(epochs, seed, first, len(self), ranks)
         with reading(self.images):
@@ -170,7 +170,7 @@ class ImagePairs(PositivePairs):
                 yield as_floats(views[0]), as_floats(views[1])
 
     def first_members(self) -> Iterator[Tensor]:
-        """Yield the images as they are, in their order; ``labels`` (n,) are known once they have been gone through."""
+        """Yield the unchanged images in their order; after the last one, ``labels`` (n,) are known."""
         labels = []
         for images, some in plain_batches(self.images, self._loading):
             labels.append(some)
@@ -189,7 +189,7 @@ def plain_batches(images: ImageSet, loading: Loading) -> Iterator[tuple[Tensor, 
 
 @contextmanager
 def reading(images: ImageSet) -> Iterator[None]:
-    """Turn an image that cannot be read into an error that names and counts all such."""
+    """Turn the error of an unreadable image in the block into one that names and counts all such images."""
     try:
         yield
     except UnreadableImageError as error:
@@ -208,7 +208,7 @@ def reading(images: ImageSet) -> Iterator[None]:
 
 
 def size_for(images: ImageSet, size: Any) -> tuple[int, int]:
-    """Return height and width: the given ones, or those of the first image."""
+    """Return the given height and width, or those of the first image."""
     if size is not None:
         sides = [size, size] if COUNT.admits(size) else list(size) if np.ndim(size) == 1 else []
         if len(sides) != 2 or not all(COUNT.admits(side) for side in sides):
@@ -220,7 +220,7 @@ def size_for(images: ImageSet, size: Any) -> tuple[int, int]:
 
 
 def sample(images: ImageSet, size: tuple[int, int], most: int) -> Tensor:
-    """Return up to ``most`` images (m, C, H, W), evenly from all."""
+    """Return up to ``most`` images (m, C, H, W), chosen evenly from all."""
     numbers: Sequence[int] = np.unique(np.linspace(0, len(images) - 1, most).astype(int)).tolist()
     with reading(images):
         return as_floats(torch.stack([image for image, _ in _Plain(images, size).__getitems__(numbers)]))

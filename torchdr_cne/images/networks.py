@@ -1,4 +1,4 @@
-"""Networks for images: a backbone, a projection head, and the outputs that t-SimCNE's stages take in turn."""
+"""Networks for images: a backbone, a projection head, and the outputs for the stages of t-SimCNE."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -18,23 +18,23 @@ _LINEAR_STD = 1.0
 
 @dataclass(frozen=True)
 class ImageNetwork(NetworkPlan):
-    """A plan of an `ImageEncoder`.
+    """The plan from which an `ImageEncoder` is built.
 
     Parameters
     ----------
     backbone : str or Module
-        "small", the name of a classification model of torchvision such as "resnet50", or such a name with "_simclr"
-        behind, which begins with a 3×3 convolution of stride 1 and no pooling, for small images.
+        "small", the name of a classification model of torchvision such as "resnet50", or such a name followed by
+        "_simclr": a model for small images that begins with a 3×3 convolution of stride 1 and has no pooling there.
     head : {"mlp", "linear"} or Module
-        From features to outputs.
+        The layers from features to outputs.
     model : Module or None
-        Takes the place of both; its last linear layer is its output.
+        Replacement of both backbone and head; the output is that of its last linear layer.
     pretrain_dim : int or None
-        Outputs before the last stages; None is a network of one stage.
+        Number of outputs in the first stage; None is a network of one stage.
     fades : bool
-        Whether these outputs fade, instead of giving way to a layer of their own.
+        Whether the further outputs fade out, instead of being replaced by a new last layer.
     mean, scale : tuple of float
-        Of pixels in [0, 1], by channel, or of all channels.
+        Mean and scale of pixels in [0, 1], by channel or for all channels.
     half : bool
         Whether the network runs in bfloat16 under autocast.
     """
@@ -70,14 +70,14 @@ class ImageNetwork(NetworkPlan):
 
 
 class ImageEncoder(nn.Module):
-    """Images (r, C, H, W) of values in [0, 1] to places (r, d).
+    """A network from images (r, C, H, W) with values in [0, 1] to their embedding (r, d).
 
     Attributes
     ----------
     backbone : Module
-        To features (r, f).
+        The layers from images to features (r, f).
     head : Module
-        From features to places.
+        The layers from features to the embedding.
     """
 
     def __init__(
@@ -92,25 +92,25 @@ class ImageEncoder(nn.Module):
     scale: Tensor
 
     def features(self, images: Tensor) -> Tensor:
-        """Return what the backbone makes of images, (r, f)."""
+        """Return the features (r, f) that the backbone gives for images."""
         rows = ((images - self.mean) / self.scale).contiguous(memory_format=torch.channels_last)
         with torch.autocast(rows.device.type, torch.bfloat16, enabled=self.half_precision):
             return self.backbone(rows).flatten(1) if not isinstance(self.backbone, nn.Identity) else rows
 
     def places(self, features: Tensor) -> Tensor:
-        """Return what the head makes of features, (r, d), in the network's dtype."""
+        """Return the embedding (r, d) that the head gives for features, in the dtype of the network."""
         with torch.autocast(features.device.type, torch.bfloat16, enabled=self.half_precision):
             return self.head(features).to(self.mean.dtype)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the places of images (r, d)."""
+        """Return the embedding (r, d) of images."""
         return self.places(self.features(images))
 
 
 class StagedOutputs(nn.Module):
-    """Two last layers: the wide one while pretraining, the narrow one from the second stage on, and outside of fits.
+    """Two alternative last layers: a wide one for pretraining, and a narrow one from the second stage on.
 
-    The narrow one begins with weights from N(0, 1).
+    The narrow one is also used outside of fits; its first weights are drawn from N(0, 1).
     """
 
     def __init__(self, wide: nn.Linear, n_out: int) -> None:
@@ -121,29 +121,29 @@ class StagedOutputs(nn.Module):
         self._is_pretraining = False
 
     def follow(self, state: Any) -> None:
-        """Take the layer that the phase trains."""
+        """Use the layer that the phase trains."""
         self._is_pretraining = state.phase.parameters["stage"] == 1
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (r, wide) in the first stage of a fit, (r, narrow) else."""
+        """Return outputs (r, wide) in the first stage of a fit, and (r, narrow) otherwise."""
         return self.wide(x) if self._is_pretraining and self.training else self.narrow(x)
 
 
 class FadingOutputs(nn.Module):
-    """One last layer, whose outputs beyond the first few are turned down to nothing in the second stage."""
+    """One last layer, whose outputs beyond the first few fade to 0 in the second stage."""
 
     def __init__(self, wide: nn.Linear, n_out: int) -> None:
         super().__init__()
         self.wide, self.n_out, self._rest = wide, n_out, 0.0
 
     def follow(self, state: Any) -> None:
-        """Find out how much of the further outputs is left."""
+        """Set the factor by which the further outputs are multiplied, from the state of the loop."""
         stage, phase = state.phase.parameters["stage"], state.phase
         done = (state.step - phase.start) / max(1, phase.stop - phase.start)
         self._rest = 1.0 if stage == 1 else 1.0 - done if stage == 2 else 0.0
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (r, wide) with its rest turned down, or (r, n_out) where nothing is left."""
+        """Return outputs (r, wide), of which the further ones have faded, or (r, n_out) once they are 0."""
         z = self.wide(x)
         if not self.training or self._rest == 0:
             return z[:, : self.n_out]
@@ -153,7 +153,7 @@ class FadingOutputs(nn.Module):
 class SmallConvNet(nn.Module):
     """A convolution, then residual blocks of 32, 64 and 128 channels, each of which halves height and width.
 
-    0.3 million parameters, 128 features; for small images where there is no GPU.
+    It has 0.3 million parameters and 128 features, and is meant for small images on machines without a GPU.
     """
 
     def __init__(self, n_channels: int) -> None:
@@ -192,7 +192,7 @@ class _ConvBlock(nn.Module):
 
 
 def make_backbone(backbone: Any, n_channels: int) -> nn.Module:
-    """Return the network up to the features, by name or a copy of a module."""
+    """Return the network up to the features: the one of that name, or a copy of a module."""
     if isinstance(backbone, nn.Module):
         return deepcopy(backbone)
     if backbone == "small":
@@ -221,7 +221,7 @@ def check_backbone(backbone: Any) -> None:
 
 
 def make_head(head: Any, n_in: int, n_out: int) -> nn.Module:
-    """Return the projection head from ``n_in`` features; a module of one's own is copied."""
+    """Return the projection head for ``n_in`` features; a user's own module is copied."""
     if isinstance(head, nn.Module):
         return deepcopy(head)
     if head == "linear":
@@ -236,7 +236,7 @@ def n_features(backbone: nn.Module, shape: Sequence[int]) -> int:
     try:
         with torch.no_grad():
             found = backbone(torch.zeros((1, *shape)))
-    except Exception as error:  # whatever a module of one's own may raise
+    except Exception as error:  # a user's module may raise anything
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(
             f"the backbone cannot take images of shape {tuple(shape)}: {reason}; change image_size or the backbone."
@@ -246,7 +246,7 @@ def n_features(backbone: nn.Module, shape: Sequence[int]) -> int:
 
 
 def with_last_linear(network: nn.Module, replacement: Any) -> nn.Module:
-    """Return the network with its last linear layer replaced by what ``replacement`` makes of it."""
+    """Return the network with its last linear layer replaced by the result of ``replacement`` for that layer."""
     if isinstance(network, nn.Linear):
         return replacement(network)
     names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]

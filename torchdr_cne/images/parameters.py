@@ -18,55 +18,58 @@ _PRECISIONS = ("highest", "high", "medium")
 
 @group
 class ImageParameters(ParameterGroup):
-    """What is learned from images, by which network and for how long.
+    """Parameters of estimators of images: the loss, the network and the schedule.
 
     Parameters
     ----------
     loss : "infonce" or Loss, default="infonce"
-        What is minimised.
+        The loss to minimise.
     metric : {None, "euclidean", "cosine", "gauss"} or Similarity, default=None
-        Similarity of outputs: None and "euclidean" are the Cauchy kernel, "cosine" is exp(cos/τ).
+        Similarity of outputs; None and "euclidean" are the Cauchy kernel, "cosine" is exp(cos/τ).
     temperature : float, default=0.5
-        τ of "cosine".
+        Temperature τ of "cosine".
     backbone : str or Module, default="resnet18_simclr"
-        See `torchdr_cne.images.ImageNetwork`; "small" for a machine without a GPU.
+        As in `torchdr_cne.images.ImageNetwork`; "small" suits a machine without a GPU.
     projection_head : {"mlp", "linear"} or Module, default="mlp"
-        From the backbone's features to the outputs: features → 1 024 → rectifier → outputs, or one layer.
+        The layers from features to outputs: "mlp" is features → 1 024 → rectifier → outputs, "linear" is one layer.
     model : Module or None, default=None
-        Backbone and head in one, of the same parameters as they come. Its last linear layer is the output, replaced
-        where its width does not fit. Copied.
+        Backbone and head in one module, which is copied with its weights. Its last linear layer is the output, and is
+        replaced if its width does not fit.
     data_transform : callable, "is_included" or None, default=None
-        From an image to a random view of it; None is `simclr_augmentation`. "is_included" are data sets whose images
-        are views already, others each time they are asked for, or pairs of views.
+        Function from an image to a random view of it; None is `simclr_augmentation`. "is_included" is for data sets
+        whose images are already views, a different one each time, or pairs of views.
     image_size : int, (int, int) or None, default=None
-        Height and width that the network sees; None is that of the first image.
+        Height and width of the images that the network receives; None takes those of the first image.
     out_dim : int, default=2
         Dimension of the embedding.
     batch_size : int, default=512
-        Images of a mini-batch, of all ranks together.
+        Number of images in a mini-batch, summed over all ranks.
     total_epochs : int or sequence of int
-        Passes over the images, of each stage.
+        Number of passes over the images in each stage.
     lr : "auto_batch", float or sequence of float, default="auto_batch"
         Learning rate of each stage; "auto_batch" is 0.03 · batch_size / 256.
     warmup : "auto", int or sequence of int, default="auto"
-        Epochs in which the rate grows to it, of each stage; "auto" is 10, and none in stages of fewer than 100.
+        Number of epochs in which the rate grows to ``lr``, in each stage; "auto" is 10, and 0 in stages of fewer than
+        100 epochs.
     optimizer : str or Optimizer class, default="SGD"
-        A new one in each stage; SGD has momentum .9 and weight decay 5e-4. "sgd" is understood.
+        The optimiser, which is new in each stage; SGD has momentum .9 and weight decay 5e-4. "sgd" is also accepted.
     lr_scheduler : {"cos_annealing", None}, default="cos_annealing"
-        Half a cosine to 0 in each stage, or a constant rate.
+        Schedule of the rate: half a cosine to 0 in each stage, or with None a constant rate.
     num_workers : int, default=0
-        Processes that read and augment images; they change nothing else. With a GPU take as many as there are cores.
+        Number of processes that read and augment images; the result does not depend on it. With a GPU take as many as
+        there are cores.
     dl_kwargs : dict or None, default=None
         Further keywords of `torch.utils.data.DataLoader`, such as ``pin_memory``.
     trainer_kwargs : dict or None, default=None
         ``gradient_clip_val`` (4.0 unless it is given; None does not clip) and ``gradient_clip_algorithm``, "value" or
         "norm".
     mixed_precision : bool or "auto", default="auto"
-        Whether the network computes in bfloat16 under autocast; "auto" is on GPUs that can. Losses are of 32 bits.
+        Whether the network computes in bfloat16 under autocast; "auto" does so on GPUs that support it. Losses are
+        computed in 32 bits.
     float32_matmul_precision : {"highest", "high", "medium"} or None, default=None
-        `torch.set_float32_matmul_precision` during a fit, set back afterwards.
+        Argument of `torch.set_float32_matmul_precision` during a fit; the former value is restored afterwards.
     skip_unreadable : bool, default=False
-        Leave out images that cannot be read, with a warning that counts them; else they are an error.
+        Whether images that cannot be read are omitted, with a warning that counts them, instead of raising an error.
     """
 
     loss: Any = "infonce"

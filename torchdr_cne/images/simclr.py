@@ -8,7 +8,7 @@ from torchdr_cne.images.image_map import ImageMap
 class SimCLR(ImageMap):
     """Features of images by contrast of random views (Chen et al., 2020): InfoNCE of cosines.
 
-    The features that serve are the backbone's, before the projection head: `features`, or ``encoder_.backbone``.
+    The features to use are those of the backbone, before the projection head: `features`, or ``encoder_.backbone``.
 
     Examples
     --------

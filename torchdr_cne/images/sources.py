@@ -1,4 +1,4 @@
-"""Images by number, wherever they are: arrays, a folder of files, or a torch data set."""
+"""Access to images by number, whether they are in an array, in a folder of files or in a torch data set."""
 
 import random
 import warnings
@@ -19,20 +19,20 @@ _SHOWN = 5
 
 
 class UnreadableImageError(ValueError):
-    """An image that cannot be read."""
+    """The error of an image that cannot be read."""
 
 
 class ImageSet:
-    """Images by number.
+    """A set of images, each of which has a number.
 
     Parameters
     ----------
     items : sequence or map-style data set
-        Gives images, or tuples that begin with one; has a length.
+        Items that are images, or tuples that begin with an image; it has a length.
     labels : array-like of shape (n,), default=None
-        Their classes; None takes them from the items.
+        Labels of the images; None takes them from the items.
     names : sequence of str, default=None
-        What to call them in messages.
+        Names of the images in messages.
     classes : sequence of str, default=()
         Names of the classes 0, 1, …
     """
@@ -54,12 +54,12 @@ class ImageSet:
         Raises
         ------
         UnreadableImageError
-            If it cannot be read; names it.
+            If the image cannot be read; the message names it.
         """
         place = self.numbers[number]
         try:
             item = self._items[place]
-        except Exception as error:  # whatever a data set of one's own may raise
+        except Exception as error:  # a user's data set may raise anything
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise UnreadableImageError(f"{self.name(number)} ({reason})") from error
         is_tuple = isinstance(item, (tuple, list)) and len(item) > 0
@@ -72,12 +72,12 @@ class ImageSet:
         return image, rest[0] if len(rest) and np.ndim(rest[0]) == 0 else None
 
     def name(self, number: int) -> str:
-        """Return what to call an image."""
+        """Return the name of an image in messages."""
         place = self.numbers[number]
         return f"image {place}" if self._names is None else self._names[place]
 
     def unreadable(self) -> dict[int, str]:
-        """Try all images, and return numbers, names and reasons of those that cannot be read."""
+        """Return the number of each image that cannot be read, with its name and the reason; all are tried."""
         found = {}
         for number in range(len(self)):
             try:
@@ -87,7 +87,7 @@ class ImageSet:
         return found
 
     def without(self, left_out: set[int]) -> "ImageSet":
-        """Return the images but for those of some numbers."""
+        """Return the images except for those whose numbers are given."""
         kept = ImageSet(self._items, self._labels, self._names, self.classes)
         kept.numbers = [place for number, place in enumerate(self.numbers) if number not in left_out]
         return kept
@@ -113,7 +113,7 @@ def as_image(found: Any, name: str = "a view") -> Any:
     Raises
     ------
     TypeError
-        If it is none; names it.
+        If ``found`` is no image; the message names it.
     """
     if isinstance(found, Tensor):
         return found
@@ -128,7 +128,7 @@ def as_image(found: Any, name: str = "a view") -> Any:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return the first few of many names."""
+    """Return the first few of many names as text."""
     rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"{', '.join(names[:_SHOWN])}{rest}"
 
@@ -139,15 +139,15 @@ def open_images(X: Any) -> ImageSet:
     Parameters
     ----------
     X : array-like of shape (n, H, W) or (n, H, W, C), torch Dataset, str, Path or ImageSet
-        uint8, or floats in [0, 1]; tensors may also be (n, C, H, W). Of a folder, files below it are read in the order
-        of their names; folders in it are their classes.
+        The images, uint8 or floats in [0, 1]; tensors may also be (n, C, H, W). The files below a folder are read in
+        the order of their names, and the folders in it are their classes.
 
     Raises
     ------
     TypeError
         If ``X`` is no set of images, or has no length.
     ValueError
-        If there is none, or their shape or values are not those of images.
+        If there is no image, or if shape or values are not those of images.
     """
     if isinstance(X, ImageSet):
         return X
@@ -209,7 +209,7 @@ class _Arrays:
 
 
 class _Files:
-    """Image files, opened when they are asked for."""
+    """Image files, each of which is opened when it is requested."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
@@ -249,7 +249,7 @@ def _of_files(paths: Sequence[Path]) -> ImageSet:
 
 @contextmanager
 def generators_kept() -> Iterator[None]:
-    """Leave torch's, Python's and NumPy's generators, which transforms may draw from, as they were."""
+    """Restore the generators of torch, Python and NumPy, from which transforms may draw, after the block."""
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         with reproducible(0):
@@ -260,7 +260,7 @@ def generators_kept() -> Iterator[None]:
 
 
 def seed_generators(key: int) -> None:
-    """Let all three draw from ``key``."""
+    """Seed the generators of torch, Python and NumPy with ``key``."""
     torch.default_generator.manual_seed(key % 2**63)
     random.seed(key)
     np.random.seed(key % 2**32)  # noqa: NPY002

@@ -1,4 +1,4 @@
-"""The stages of a fit: how many epochs, at what rate, after what warm-up, with gradients cut how."""
+"""The stages of a fit: their numbers of epochs, learning rates, warm-up and gradient clipping."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _VALUE, _ALGORITHM = "gradient_clip_val", "gradient_clip_algorithm"
 
 @dataclass(frozen=True)
 class Stage:
-    """Passes over the images, the peak of the learning rate, and the passes in which it grows to it."""
+    """One stage: its epochs, the peak of its learning rate, and the epochs in which the rate grows to the peak."""
 
     epochs: int
     rate: float
@@ -22,14 +22,14 @@ class Stage:
 
 
 def read_stages(estimator: Any, allowed: Sequence[int]) -> list[Stage]:
-    """Return what ``total_epochs``, ``lr`` and ``warmup`` of an estimator say, checked.
+    """Return the stages that ``total_epochs``, ``lr`` and ``warmup`` of an estimator describe, checked.
 
     Parameters
     ----------
     estimator : ImageMap
-        Gives them, and what "auto" is.
+        The estimator, which also determines the meaning of "auto".
     allowed : sequence of int
-        How many stages there may be.
+        Numbers of stages that are allowed.
     """
     epochs = _by_stage("total_epochs", estimator.total_epochs, None)
     n = len(epochs)

@@ -14,22 +14,22 @@ from torchdr_cne.optimization.phase import Phase
 class TSimCNE(ImageMap):
     """A 2-D map of images by contrast of random views (Böhm, Berens & Kobak, 2023): InfoNCE of Cauchy kernels.
 
-    In three stages the network learns 128 outputs; then a last layer of 2 outputs in their place, all else as it is;
-    then everything. Each is a phase of the one loop, with an optimiser of its own. ``lr="auto_batch"`` divides the
-    third stage's rate by 1 000.
+    The network is trained in three stages: first with 128 outputs; then only a new last layer of 2 outputs, which
+    replaces them; then everything. Each stage is a phase of the one loop, with an optimiser of its own.
+    ``lr="auto_batch"`` divides the rate of the third stage by 1 000.
 
     Parameters
     ----------
     total_epochs : int or sequence of three int, default=(1000, 50, 450)
-        Epochs of the three stages; one number trains 2 outputs from the beginning.
+        Number of epochs in each of the three stages; with one number, 2 outputs are trained from the beginning.
     pretrain_out_dim : int, default=128
-        Outputs in the first stage.
+        Number of outputs in the first stage.
     freeze_schedule : {"only_linear", None}, default="only_linear"
-        What the second stage trains: the last layer only, with every other parameter and running statistic as it was,
-        or None, everything.
+        What the second stage trains: the last layer only, so that no other parameter or running statistic changes, or
+        with None everything.
     dim_annealing : bool, default=False
-        Keep the last layer, and turn its outputs beyond ``out_dim`` down to nothing in the course of the second stage,
-        which then trains everything.
+        Whether to keep the last layer and let its outputs beyond ``out_dim`` fade to 0 during the second stage, which
+        then trains everything.
 
     Examples
     --------
@@ -83,7 +83,7 @@ class TSimCNE(ImageMap):
 
 
 class _Trained:
-    """Tells by its name whether a stage trains a parameter; layers that it does not use keep their weights."""
+    """A function from a parameter's name to whether a stage trains it; layers not in use keep their weights."""
 
     def __init__(self, number: int, freezes: bool) -> None:
         self._number, self._freezes = number, freezes

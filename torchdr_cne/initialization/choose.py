@@ -1,4 +1,4 @@
-"""From the ``init`` parameter to an embedding of the asked scale."""
+"""The first embedding that the ``init`` parameter describes, at the requested scale."""
 
 import warnings
 from typing import Any
@@ -43,9 +43,9 @@ def initial_embedding(
     scaling : float
         Standard deviation of the widest column.
     seed : int
-        For random numbers and for starting vectors.
+        Seed of random numbers and of starting vectors.
     share : Share, default=None
-        The rows of each rank; None is one with all.
+        The rows of each rank; None is one rank with all rows.
     """
     if share is None:
         assert graph is not None
@@ -77,7 +77,7 @@ def initial_embedding(
 
 
 def _spectral(graph: AffinityGraph, share: Share, n_components: int, rows: Rows | None, seed: int) -> Tensor:
-    """Lay the graph out on rank 0, which gathers all of it."""
+    """Return the spectral embedding, computed on rank 0, which gathers the whole graph."""
     whole = gathered(graph, share)
     layout = torch.empty((graph.n_points, n_components))
     with share.ranks.all_or_none("the spectral start"):
@@ -100,6 +100,6 @@ def _given(init: Any, n: int, n_components: int) -> Tensor:
 
 
 def _scaled(layout: Tensor, scaling: float) -> Tensor:
-    """Centre and scale so that the widest column has standard deviation ``scaling``."""
+    """Return the embedding centred and scaled so that the widest column has standard deviation ``scaling``."""
     centred = layout - layout.mean(dim=0)
     return centred * (scaling / centred.std(dim=0, correction=0).max())

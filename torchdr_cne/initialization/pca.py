@@ -11,7 +11,7 @@ _BLOCK_ELEMENTS = 1 << 18
 _WIDE, _WIDEST = 1000, 16_384
 """Columns of which the leading directions are found by themselves, and at most, if there are fewer rows."""
 _RESOLVED = 1e-6
-"""Components with more than this share of the largest variance keep six digits in float32 products."""
+"""Fraction of the largest variance above which components keep six digits in float32 products."""
 
 
 def pca_embedding(rows: Rows | Tensor, n_components: int) -> Tensor:
@@ -63,7 +63,7 @@ def _from_covariance(rows: Rows, mean: Tensor, n_components: int) -> tuple[Tenso
 
 
 def _from_gram(rows: Rows, mean: Tensor, n_components: int) -> tuple[Tensor, Tensor]:
-    """Do `_from_covariance`'s work for tables with more columns than rows."""
+    """Return the result of `_from_covariance` for tables with more columns than rows."""
     centred = rows.values.double() - mean
     variances, coordinates = _leading(centred @ centred.T, n_components)
     directions = centred.T @ coordinates
@@ -78,7 +78,7 @@ def _leading(matrix: Tensor, n_components: int) -> tuple[Tensor, Tensor]:
 
 
 def _leading_few(matrix: Tensor, n_components: int) -> tuple[Tensor, Tensor]:
-    """Do `_leading`'s work for a large matrix of low rank, without decomposing all of it."""
+    """Return the result of `_leading` for a large matrix of low rank, without decomposing all of it."""
     start = np.ones(len(matrix))
     values, vectors = scipy.sparse.linalg.eigsh(matrix.cpu().numpy(), k=n_components, v0=start)
     order = np.argsort(-values)

@@ -16,7 +16,7 @@ _TOLERANCE = 1e-3
 _MOST_PLACED = 1000
 _MOST_STRETCH = 10.0
 _FILLED = 0.9
-"""Share of a component's disc that it fills, so that neighbouring components do not touch."""
+"""Fraction of its disc that a component fills, so that neighbouring components do not touch."""
 
 
 def spectral_embedding(graph: AffinityGraph, n_components: int, *, rows: Rows | None = None, seed: int = 0) -> Tensor:
@@ -52,7 +52,7 @@ def spectral_embedding(graph: AffinityGraph, n_components: int, *, rows: Rows | 
 
 
 def _mean_places(labels: np.ndarray, sizes: np.ndarray, n_components: int, rows: Rows) -> np.ndarray:
-    """Principal components (n_parts, d), of unit spread, of the components' mean features."""
+    """Return principal components (n_parts, d), of unit spread, of the components' mean features."""
     values = rows.values.double().cpu()
     totals = torch.zeros((len(sizes), values.shape[1]), dtype=torch.float64)
     totals.index_add_(0, torch.from_numpy(labels).long(), values)
@@ -62,7 +62,7 @@ def _mean_places(labels: np.ndarray, sizes: np.ndarray, n_components: int, rows:
 
 
 def _drawn_apart(places: np.ndarray, radii: np.ndarray) -> np.ndarray | None:
-    """Enlarge distances until no two discs overlap; None where that would take too much."""
+    """Return centres moved apart until no two discs overlap; None if they would have to move too far."""
     if len(places) > _MOST_PLACED:
         return None
     first, second = np.triu_indices(len(places), k=1)
@@ -74,7 +74,7 @@ def _drawn_apart(places: np.ndarray, radii: np.ndarray) -> np.ndarray | None:
 
 
 def _packed(radii: np.ndarray, n_components: int) -> np.ndarray:
-    """Put discs side by side on shelves, the largest first; on one line if there is one dimension."""
+    """Return centres of discs side by side on shelves, the largest first; in one dimension they are on one line."""
     width = np.inf if n_components == 1 else 4 * np.sqrt((radii**2).sum())
     centres = np.zeros((len(radii), n_components))
     x = y = height = 0.0
@@ -89,7 +89,7 @@ def _packed(radii: np.ndarray, n_components: int) -> np.ndarray:
 
 
 def _component(matrix: scipy.sparse.csr_array, n_components: int, seed: int) -> np.ndarray:
-    """Eigenmap of one connected graph, columns of standard deviation 1 (0 beyond its rank)."""
+    """Return the eigenmap of one connected graph; columns have standard deviation 1 (0 beyond its rank)."""
     n = matrix.shape[0]
     degrees = matrix.sum(axis=1)
     scale = 1 / np.sqrt(np.where(degrees > 0, degrees, 1.0))

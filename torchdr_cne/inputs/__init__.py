@@ -1,4 +1,4 @@
-"""From whatever the user holds to checked rows, and back to the user's kind of output."""
+"""Functions that turn the user's data into checked rows, and results into the same kind of data."""
 
 from torchdr_cne.inputs.kinds import OutputKind, read_features, read_new_features, read_table
 from torchdr_cne.inputs.labels import UNLABELLED, read_labels

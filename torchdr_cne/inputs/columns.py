@@ -1,4 +1,4 @@
-"""What a fit remembers of the columns of its data."""
+"""Number and names of the columns of the data of a fit."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +13,11 @@ class Columns:
     Attributes
     ----------
     n_features_in : int or None
-        Numbers of a row; None where it is not known.
+        Number of values in a row; None if it is not known.
     feature_names_in : ndarray of str or None
         Names of the columns of a data frame.
     input_shape : tuple of int or None
-        Shape of a row, of data that come in pairs.
+        Shape of a row if the data come in pairs.
     """
 
     n_features_in: int | None = None

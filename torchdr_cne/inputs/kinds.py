@@ -1,4 +1,4 @@
-"""What came in (NumPy, torch, pandas, polars, memmap, DataLoader), and giving the same kind back."""
+"""The kind of the data (NumPy, torch, pandas, polars, memmap, DataLoader), in which results are returned."""
 
 import warnings
 from collections.abc import Iterable
@@ -47,14 +47,14 @@ def read_features(X: Any, name: str) -> tuple[np.ndarray | Tensor | RowSource, O
     X : array-like, Tensor, data frame, Dataset, DataLoader or RowSource of shape (n, f)
         A torch Dataset or DataLoader is read once, batch by batch; of a tuple or list batch the first entry is used.
     name : str
-        Of the estimator, for error messages.
+        Name of the estimator, for error messages.
 
     Returns
     -------
     features : ndarray, Tensor or RowSource of shape (n, f)
         Finite real numbers in the caller's dtype; the caller's memory where possible. A source is handed on unread.
     kind : OutputKind
-        How to give the embedding back.
+        The kind in which the embedding is returned.
     columns : Columns
         Number of features and, of data frames, their names.
     """

@@ -1,4 +1,4 @@
-"""Class labels of whatever kind, as codes."""
+"""Functions that turn class labels of any kind into codes."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ UNLABELLED = -1
 
 
 def read_labels(y: Any, n: int, otherwise: str = "leave y out") -> Tensor | None:
-    """Check class labels and number the classes.
+    """Return the codes of class labels, which are checked.
 
     Parameters
     ----------
@@ -19,7 +19,7 @@ def read_labels(y: Any, n: int, otherwise: str = "leave y out") -> Tensor | None
     n : int
         Number of rows of the data.
     otherwise : str, default="leave y out"
-        What the error tells those to do whose ``y`` is no classes.
+        Advice that the error gives if ``y`` holds no classes.
 
     Returns
     -------
@@ -54,7 +54,7 @@ def read_labels(y: Any, n: int, otherwise: str = "leave y out") -> Tensor | None
 
 
 _MISSING = {"nan", "None", "<NA>", "NaT"}
-"""What stands for no value in object arrays, as text: pandas need not be imported to know them."""
+"""Texts of the missing values in object arrays, by which they are found without importing pandas."""
 
 
 def _as_array(y: Any) -> np.ndarray:

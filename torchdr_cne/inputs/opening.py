@@ -1,4 +1,4 @@
-"""From a path, a pattern or a folder to a row source."""
+"""Functions that open a path, a pattern or a folder as a row source."""
 
 import glob
 import re
@@ -16,7 +16,7 @@ Paths = str | PathLike[str] | Sequence[str | PathLike[str]]
 
 
 def open_rows(path: Paths, *, columns: Sequence[str] | None = None, array: str | None = None) -> RowSource:
-    """Open a table that need not fit into memory; no row of it is read yet.
+    """Return a source of the rows of a table that need not fit into memory; no row is read yet.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def files_of(path: Paths) -> list[Path]:
 
 
 def is_pattern(path: str | PathLike[str]) -> bool:
-    """Tell a pattern from the name of something that exists."""
+    """Return whether a path is a pattern, and not the name of something that exists."""
     return any(character in str(path) for character in "*?[") and not Path(path).exists()
 
 
@@ -123,7 +123,7 @@ def _is_zarr(path: Path) -> bool:
 
 
 def _natural(path: Path) -> tuple[list[str | int], str]:
-    """Sort the numbers in a name as numbers."""
+    """Return a sort key by which the numbers in a name are sorted as numbers."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", str(path))], str(path)
 
 

@@ -12,7 +12,7 @@ from torchdr_cne.distributed import Ranks
 from torchdr_cne.hashing import reproducible, stream_key
 
 _LOADING = 14
-"""What random numbers are for; see `torchdr_cne.hashing.stream_key`."""
+"""Purpose of the random numbers of a loader; see `torchdr_cne.hashing.stream_key`."""
 
 
 class PositivePairs:
@@ -52,7 +52,7 @@ class PositivePairs:
         first : int
             Number of the first one, counted over all epochs.
         seed : int
-            Of the random numbers: each rank's are others, also those of the same loader.
+            Seed of the random numbers, which differ between ranks even if their loaders are the same.
         ranks : Ranks
             The processes, each with a loader of its own.
         """

@@ -19,7 +19,7 @@ _SAFE_RANGE = (1e-6, 1e6)
 """Largest absolute values between which squares and their sums keep float32's full precision."""
 _CENTRE_BITS = 7
 _NEGLIGIBLE = 0.1
-"""Column means below this share of the largest absolute value are left alone."""
+"""Fraction of the largest absolute value below which column means are not subtracted."""
 _LARGEST_NEW = 1e15
 """New rows with larger values are shortened to this: their squares have to be finite too."""
 _ROUGH_ROWS, _ROUGHNESS = 1 << 12, 1e-3
@@ -41,7 +41,7 @@ class Rows:
     is_constant : bool
         Whether all n rows are known to be equal.
     centre : Tensor of shape (f,), float64
-        What was subtracted from each row; None is nothing.
+        The vector that was subtracted from each row; None if nothing was.
     """
 
     values: Tensor
@@ -191,7 +191,7 @@ def as_rows(
     center : bool, default=True
         Subtract the column means. False where the origin matters (cosine).
     dtype : torch.dtype, default=torch.float32
-        What the rows are rounded to.
+        Dtype to which the rows are rounded.
     share : Share, default=None
         This rank takes its own rows only; means and ranges are those of all. None is one rank.
     budget : int, default=None

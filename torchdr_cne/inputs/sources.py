@@ -1,4 +1,4 @@
-"""Tables larger than memory: rows that are read a range at a time, by whoever needs them."""
+"""Tables larger than memory, whose rows are read a range at a time when they are needed."""
 
 from abc import ABC, abstractmethod
 from bisect import bisect_right
@@ -22,11 +22,11 @@ class RowSource(ABC):
     shape : tuple of int
         Rows and columns, (n, f).
     dtype : numpy.dtype
-        Of what is read: integers, floats or truth values, in the machine's byte order.
+        Dtype of the rows that are read: integers, floats or truth values, in the machine's byte order.
     names : list of str or None
-        Names of the columns, where there are some.
+        Names of the columns; None if they have no names.
     origin : str
-        What messages call it, such as its path.
+        Name of the source in messages, such as its path.
     """
 
     shape: tuple[int, int]
@@ -131,7 +131,7 @@ class NpySource(RowSource):
 
 
 class ConcatenatedSource(RowSource):
-    """Sources one after the other, in the dtype that holds all of theirs."""
+    """Several sources joined one after the other, in a dtype that holds the values of all of them."""
 
     def __init__(self, parts: Sequence[RowSource]) -> None:
         first = parts[0]

@@ -1,4 +1,4 @@
-"""Distances of given pairs by direct differences: exactly 0 for equal rows, the same for any batch."""
+"""Distances of given pairs by direct differences; they are exactly 0 for equal rows, and the same in any batch."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Exact neighbours in torch, blocked over the queries: the reference for the other backends."""
+"""Exact neighbours in torch, in blocks of queries; this is the reference for the other backends."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ _BLOCK_ELEMENTS = 1 << 23
 _SLACK = 4
 """Extra candidates kept by the matrix-product distances, so that rounding there cannot lose a neighbour."""
 _PRODUCT_ROUNDING = 2.0**-45
-"""The products of equal distances agree to this share of the rows' squared norms."""
+"""Fraction of the rows' squared norms to which the products of equal distances agree."""
 
 
 def search(prepared: Tensor, queries: Tensor, n_neighbors: int, metric: str) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Neighbours by FAISS, flat for small data, or by inverted lists, as many as a recall target needs."""
+"""Neighbours by FAISS: a flat index for small data, or as many inverted lists as a recall target needs."""
 
 import math
 from collections.abc import Iterator
@@ -130,7 +130,7 @@ def _search_lists(
 def _search_faiss_lists(
     columns: Tensor, where: Tensor, n_neighbors: int, n_lists: int, config: FaissConfig, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Do `_search_lists`' work in FAISS."""
+    """Return the result of `_search_lists`, computed by FAISS."""
     sample = where[torch.randperm(len(where), generator=torch.Generator().manual_seed(seed))[:_CALIBRATION_ROWS]]
     with _faiss_with_threads() as faiss:
         index = _list_index(faiss, columns, n_lists, seed)
@@ -147,7 +147,7 @@ def _search_faiss_lists(
 
 
 def _nearest_in_lists(index: Any, columns: Tensor, where: Tensor, n_neighbors: int) -> tuple[Tensor, Tensor]:
-    """Ids (q, k) int32 and squared distances (q, k) of the nearest others in the probed lists."""
+    """Return ids (q, k) int32 and squared distances (q, k) of the nearest others in the probed lists."""
     ids = torch.empty((len(where), n_neighbors), dtype=torch.int32)
     keys = torch.empty((len(where), n_neighbors), dtype=torch.float32)
     for start in range(0, len(where), _SEARCH_BLOCK):
@@ -169,7 +169,7 @@ def _ranked(host: Tensor, where: Tensor, candidates: Tensor, metric: str) -> tup
 
 
 def _drowned(query_rows: Tensor, farthest: Tensor, metric: str) -> Tensor:
-    """Tell which rows' neighbours are too close together, so far from 0, for float32 matrix products."""
+    """Return which rows have neighbours too close together, for their distance from 0, for float32 matrix products."""
     squares = 2 * farthest if metric == "cosine" else farthest.square()
     return squares < _RESOLVED * query_rows.double().square().sum(dim=1)
 

@@ -1,4 +1,4 @@
-"""What the neighbour search hands on."""
+"""The result of the neighbour search."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Improve a neighbour graph by looking at neighbours of neighbours (Dong, Moses & Li, 2011)."""
+"""Passes that improve a neighbour graph by comparing neighbours of neighbours (Dong, Moses & Li, 2011)."""
 
 import numpy as np
 
@@ -36,7 +36,7 @@ class JoinedGraph:
         workers.parallel_for(join_kernels.in_order, n, X, order, self._position, ids, keys, *copies)
 
     def improve(self) -> None:
-        """Do one pass; no list gets worse."""
+        """Improve the graph by one pass, in which no list gets worse."""
         n = len(self._ids)
         listed_by = np.empty_like(self._ids)
         # Every range reads all points: one a thread.

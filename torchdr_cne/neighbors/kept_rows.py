@@ -1,4 +1,4 @@
-"""The rows of a fit, kept to be compared with new ones."""
+"""The rows of a fit, which are kept so that new rows can be compared with them."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from torchdr_cne.neighbors.row_index import RowIndex
 
 
 class KeptRows:
-    """Finds the kept rows that are nearest to new ones, or equal to them; indexes are made when first needed.
+    """The kept rows, among which those nearest or equal to new rows are found; indexes are made when first needed.
 
     What is found for a row does not depend on the rows asked for with it. Copies and pickles have the rows only.
 

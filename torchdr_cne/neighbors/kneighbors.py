@@ -1,4 +1,4 @@
-"""The one door to neighbour search: checks, the choice of a backend, units."""
+"""The function for neighbour search, which checks its input, chooses a backend and restores units."""
 
 import numbers
 import warnings
@@ -36,7 +36,7 @@ def kneighbors(
     device: str | torch.device = "auto",
     random_state: int = 0,
 ) -> NeighborGraph:
-    """Find the nearest other points of each row.
+    """Return the nearest other points of each row.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def neighbors_of_rows(
     queries: Any = None,
     random_state: int = 0,
 ) -> NeighborGraph:
-    """Do `kneighbors`' work on rows that are already checked, centred and scaled."""
+    """Return the result of `kneighbors` for rows that are already checked, centred and scaled."""
     n = rows.n_points
     n_neighbors = _check_request(n, n_neighbors, metric, backend)
     if rows.share.ranks.size > 1 or not rows.in_memory:

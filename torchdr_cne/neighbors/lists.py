@@ -1,4 +1,4 @@
-"""Inverted lists: k-means on a sample of rows, each row in the list of its nearest centroid."""
+"""Inverted lists by k-means on a sample of rows; each row is in the list of its nearest centroid."""
 
 import math
 from copy import copy
@@ -11,13 +11,13 @@ from torchdr_cne.simd import LANES
 from torchdr_cne.workers import Workers
 
 _FLAT_CENTROIDS = 128
-"""So few centroids are compared with every row; more are put into lists themselves."""
+"""Number of centroids up to which all are compared with every row; more are put into lists themselves."""
 _ROUNDS = 3
 _ROWS_PER_CENTROID = 16
 _GROUPS_ASSIGNING = 4
 _ASSIGNED = 64
 _LARGEST = 16
-"""No list is longer than so many times the mean: equal rows would all share one."""
+"""Bound of the length of a list, as a multiple of the mean, as equal rows would all be in one list."""
 
 
 class CentroidTree:

@@ -1,4 +1,4 @@
-"""An index of some rows that is kept, and asked for the nearest of them by rows from elsewhere."""
+"""An index of some rows, which is kept and searched for those nearest to other rows."""
 
 from copy import copy
 from typing import Any

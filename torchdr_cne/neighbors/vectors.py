@@ -1,4 +1,4 @@
-"""Vector code for the scan of lists: what LLVM does not find by itself in a loop over scalars."""
+"""Vector code for the scan of lists, which LLVM does not generate by itself from a loop over scalars."""
 
 import functools
 
@@ -12,7 +12,7 @@ QUERIES = 8
 """Query rows compared with the same points at once: as many sums as hide the latency of an addition."""
 
 _EARLY = 5, 8
-"""Share of the columns after which points that are too far already are left."""
+"""Fraction of the columns after which points that are already too far are skipped."""
 
 _FLOAT, _INT = ir.FloatType(), ir.IntType(32)
 _FLOATS = ir.VectorType(_FLOAT, LANES)

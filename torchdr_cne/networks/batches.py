@@ -15,7 +15,7 @@ from torchdr_cne.networks.training import TrainingSet
 from torchdr_cne.sampling.permutation import permuted
 
 _ORDER, _POOL, _NEGATIVES = 11, 12, 13
-"""What random numbers are for; see `torchdr_cne.hashing.stream_key`."""
+"""Purposes of the random numbers, each with a stream of its own; see `torchdr_cne.hashing.stream_key`."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +25,17 @@ class Draw:
     Attributes
     ----------
     x : Tensor of shape (r, f)
-        Rows for the encoder: for edges B heads, B tails and, if negatives are drawn apart, these.
+        Rows for the encoder. Edges have B heads, then B tails and, if negatives are drawn separately, the negatives.
     ids : Tensor of shape (r,) or None
-        Their numbers among all; None where they have none.
+        Numbers of the rows among all rows; None if the rows have no numbers.
     heads, tails : Tensor of shape (E,)
-        Which rows are joined by an edge; empty for items.
+        Positions in ``x`` of the two ends of each edge; empty for items.
     weights : Tensor of shape (E,)
-        The edges' weights, 1 on average.
+        Weights of the edges, 1 on average.
     negatives : Tensor of shape (M,) or (E, M)
-        Which rows are negatives of all edges, or of each.
+        Positions in ``x`` of the negatives: the same M for all edges, or M for each edge.
     graph : AffinityGraph or None
-        The graph whose edges they are, this rank's rows of it.
+        The graph from which the edges are drawn, restricted to this rank's rows.
     """
 
     x: Tensor
@@ -48,48 +48,48 @@ class Draw:
 
 
 class Batches(Protocol):
-    """Where a phase's mini-batches come from."""
+    """Source of the mini-batches of a phase."""
 
     length: int
-    """Mini-batches of an epoch."""
+    """Number of mini-batches in an epoch."""
 
     def draw(self, step: int) -> Draw:
-        """Return the rows of a step, counted from the phase's first."""
+        """Return the rows of a step; steps are counted from the first step of the phase."""
 
 
 class Epochs:
-    """Numbers 0 to n − 1 in a random order, an epoch at a time, in batches as even as can be.
+    """The numbers 0 to n − 1 in a random order, which changes every epoch, in batches of nearly equal size.
 
     Parameters
     ----------
     n : int
-        Numbers to go through.
+        How many numbers there are.
     n_batches : int
-        Batches that go through them.
+        Number of batches into which the numbers are divided.
     length : int
-        Batches of an epoch; another order begins after it.
+        Number of batches in an epoch, after which a new order begins.
     seed : int
-        Of the orders.
+        Seed of the orders.
     """
 
     def __init__(self, n: int, n_batches: int, length: int, seed: int) -> None:
         self._n, self._n_batches, self._length, self._seed = n, n_batches, length, seed
 
     def batch(self, step: int) -> Tensor:
-        """Return the numbers of a step, int64, on the CPU."""
+        """Return the numbers that belong to a step, int64, on the CPU."""
         epoch, place = divmod(step, self._length)
         first, last = (part * self._n // self._n_batches for part in (place, place + 1))
         return permuted(torch.arange(first, last), self._n, stream_key(self._seed, epoch, _ORDER))
 
 
 def n_batches_of(n: int, size: int, share: Share, n_own: int) -> int:
-    """Return in how many batches of about ``size`` the ranks go through n numbers, of which this one has ``n_own``."""
+    """Return how many batches of about ``size`` hold n numbers; this rank has ``n_own`` of them."""
     most = share.ranks.smallest(torch.tensor(n_own), "the count of mini-batches")
     return max(1, min(-(-n // size), int(most)))
 
 
 class ItemBatches:
-    """Items, each once an epoch; each rank draws its own."""
+    """Mini-batches of items; each item is drawn once an epoch, by the rank that has it."""
 
     def __init__(self, training: TrainingSet, size: int, batches_per_epoch: int | None, seed: int) -> None:
         share = training.share
@@ -112,17 +112,17 @@ class EdgeSettings:
     Attributes
     ----------
     size : int
-        Edges of a mini-batch, all ranks together.
+        Number of edges in a mini-batch, summed over all ranks.
     batches_per_epoch : int or None
-        When an epoch ends; None is after every edge.
+        Number of mini-batches in an epoch; with None an epoch ends after every edge has been drawn.
     by_weight : bool
-        Draw in proportion to weights, instead of each once an epoch.
+        Whether edges are drawn in proportion to their weights, instead of each once an epoch.
     uniform_negatives : bool
-        Draw negatives from all points, instead of from the mini-batch.
+        Whether negatives are drawn from all points, instead of from the mini-batch.
     n_drawn : int
-        Negatives of an edge.
+        Number of negatives that an edge meets.
     apart : bool
-        Draw them for each edge, instead of the same ones for all.
+        Whether negatives are drawn for each edge separately, instead of the same ones for all edges.
     """
 
     size: int
@@ -134,7 +134,7 @@ class EdgeSettings:
 
 
 class EdgeBatches:
-    """Edges of a graph, each once an epoch or in proportion to their weights; each rank draws of its own rows'."""
+    """Mini-batches of edges, each once an epoch or in proportion to its weight; a rank draws edges of its own rows."""
 
     def __init__(self, training: TrainingSet, graph: AffinityGraph, settings: EdgeSettings, seed: int) -> None:
         share = training.share
@@ -146,14 +146,14 @@ class EdgeBatches:
         self._epochs = Epochs(graph.n_edges, n_batches, self.length, seed)
         own, every = graph.weights.sum(dtype=torch.float64), graph.weights.sum(dtype=torch.float64)
         share.ranks.add_up(every, "the sum of weights")
-        # The ranks' means are averaged: each counts by its part of the edges, or of their weight.
+        # The means of the ranks are averaged, so each rank counts by its part of the edges, or of their weight.
         part = own / every if settings.by_weight else torch.tensor(graph.n_edges / total)
         self._part = float(part) * share.ranks.size
         self._mean_weight = float(every) / total
         self._reached = graph.weights.cumsum(0, dtype=torch.float64) if settings.by_weight else None
 
     def draw(self, step: int) -> Draw:
-        """Return the edges of a step with their negatives."""
+        """Return the edges that belong to a step, with their negatives."""
         training, graph = self._training, self._graph
         edges, weights = self._edges(step)
         local = torch.searchsorted(graph.indptr, edges, right=True) - 1
@@ -201,7 +201,7 @@ class LoadedPairs:
         self._next = 0
 
     def draw(self, step: int) -> Draw:
-        """Return the pairs of a step, both ways round."""
+        """Return the pairs that belong to a step, each in both directions."""
         first, second = self._load(step)
         training, n = self._training, len(first)
         x = training.as_input(torch.cat([first, second]))
@@ -211,7 +211,7 @@ class LoadedPairs:
         return Draw(x, None, heads, tails, torch.ones(2 * n, device=x.device, dtype=training.dtype), drawn)
 
     def _load(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return a mini-batch; one that is not the next is looked for from the beginning of its epoch."""
+        """Return the mini-batch of a step; unless it is the next one, its epoch is read again from the beginning."""
         if self._stream is None or step != self._next:
             self._stream = self._pairs.stream(step, self._seed, self._training.share.ranks)
         self._next = step + 1
@@ -219,12 +219,12 @@ class LoadedPairs:
 
 
 def some_of(n: int, m: int, key: int) -> Tensor:
-    """Return m consecutive numbers of range(n), from a random one on, or all: rows come in random order."""
+    """Return m consecutive numbers of range(n) from a random one on, or all; the rows are in random order already."""
     return torch.arange(n) if m >= n else (torch.arange(m) + bounded_int(key, n)) % n
 
 
 def adjacent(graph: AffinityGraph, rows: Tensor, columns: Tensor) -> Tensor:
-    """Tell for each row of the graph (B,) which of the points ``columns``, (M,) or (B, M), are its neighbours."""
+    """Return which of the points ``columns``, (M,) or (B, M), are neighbours of each row of the graph (B,)."""
     if columns.ndim == 1:
         return block_of(graph, rows, columns) > 0
     different, places = torch.unique(columns, return_inverse=True)
@@ -232,7 +232,7 @@ def adjacent(graph: AffinityGraph, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def block_of(graph: AffinityGraph, rows: Tensor, columns: Tensor) -> Tensor:
-    """Return the graph's weights between some of its rows (B,), counted from its first, and points (M,), (B, M)."""
+    """Return the graph's weights (B, M) between ``rows`` (B,), counted from its first row, and points (M,)."""
     ordered, order = torch.sort(columns)
     starts, degrees = graph.indptr[rows], graph.indptr[rows + 1] - graph.indptr[rows]
     owner = torch.repeat_interleave(torch.arange(len(rows)), degrees)
@@ -240,7 +240,7 @@ def block_of(graph: AffinityGraph, rows: Tensor, columns: Tensor) -> Tensor:
     edges = starts[owner] + within
     points = graph.indices[edges].long()
     block = torch.zeros((len(rows), len(columns)), dtype=graph.weights.dtype)
-    # A point may be among the columns several times.
+    # A point may occur several times among the columns.
     low, high = torch.searchsorted(ordered, points), torch.searchsorted(ordered, points, right=True)
     while bool((low < high).any()):
         found = low < high

@@ -1,4 +1,4 @@
-"""The networks of a fit: built, tried on a few rows and checked against its phases before any work."""
+"""Functions that build the networks of a fit, try them on a few rows and check them against the phases."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,11 +20,11 @@ from torchdr_cne.optimization.building import optimizer_class, scheduler_class
 from torchdr_cne.optimization.phase import Phase
 
 _ENCODER, _DECODER, _CLASSIFIER = 21, 22, 23
-"""Added to the seed for the first weights of each."""
+"""Numbers added to the seed from which the first weights of each network are drawn."""
 
 
 def build_networks(options: NetworkOptions, training: TrainingSet, losses: Sequence[Loss]) -> TrainingSet:
-    """Return the training set with its networks: an encoder, a decoder and a classifier if asked for.
+    """Return the training set with its networks: an encoder and, if they are asked for, a decoder and a classifier.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def build_networks(options: NetworkOptions, training: TrainingSet, losses: Seque
 def _built(
     options: NetworkOptions, encoder: Any, training: TrainingSet, mean: Tensor, scale: float, *, with_classifier: bool
 ) -> nn.ModuleDict:
-    """Return the networks with their first weights, on the device."""
+    """Return the networks on the device, with their first weights."""
     settings: dict[str, Any] = {"mean": mean, "scale": scale, "n_components": training.n_components}
     seed, dtype = training.seed, training.dtype
     networks = nn.ModuleDict({"encoder": build_encoder(encoder, **settings, seed=seed + _ENCODER, dtype=dtype)})
@@ -75,7 +75,7 @@ def _built(
 
 
 def check_phases(phases: Sequence[Phase], losses: Sequence[Loss], training: TrainingSet) -> None:
-    """Raise a ValueError if a phase trains nothing, or its losses do not go together."""
+    """Raise a ValueError if a phase trains nothing, or if its losses cannot be combined."""
     names = [name for name, _ in training.networks.named_parameters()]
     some = f"{', '.join(names[:4])}{', …' if len(names) > 4 else ''}"
     for number, (phase, loss) in enumerate(zip(phases, losses, strict=True)):
@@ -97,7 +97,7 @@ def check_phases(phases: Sequence[Phase], losses: Sequence[Loss], training: Trai
 
 
 def sampling_of(phase: Phase, loss: Loss) -> str:
-    """Return what a phase samples: what it says, else what its losses need, else items."""
+    """Return what a phase samples: the phase's own setting, or else what its losses need, or else "items"."""
     needed = {term.sampling for _, term in loss.terms() if term.sampling is not None}
     if len(needed) > 1:
         raise ValueError("a phase's losses need both edges and items; put them into phases of their own.")
@@ -128,7 +128,7 @@ def _check_needs(options: NetworkOptions, training: TrainingSet, terms: Sequence
 
 
 def _first_rows(data: Any) -> Tensor:
-    """Return a few rows in the data's own dtype."""
+    """Return the first few rows in the dtype of the data."""
     if isinstance(data, PositivePairs):
         return next(data.first_members())[:8]
     return read_block(data, 0, min(8, len(data)))
@@ -137,7 +137,7 @@ def _first_rows(data: Any) -> Tensor:
 def _column_statistics(data: Any, share: Share) -> tuple[Tensor, float]:
     """Return column means (f,), float64, and the root mean square of what centring leaves, over all ranks' rows.
 
-    Sums are taken about the first row, which keeps the digits of data far from the origin.
+    Sums are taken relative to the first row, so that data far from the origin lose no digits.
     """
     if isinstance(data, PositivePairs):
         blocks = (rows.double() for rows in data.first_members())
@@ -161,12 +161,12 @@ def _column_statistics(data: Any, share: Share) -> tuple[Tensor, float]:
     mean = sums[0] / n
     variance = (sums[1] / n - mean.square()).clamp_min(0).mean()
     found = torch.cat([shift + mean, variance.sqrt().unsqueeze(0)])
-    share.ranks.copy_from(0, found, "the exchange of column statistics")  # loaders of pairs may differ
+    share.ranks.copy_from(0, found, "the exchange of column statistics")  # loaders of pairs may differ between ranks
     return found[:-1], float(found[-1]) or 1.0
 
 
 def _equal_weights(networks: nn.ModuleDict, share: Share) -> None:
-    """Give every rank the first weights of rank 0, whatever its own module began with."""
+    """Give every rank the first weights of rank 0, whatever weights its own module had."""
     if share.ranks.size > 1:
         with torch.no_grad():
             for value in networks.state_dict().values():

@@ -1,4 +1,4 @@
-"""New points through the fitted networks."""
+"""Functions that apply the fitted networks to new points."""
 
 from typing import Any
 
@@ -21,18 +21,18 @@ def encode(encoder: nn.Module, estimator: BaseEstimator, X: Any, dtype: torch.dt
     encoder : Module
         The fitted network.
     estimator : BaseEstimator
-        Knows number and names of the features; of a fit by pairs, the shape of a row.
+        The fitted estimator, which knows the number and names of the features; after a fit by pairs, a row's shape.
     X : array-like, Tensor, data frame, DataLoader or RowSource of shape (m, …)
         The rows.
     dtype : torch.dtype
-        Of the rows as the network takes them, unless it takes any.
+        Dtype to which rows are converted, unless the network takes any dtype.
     """
     rows, kind = _read_rows(estimator, X)
     return kind.wrap(_through(encoder, rows, dtype, exact=takes_any_dtype(encoder)))
 
 
 def _read_rows(estimator: BaseEstimator, X: Any) -> tuple[Any, OutputKind]:
-    """Check new rows against those of the fit; of a fit by pairs only their shape is known."""
+    """Return new rows, checked against those of the fit; after a fit by pairs only their shape can be checked."""
     shape = getattr(estimator, "input_shape_", None)
     if shape is None:
         return read_new_features(estimator, X)

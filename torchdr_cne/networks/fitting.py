@@ -1,4 +1,4 @@
-"""What a fit by networks needs: its rows, its mini-batches, its objective."""
+"""Functions that give a fit by networks its rows, its mini-batches and its objective."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ _ALL = 1 << 31
 
 
 def with_networks(options: NetworkOptions, training: TrainingSet, phases: Sequence[Phase]) -> TrainingSet:
-    """Return the rows of a fit with its networks, tried and checked."""
+    """Return the training set with its networks, which have been tried on a few rows and checked."""
     losses = [options.loss_of(phase) for phase in phases]
     training = build_networks(options, training, losses)
     check_phases(phases, losses, training)
@@ -43,7 +43,7 @@ def network_objective(options: NetworkOptions, training: TrainingSet) -> Network
 def make_batches(
     options: NetworkOptions, training: TrainingSet, graphs: dict[str, AffinityGraph], phase: Phase, loss: Loss
 ) -> Batches:
-    """Return a phase's mini-batches; ``graphs`` keeps those that losses compute for themselves."""
+    """Return the mini-batches of a phase; ``graphs`` keeps the graphs that losses compute for themselves."""
     size = _batch_size(options, training, phase)
     sampling, seed = sampling_of(phase, loss), training.seed + phase.start
     if sampling == "edges" and phase.sampling is None:
@@ -69,12 +69,12 @@ def _batch_size(options: NetworkOptions, training: TrainingSet, phase: Phase) ->
 
 
 def edge_demands(loss: Loss) -> list[EdgeDemand]:
-    """Return what the parts of a sum ask of the edges of a mini-batch."""
+    """Return what each part of a sum of losses asks of the edges of a mini-batch."""
     return [demand for _, term in loss.terms() if (demand := term.edge_demand()) is not None]
 
 
 def _agreed_affinity(demands: Sequence[EdgeDemand]) -> "EdgeDemand | None":
-    """Return a demand with the affinity that all of a phase's have; None if it is that of the fit."""
+    """Return a demand with the affinity that all demands of a phase agree on; None if it is the fit's affinity."""
     own = {described(demand.affinity): demand for demand in demands}
     if len(own) > 1:
         raise ValueError("a phase draws its edges from one graph, and its relations have several affinities.")
@@ -83,7 +83,7 @@ def _agreed_affinity(demands: Sequence[EdgeDemand]) -> "EdgeDemand | None":
 
 
 def _n_drawn(phase: Phase, demands: Sequence[EdgeDemand], *, everyone: bool = False) -> int:
-    """Return how many negatives an edge meets in a step; ``everyone`` is all that there are, unless it is said."""
+    """Return how many negatives an edge meets in a step; with ``everyone`` all there are, unless a number is set."""
     drawn = [_ALL] if everyone and not any(demand.asked for demand in demands) else []
     return max([*drawn, *(demand.n_drawn(phase) for demand in demands)], default=_DRAWN)
 
@@ -91,7 +91,7 @@ def _n_drawn(phase: Phase, demands: Sequence[EdgeDemand], *, everyone: bool = Fa
 def _edge_graph(
     demands: Sequence[EdgeDemand], training: TrainingSet, graphs: dict[str, AffinityGraph]
 ) -> AffinityGraph:
-    """Return the graph whose edges a phase draws."""
+    """Return the graph from which a phase draws edges."""
     demand = _agreed_affinity(demands)
     if demand is not None and demand.affinity is not None:
         name = described(demand.affinity)

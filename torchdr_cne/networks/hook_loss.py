@@ -11,23 +11,23 @@ from torchdr_cne.objectives.pair_loss import PairLoss
 from torchdr_cne.similarities import Similarity
 
 _DRAWN = 128
-"""Negatives of a mini-batch, unless the method asks for more or names a number."""
+"""Number of negatives in a mini-batch, unless the method asks for more or names a number."""
 
 
 @dataclass(frozen=True)
 class HookLoss(Loss):
-    """The two hooks of a method on a mini-batch of edges and their negatives, as a mean over the edges.
+    """Loss of the two hooks of a method on a mini-batch of edges and their negatives: a mean over the edges.
 
     Parameters
     ----------
     pair_loss : PairLoss
         The method's loss.
     similarity : Similarity or None, default=None
-        Similarity of embedded points; None is the method's.
+        Similarity of embedded points; None is the similarity of the method.
     n_negatives : int or None, default=None
-        How many negatives an edge meets in the objective; None is the phase's number, or else the method's.
+        How many negatives an edge meets in the objective; None is the number of the phase, or else of the method.
     of_the_fit : bool, default=True
-        Whether the method is the one that is fitted, whose phases carry its exaggeration already.
+        Whether the method is the one that is fitted; if so, the phases already carry its exaggeration.
     """
 
     pair_loss: PairLoss
@@ -39,11 +39,11 @@ class HookLoss(Loss):
     sampling: ClassVar[str | None] = "edges"
 
     def learned_scalars(self) -> dict[str, float]:
-        """Return those of the method, for instance log Z."""
+        """Return the learned scalars of the method, for instance log Z."""
         return dict(self.pair_loss.learned)
 
     def edge_demand(self) -> EdgeDemand:
-        """Return what it asks of the edges of a mini-batch."""
+        """Return what the loss asks of the edges of a mini-batch."""
         own = self.pair_loss
         return EdgeDemand(asked=own.negatives_per_row, by_default=max(_DRAWN, int(own.n_negatives)))
 

@@ -1,4 +1,4 @@
-"""Losses of a mini-batch that add: ``0.7 * Relation("umap") + 0.3 * Classification()``."""
+"""Losses of a mini-batch, which can be added: ``0.7 * Relation("umap") + 0.3 * Classification()``."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -20,20 +20,20 @@ from torchdr_cne.storable import Storable
 
 @dataclass(frozen=True)
 class Batch:
-    """What a loss sees of one step.
+    """What a loss is given in one step.
 
     Attributes
     ----------
     z : Tensor of shape (r, d)
-        The rows' places.
+        Embedding of the rows.
     draw : Draw
-        The rows themselves, and the edges among them.
+        The rows, and the edges among them.
     networks : ModuleDict
-        "encoder", and where there are such "decoder" and "classifier".
+        The networks: "encoder" and, if the fit has them, "decoder" and "classifier".
     state : FitState
-        Where the loop stands.
+        The current state of the loop.
     training : TrainingSet
-        All rows, their graph and labels.
+        All rows with their graph and labels.
     """
 
     z: Tensor
@@ -44,7 +44,7 @@ class Batch:
 
     @property
     def labels(self) -> Tensor | None:
-        """Class codes (r,), −1 where unknown; None in a fit without labels."""
+        """Return class codes (r,), −1 where the class is unknown; None in a fit without labels."""
         if self.training.labels is None or self.draw.ids is None:
             return None
         return self.training.labels[self.draw.ids].to(self.z.device)
@@ -57,9 +57,9 @@ class Batch:
         *,
         without_neighbors: bool = False,
     ) -> Pairs:
-        """Return the batch's edges with their negatives, as the hooks of sampled methods see them.
+        """Return the edges of the batch with their negatives, in the form that the hooks of sampled methods take.
 
-        Every edge is a row of its own. ``without_neighbors`` leaves out negatives that the graph joins to it.
+        Every edge is a row of its own. ``without_neighbors`` leaves out negatives that the graph joins to the edge.
         """
         draw = self.draw
         heads, others = rows_at(self.z, draw.heads), rows_at(self.z, draw.negatives)
@@ -76,7 +76,7 @@ class Batch:
         )
 
     def _no_negatives(self, without_neighbors: bool) -> Tensor:
-        """Tell which (edge, negative) are no pair: a point with itself, or with the edge's other end."""
+        """Return which (edge, negative) do not count: a point with itself, or with the other end of the edge."""
         draw = self.draw
         ends = torch.stack([draw.heads, draw.tails])
         same = (ends.unsqueeze(2) == draw.negatives).any(dim=0)
@@ -92,26 +92,26 @@ class Batch:
 
 
 Bound = Callable[[Batch], Tensor]
-"""A loss with what it needs of the data."""
+"""A loss that has everything it needs from the data: a function from a mini-batch to a scalar tensor."""
 
 _NEGATIVES = 5
-"""Negatives that an edge meets, where neither the loss nor the phase says how many."""
+"""Number of negatives that an edge meets if neither the loss nor the phase sets it."""
 
 
 @dataclass(frozen=True)
 class EdgeDemand:
-    """What a loss asks of the edges of a mini-batch and of their negatives.
+    """Requirements of a loss on the edges of a mini-batch and on their negatives.
 
     Attributes
     ----------
     affinity : Affinity or None
-        Whose graph the edges are of; None is that of the fit.
+        The affinity whose graph the edges are drawn from; None is the affinity of the fit.
     asked : int or None
-        How many negatives an edge is to meet in a step.
+        How many negatives an edge is to meet in a step; None leaves it to ``by_default``.
     by_default : int or None
-        How many it meets if it does not say so; None is the phase's ``negative_sample_rate``, or else 5.
+        How many negatives an edge meets if ``asked`` is None; None is the phase's ``negative_sample_rate``, or else 5.
     apart : bool
-        Whether negatives are drawn for each edge, instead of the same ones for all.
+        Whether negatives are drawn for each edge separately, instead of the same ones for all edges.
     """
 
     affinity: Affinity | None = None
@@ -125,43 +125,43 @@ class EdgeDemand:
 
 
 class Loss(Storable, ABC):
-    """A loss of a mini-batch; losses add, and numbers multiply them.
+    """A loss of a mini-batch; losses can be added, and multiplied by numbers.
 
-    A loss of your own is a dataclass that derives from this and states `bind`.
+    A loss of your own is a dataclass that derives from this class and defines `bind`.
     """
 
     name: ClassVar[str] = "own"
     sampling: ClassVar[str | None] = None
-    """Whether it needs "edges" or "items"; None takes both."""
+    """Whether the loss needs "edges" or "items"; None means that it takes both."""
     needs: ClassVar[tuple[str, ...]] = ()
-    """What it needs beside the encoder: "labels", "decoder", "classifier", "table" (rows that have numbers)."""
+    """What the loss needs besides the encoder: "labels", "decoder", "classifier", "table" (rows that have numbers)."""
 
     @property
     def needs_graph(self) -> bool:
-        """Whether it needs the graph of the fit; a loss of your own has it unless it says otherwise."""
+        """Return whether the loss needs the graph of the fit; a loss of your own does unless it says otherwise."""
         return True
 
     def edge_demand(self) -> EdgeDemand | None:
-        """Return what it asks of the edges of a mini-batch; None if it takes them as they come."""
+        """Return what the loss asks of the edges of a mini-batch; None if it takes them as they come."""
         return None
 
     @abstractmethod
     def bind(self, training: TrainingSet) -> Bound:
-        """Return the loss as a function from `Batch` to a scalar tensor, with what it needs of the data computed."""
+        """Return the loss as a function from `Batch` to a scalar tensor; what it needs of the data is computed here."""
 
     def terms(self) -> tuple[tuple[float, "Loss"], ...]:
-        """Return the losses this one adds up, each with its weight."""
+        """Return the losses that this one adds up, each with its weight."""
         return ((1.0, self),)
 
     def learned_scalars(self) -> dict[str, float]:
-        """Return names and first values of scalars that are learned with the embedding."""
+        """Return names and initial values of scalars that are learned with the embedding."""
         return {}
 
     def __add__(self, other: Any) -> "WeightedSum":
         return WeightedSum(self.terms() + other.terms()) if isinstance(other, Loss) else NotImplemented
 
     def __radd__(self, other: Any) -> "Loss":
-        """Let ``sum`` begin with 0."""
+        """Return this loss added to a number, so that ``sum`` can begin with 0."""
         return self if isinstance(other, int) and other == 0 else NotImplemented
 
     def __mul__(self, factor: Any) -> "WeightedSum":
@@ -176,7 +176,7 @@ class Loss(Storable, ABC):
 
 @dataclass(frozen=True)
 class WeightedSum(Loss):
-    """Losses added up; made by ``+`` and ``*``."""
+    """A weighted sum of losses, made by ``+`` and ``*``."""
 
     weighted: tuple[tuple[float, Loss], ...]
 
@@ -185,13 +185,13 @@ class WeightedSum(Loss):
         return self.weighted
 
     def bind(self, training: TrainingSet) -> Bound:
-        """Return the sum as a function."""
+        """Return the weighted sum as a function of a mini-batch."""
         bound = [(weight, term.bind(training)) for weight, term in self.weighted]
         return lambda batch: torch.stack([weight * term(batch) for weight, term in bound]).sum()
 
 
 def named_terms(loss: Loss) -> list[tuple[str, float, Loss]]:
-    """Return the losses a sum is made of under names of their own."""
+    """Return the losses that a sum consists of, each with a name of its own."""
     found: list[tuple[str, float, Loss]] = []
     for weight, term in loss.terms():
         n_before = sum(other.name == term.name for _, _, other in found)

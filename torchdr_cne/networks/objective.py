@@ -1,4 +1,4 @@
-"""The loop's view of networks: their gradients on mini-batches."""
+"""The objective of a fit by networks: the gradients of their parameters on mini-batches."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,11 +16,11 @@ from torchdr_cne.optimization.phase import Phase
 from torchdr_cne.optimization.state import FitState
 
 _TRAINING = 15
-"""What random numbers of dropout and the like are for; see `torchdr_cne.hashing.stream_key`."""
+"""Purpose of the random numbers of dropout and the like; see `torchdr_cne.hashing.stream_key`."""
 
 
 def evaluated(terms: list[tuple[str, float, Bound]], batch: Batch) -> dict[str, Tensor]:
-    """Return "loss" and the weighted parts that it is the sum of."""
+    """Return "loss" and the weighted parts whose sum it is."""
     parts = {}
     for name, weight, term in terms:
         value = term(batch)
@@ -39,18 +39,18 @@ def bound_terms(loss: Loss, training: Any) -> list[tuple[str, float, Bound]]:
 class NetworkObjective:
     """Differentiates a phase's loss with respect to the networks' parameters.
 
-    Each rank has the networks and draws mini-batches of its own rows; the mean of the gradients is everyone's.
+    Each rank has all networks and draws mini-batches of its own rows; all ranks use the mean of their gradients.
 
     Parameters
     ----------
     networks : ModuleDict
-        "encoder", and where there are such "decoder" and "classifier".
+        The networks: "encoder" and, if the fit has them, "decoder" and "classifier".
     training : TrainingSet
-        The rows.
+        The rows and all that belongs to them.
     loss_of : callable
-        From a phase to its loss.
+        Function from a phase to its loss.
     batches_of : callable
-        From a phase and its loss to its mini-batches.
+        Function from a phase and its loss to its mini-batches.
     """
 
     own_threads = False
@@ -70,20 +70,20 @@ class NetworkObjective:
 
     @property
     def networks(self) -> nn.ModuleDict:
-        """All networks, also those that a phase leaves as they are."""
+        """All networks, including those that the phase does not train."""
         return self._networks
 
     @property
     def parameters(self) -> dict[str, Tensor]:
-        """What the phase trains."""
+        """The parameters that the phase trains."""
         return self._moving
 
     def epoch_length(self, phase: Phase) -> int:
-        """Return the number of mini-batches of an epoch."""
+        """Return the number of mini-batches in an epoch."""
         return self._batches_of(phase, self._loss_of(phase)).length
 
     def begin(self, state: FitState) -> None:
-        """Draw the phase's mini-batches, and let move what it trains."""
+        """Prepare the mini-batches of the phase, and unfreeze the parameters that it trains."""
         loss = self._loss_of(state.phase)
         self._batches, self._terms = self._batches_of(state.phase, loss), bound_terms(loss, self._training)
         self._moving = {
@@ -92,7 +92,7 @@ class NetworkObjective:
         set_modes(self.networks, partial(self._training.moves, state.phase))
 
     def compute_gradients(self, state: FitState) -> None:
-        """Differentiate the loss of this step's mini-batch."""
+        """Compute the gradients of the loss on the mini-batch of this step."""
         tell(self.networks, state)
         with reproducible(stream_key(state.seed, state.step, _TRAINING), self._training.device):
             draw = self._batches.draw(state.step - state.phase.start)
@@ -114,7 +114,7 @@ class NetworkObjective:
         self._gradient_sum = torch.stack([gradient.sum() for gradient in filled]).sum()
 
     def _averaged(self, gradients: list[Tensor]) -> list[Tensor]:
-        """Replace the gradients by their means over the ranks."""
+        """Return the means of the gradients over the ranks."""
         if self._ranks.size > 1:
             together = torch.cat([gradient.flatten() for gradient in gradients])
             self._ranks.add_up(together, "the mean of gradients")
@@ -145,7 +145,7 @@ class NetworkObjective:
         return values_nd
 
     def embedding(self) -> Tensor:
-        """Return the places of all rows (n, d), computed in batches; each rank computes its own."""
+        """Return the embedding (n, d) of all rows, computed in batches; each rank computes that of its own rows."""
         self._equal_buffers()
         share, training = self._training.share, self._training
         if isinstance(training.data, PositivePairs):
@@ -167,19 +167,19 @@ class NetworkObjective:
         return {f"network/{name}": value for name, value in self.networks.state_dict().items()}
 
     def load(self, tensors: Any) -> None:
-        """Take the parameters and buffers of `to_save`."""
+        """Load the parameters and buffers that `to_save` returned."""
         prefix = "network/"
         found = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
         self.networks.load_state_dict(found)
 
     def _equal_buffers(self) -> None:
-        """Give every rank the running statistics of rank 0."""
+        """Give every rank the buffers, such as running statistics, of rank 0."""
         for buffer in self.networks.buffers() if self._ranks.size > 1 else ():
             self._ranks.copy_from(0, buffer, "the exchange of running statistics")
 
 
 def clip(parameters: Sequence[Tensor], phase: Phase) -> None:
-    """Cut or shorten the gradients as the phase says."""
+    """Clip the gradients by value or by norm, as the phase says."""
     if phase.clip_value is not None:
         nn.utils.clip_grad_value_(parameters, phase.clip_value)
     if phase.clip_norm is not None:
@@ -187,7 +187,7 @@ def clip(parameters: Sequence[Tensor], phase: Phase) -> None:
 
 
 def tell(networks: nn.ModuleDict, state: FitState) -> None:
-    """Let modules that ask for it know where the loop stands: those with a method ``follow(state)``."""
+    """Tell the state of the loop to all modules that have a method ``follow(state)``."""
     for module in networks.modules():
         follow = getattr(module, "follow", None)
         if callable(follow):
@@ -195,7 +195,7 @@ def tell(networks: nn.ModuleDict, state: FitState) -> None:
 
 
 def set_modes(networks: nn.ModuleDict, moves: Callable[[str], bool]) -> None:
-    """Let gradients flow to what a phase trains; what it leaves is put into evaluation mode.
+    """Enable gradients of the parameters that a phase trains, and put all other modules into evaluation mode.
 
     A module without parameters, such as a normalisation without weights, is judged by its buffers' names.
     """

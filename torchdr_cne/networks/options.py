@@ -1,4 +1,4 @@
-"""What a fit by networks is told of them."""
+"""The options of a fit by networks."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,22 +10,22 @@ from torchdr_cne.optimization.phase import Phase
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """The networks of a fit, their losses and their mini-batches.
+    """Options of the networks of a fit, of their losses and of their mini-batches.
 
     Attributes
     ----------
     encoder, decoder : str, sequence of int, Module, NetworkPlan or None
-        What the networks are made from; without a decoder, None.
+        What the networks are built from; ``decoder`` is None in a fit without one.
     batch_size : int or None
-        Edges or items of a mini-batch; None depends on the number of rows.
+        Number of edges or items in a mini-batch; with None it depends on the number of rows.
     own_loss : Loss
-        The method's loss, which phases without one of their own minimise.
+        The loss of the method, which phases without a loss of their own minimise.
     extra_loss : Loss or None
-        What is added to it.
+        A loss that is added to ``own_loss``.
     sampling : str or None
-        How edges are drawn, unless a phase says so.
+        How edges are drawn, unless a phase sets it.
     negatives : {"batch", "uniform"}
-        Where an edge's negatives come from, unless a phase says so.
+        Where the negatives of an edge come from, unless a phase sets it.
     """
 
     encoder: Any
@@ -37,7 +37,7 @@ class NetworkOptions:
     negatives: str = "batch"
 
     def loss_of(self, phase: Phase) -> Loss:
-        """Return what a phase minimises: its own loss, or the method's and what is added to it."""
+        """Return the loss that a phase minimises: its own, or else the method's with ``extra_loss`` added."""
         if phase.loss is not None:
             found: Loss = phase.loss
             return found
@@ -48,5 +48,5 @@ class NetworkOptions:
 
 
 def trains_decoder(loss: Loss) -> bool:
-    """Tell whether a loss, or a part of a sum, needs the decoder."""
+    """Return whether a loss, or a part of a sum of losses, needs the decoder."""
     return any("decoder" in term.needs for _, term in loss.terms())

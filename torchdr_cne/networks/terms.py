@@ -1,4 +1,4 @@
-"""Losses of single points: their position, reconstruction and class."""
+"""Losses of single points: their distance from given points, their reconstruction and their class."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,12 +15,13 @@ from torchdr_cne.networks.training import TrainingSet
 
 @dataclass(frozen=True)
 class Position(Loss):
-    """Points shall lie at given places: mean squared error.
+    """Mean squared error between the embedding and given points.
 
     Parameters
     ----------
     target : {"pca", "spectral"} or array of shape (n, d), default="pca"
-        The places; "pca" and "spectral" are centred and scaled so that the widest column has standard deviation 1.
+        The given points; "pca" and "spectral" are centred and scaled so that the widest column has standard deviation
+        1.
     """
 
     target: Any = "pca"
@@ -38,11 +39,11 @@ class Position(Loss):
 
     @property
     def needs_graph(self) -> bool:
-        """Whether the embedding to fit comes from the graph."""
+        """Return whether the given points are computed from the graph."""
         return isinstance(self.target, str) and self.target == "spectral"
 
     def bind(self, training: TrainingSet) -> Bound:
-        """Compute the places."""
+        """Return the loss as a function of a mini-batch, after computing the given points."""
         if isinstance(self.target, str):
             settings = self.target, training.rows, training.graph, training.n_components, 1.0, training.seed
             places = initial_embedding(*settings, training.share)
@@ -70,7 +71,7 @@ class Position(Loss):
 
 @dataclass(frozen=True)
 class Reconstruction(Loss):
-    """The decoder shall give the rows back: mean squared error, in units of the data's variance."""
+    """Mean squared error between the rows and what the decoder makes of their embedding, relative to the variance."""
 
     name: ClassVar[str] = "reconstruction"
     needs: ClassVar[tuple[str, ...]] = ("decoder",)
@@ -88,9 +89,9 @@ class Reconstruction(Loss):
 
 @dataclass(frozen=True)
 class Classification(Loss):
-    """A linear classifier on the embedding shall tell the classes apart: cross-entropy over labelled points.
+    """Cross-entropy of a linear classifier on the embedding, over the labelled points.
 
-    Rows labelled −1 do not count, and a mini-batch without any other has loss 0.
+    Rows labelled −1 do not count, and a mini-batch that has no other rows has loss 0.
     """
 
     name: ClassVar[str] = "classification"

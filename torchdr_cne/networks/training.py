@@ -1,4 +1,4 @@
-"""What mini-batches are made of: the rows as they are, their graph and their labels."""
+"""The data that mini-batches are drawn from: the rows as they are, their graph and their labels."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,25 +26,25 @@ class TrainingSet:
     device : torch.device
         Where networks run.
     dtype : torch.dtype
-        What rows are turned into, unless ``exact``.
+        Dtype to which rows are converted, unless ``exact``.
     exact : bool
         Whether the encoder takes rows in the data's own dtype.
     labels : Tensor of shape (n,) or None
-        Class codes, −1 where unknown.
+        Class codes, −1 where the class is unknown.
     rows : Rows or None
-        This rank's rows, prepared for neighbour search.
+        The rows of this rank, prepared for neighbour search.
     graph : AffinityGraph or None
-        This rank's rows of the input graph.
+        The rows of the input graph that belong to this rank.
     scale : float
         Root mean square of the centred data.
     n_components : int
         Dimension of the embedding.
     seed : int
-        Of what is computed from the data.
+        Seed of whatever random choices are made from the data.
     frozen : frozenset of str
-        Parameters that came with ``requires_grad=False``.
+        Names of the parameters that came with ``requires_grad=False``.
     networks : ModuleDict or None
-        What is trained: "encoder", and where there are such "decoder" and "classifier".
+        The networks that are trained: "encoder" and, if the fit has them, "decoder" and "classifier".
     """
 
     data: Any
@@ -67,17 +67,17 @@ class TrainingSet:
         return replace(self, networks=networks, scale=scale, exact=exact, frozen=frozen)
 
     def moves(self, phase: Phase, name: str) -> bool:
-        """Tell whether a phase trains a parameter: what it names, else all that came with ``requires_grad``."""
+        """Return whether a phase trains a parameter: one that it names, or by default any with ``requires_grad``."""
         return phase.moves(name) and (phase.trainable is not None or name not in self.frozen)
 
     def release(self) -> None:
-        """Leave the networks as they are handed out: in evaluation mode, and as free to move as they came."""
+        """Put the networks into evaluation mode, and give each parameter the ``requires_grad`` that it came with."""
         self.networks.eval()
         for name, value in self.networks.named_parameters():
             value.requires_grad_(name not in self.frozen)
 
     def graph_of(self, affinity: Affinity) -> AffinityGraph:
-        """Return the graph that an affinity of a loss makes of the rows."""
+        """Return the graph of the rows that the affinity of a loss makes."""
         if self.rows is None:
             raise ValueError("a Relation with an affinity of its own needs X; a graph alone was given.")
         return affinity(self.rows, random_state=self.seed)
@@ -100,17 +100,17 @@ class TrainingSet:
         return self.as_input(read_block(self.data, start, stop))
 
     def as_input(self, rows: Tensor) -> Tensor:
-        """Return rows as the encoder takes them."""
+        """Return rows on the device, in the dtype that the encoder takes."""
         return as_input(rows, self.device, self.dtype, exact=self.exact)
 
 
 def read_block(data: np.ndarray | Tensor | RowSource, start: int, stop: int) -> Tensor:
-    """Return consecutive rows of a table, wherever it is."""
+    """Return consecutive rows of a table, whether it is in memory or a source."""
     return as_tensor(data.read(start, stop) if isinstance(data, RowSource) else data[start:stop])
 
 
 def as_tensor(rows: np.ndarray | Tensor) -> Tensor:
-    """Return rows as a tensor, a copy where they are an array: torch takes no foreign byte order or negative stride."""
+    """Return rows as a tensor; arrays are copied, as torch takes no foreign byte order and no negative stride."""
     if isinstance(rows, Tensor):
         return rows
     dtype = np.dtype(np.float64) if rows.dtype == np.longdouble else rows.dtype.newbyteorder("=")
@@ -118,5 +118,5 @@ def as_tensor(rows: np.ndarray | Tensor) -> Tensor:
 
 
 def as_input(rows: Tensor, device: torch.device, dtype: torch.dtype, *, exact: bool) -> Tensor:
-    """Return rows on ``device``; in ``dtype``, unless the network itself sees to that."""
+    """Return rows on ``device``, converted to ``dtype`` unless ``exact``."""
     return rows.detach().to(device) if exact else rows.detach().to(device=device, dtype=dtype)

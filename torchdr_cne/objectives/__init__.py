@@ -1,1 +1,1 @@
-"""What is minimised: losses of points and of pairs, by autograd or by declared forces."""
+"""The objectives that are minimised: losses of points and of pairs, by autograd or by declared forces."""

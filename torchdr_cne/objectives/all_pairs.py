@@ -1,4 +1,4 @@
-"""Objectives whose repulsion is over all pairs: sums of q by row, and how they are formed."""
+"""Objectives whose repulsion runs over all pairs: sums of q by row, and how they are formed."""
 
 import contextlib
 import io
@@ -22,12 +22,12 @@ from torchdr_cne.sampling import BlockLayout
 from torchdr_cne.workers import Workers
 
 LogRowSums = Callable[[Tensor | None], Tensor]
-"""From charges (n,), or None, to log Σ_{j≠i} e^{c_j} q_ij (n,)."""
+"""Function from charges c (n,), or None, to log Σ_{j≠i} e^{c_j} q_ij (n,)."""
 MAX_FFT_COMPONENTS = 3
 _FUSED_UNTIL = 6000
-"""Points up to which all pairs take no longer than the grid."""
+"""Number of points up to which summing all pairs takes no longer than the grid."""
 _EXACT_UNTIL = 30_000
-"""Points up to which what is told of the final embedding is exact."""
+"""Number of points up to which the values reported of the final embedding are exact."""
 _EDGES_AT_ONCE = 1 << 20
 
 
@@ -40,11 +40,12 @@ class AllPairsSums:
     loss : PairLoss
         The method's loss.
     repulsion : {"auto", "dense", "keops", "fused", "fft"}
-        What the user asks for.
+        The form that the user asks for.
     width : float or None
-        Over how long a distance q is smooth, relative to 1/(1 + d²); None is a q that cannot be interpolated.
+        Distance over which q is smooth, relative to 1/(1 + d²); None if q cannot be interpolated.
     log_charges : callable
-        From the state and the function of the row sums to c (n,), by which points weigh in them, or to None.
+        Function from the state and the function of the row sums to the charges c (n,), which weight the points in the
+        sums, or to None.
     """
 
     loss: PairLoss
@@ -53,7 +54,7 @@ class AllPairsSums:
     log_charges: Callable[[FitState, LogRowSums], Tensor | None]
 
     def form(self, n: int, d: int) -> str:
-        """Return how the sums of ``n`` points of ``d`` components are formed."""
+        """Return the form in which the sums of ``n`` points of ``d`` components are computed."""
         if self.repulsion != "auto":
             return self.repulsion
         if self.loss.why_not_forces:
@@ -61,7 +62,7 @@ class AllPairsSums:
         return "fft" if self.width is not None and d <= MAX_FFT_COMPONENTS and n > _FUSED_UNTIL else "fused"
 
     def row_sums(self, embedding_nd: Tensor, state: FitState) -> RowSums:
-        """Return edges and row sums as the hooks see them, differentiable by autograd."""
+        """Return edges and row sums in the form that the hooks take, differentiable by autograd."""
         graph, share, similarity = state.graph, state.share, self.loss.similarity
         own_nd = embedding_nd[share.own]
         form = keops_log_row_sums if self.repulsion == "keops" else dense_log_row_sums
@@ -93,7 +94,7 @@ class AllPairsSums:
         return PairwiseObjective(start_nd, layout, share, engine, lambda state: 0, self.loss.coefficients)
 
     def final_log_row_sums(self, embedding_nd: Tensor, state: FitState, log_charges: Tensor | None = None) -> Tensor:
-        """Return log Σ_{j≠i} e^{c_j} q_ij of all points; exact, or of many on a grid of half the usual step."""
+        """Return log Σ_{j≠i} e^{c_j} q_ij of all points: exact, or for many points on a grid of half the usual step."""
         n, share = len(embedding_nd), state.share
         if self.loss.why_not_forces:
             own_nd = embedding_nd[share.own]
@@ -146,9 +147,9 @@ class AllPairsSums:
 
 
 class QuietObjective(AutogradObjective):
-    """Keeps KeOps from telling of every formula that it compiles."""
+    """An objective by autograd that keeps KeOps from announcing every formula that it compiles."""
 
     def compute_gradients(self, state: FitState) -> None:
-        """Differentiate the loss of this step."""
+        """Compute the gradients of the loss in this step."""
         with contextlib.redirect_stdout(io.StringIO()):
             super().compute_gradients(state)

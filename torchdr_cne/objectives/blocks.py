@@ -1,4 +1,4 @@
-"""The objective of declared pair forces: points in blocks of slots, each rank moving those in its own."""
+"""The objective of declared pair forces: points lie in blocks of slots, and each rank moves those in its own slots."""
 
 from collections.abc import Callable
 
@@ -16,9 +16,9 @@ from torchdr_cne.sampling import BlockLayout, draw_shifts
 def rows_by_slot(
     graph: AffinityGraph, share: Share, layout: BlockLayout, slot_share: Share
 ) -> tuple[AffinityGraph, Tensor]:
-    """Send each row of the graph to the rank that has its point's slot; return the rows that arrive, and their slots.
+    """Return the rows of the graph whose points have their slots on this rank, and the slots; ranks exchange rows.
 
-    Blocks are filled at random, so that a rank's points are spread over all of the data, and its work is even.
+    Blocks are filled at random, so that each rank's points are spread over all of the data and work is even.
     """
     if share.ranks.size == 1:
         return graph, layout.slot_of
@@ -32,9 +32,9 @@ def rows_by_slot(
 
 
 class PairwiseObjective(PointsObjective):
-    """Sums declared pair forces; positions are stored (d, slots), see `torchdr_cne.forces`.
+    """An objective that sums declared pair forces; the embedding is stored as (d, slots), see `torchdr_cne.forces`.
 
-    A rank moves the points in its own slots and, before each step, receives where the others' have gone.
+    A rank moves the points in its own slots and, before each step, receives the points that the others have moved.
     """
 
     def __init__(
@@ -58,17 +58,17 @@ class PairwiseObjective(PointsObjective):
 
     @torch.no_grad()
     def compute_gradients(self, state: FitState) -> None:
-        """Draw this step's shifts and sum the forces."""
+        """Draw the shifts of this step and sum the forces."""
         shifts = draw_shifts(self._layout.n_blocks, self._n_shifts(state), seed=state.seed, step=state.step)
         gradient, scalar = self._engine.gradient(self._all_positions(), self._coefficients(state, shifts))
         self.parameter.grad = gradient
         for learned in state.learned.values():
             assert scalar is not None
             learned.grad = (scalar / self._layout.n_points).to(learned.dtype)
-        self._have_moved = True  # by the time anyone asks
+        self._have_moved = True  # the optimiser moves them before they are next read
 
     def _all_positions(self) -> Tensor:
-        """Return the positions (d, slots) of all ranks, exchanged if they have changed."""
+        """Return the embedded points (d, slots) of all ranks, which are exchanged if they have moved."""
         if self._share.ranks.size == 1:
             return self.parameter.detach()
         if self._have_moved:
@@ -78,16 +78,16 @@ class PairwiseObjective(PointsObjective):
         return self._positions
 
     def add_up(self, of_parameter: Tensor) -> Tensor:
-        """Return the sum over all ranks."""
+        """Return the sum of ``of_parameter`` over all ranks."""
         return self._share.ranks.add_up(of_parameter, "the check of the gradients")
 
     def square_sum(self) -> float:
-        """Return the sum over all points of the squared gradient."""
+        """Return the sum of the squared gradient over all points."""
         assert self.parameter.grad is not None
         return float(self._share.total(self.parameter.grad.square().sum(dim=0), "the check of the gradients"))
 
     def to_points(self, like_parameter: Tensor) -> Tensor:
-        """Return a tensor of own slots, (d, own), by point, (n, d)."""
+        """Return values of this rank's slots, (d, own), as values by point, (n, d)."""
         if self._share.ranks.size > 1:
             everyone = like_parameter.new_empty((len(like_parameter), self._layout.n_slots))
             everyone[:, self._share.own] = like_parameter
@@ -95,7 +95,7 @@ class PairwiseObjective(PointsObjective):
         return self._layout.gather(like_parameter.t()).contiguous()
 
     def from_points(self, values_nd: Tensor) -> Tensor:
-        """Return values by point, (n, d), of own slots, (d, own)."""
+        """Return values by point, (n, d), as values of this rank's slots, (d, own)."""
         return self._layout.scatter(values_nd)[self._share.own].t().contiguous()
 
     def embedding(self) -> Tensor:

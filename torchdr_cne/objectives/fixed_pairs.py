@@ -1,4 +1,4 @@
-"""The objective of pairs that are chosen once: groups that attract, and one that repels."""
+"""The objective of pairs that are chosen once: groups of pairs that attract, and one group that repels."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,21 +17,21 @@ from torchdr_cne.sampling import BlockLayout
 from torchdr_cne.similarities import Similarity
 
 Weights = Callable[[FitState], tuple[tuple[float, ...], float]]
-"""From the state to the weights of the attracting groups and of the repelling one in a step."""
+"""Function from the state to the weights of the attracting groups and of the repelling group in a step."""
 
 
 @dataclass(frozen=True)
 class AttractingGroup:
-    """Pairs that attract each other, with one constant.
+    """Pairs of points that attract each other, with one constant.
 
     Attributes
     ----------
     pairs : AffinityGraph or Tensor of shape (n, m), int64
-        A symmetric graph with its weights, or other points of each row.
+        A symmetric graph with its weights, or m other points for each row.
     row_weight : float
-        Sum of the weights of a row's points, where they are given as such.
+        Sum of the weights of a row's pairs, if ``pairs`` lists points.
     constant : float
-        The constant of the loss that is the group's own.
+        The value that the constant of the loss has in this group.
     """
 
     pairs: AffinityGraph | Tensor
@@ -39,14 +39,14 @@ class AttractingGroup:
     constant: float
 
     def graph(self, dtype: torch.dtype) -> AffinityGraph | None:
-        """Return the pairs from both ends; None if there are none."""
+        """Return the graph of the pairs, each listed from both ends; None if there are no pairs."""
         if isinstance(self.pairs, AffinityGraph):
             return self.pairs
         m = self.pairs.shape[1]
         return listed_both_ways(self.pairs, self.row_weight / (2 * m), dtype) if m else None
 
     def edges(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return rows, columns and weights of the pairs as they are listed."""
+        """Return rows, columns and weights of the pairs in the order in which they are listed."""
         if isinstance(self.pairs, AffinityGraph):
             return self.pairs.rows, self.pairs.indices.long(), self.pairs.weights
         n, m = self.pairs.shape
@@ -56,16 +56,16 @@ class AttractingGroup:
 
 @dataclass(frozen=True)
 class FixedPairs:
-    """The pairs of a fit.
+    """The pairs of a fit whose pairs are chosen once.
 
     Attributes
     ----------
     attracting : tuple of AttractingGroup
-        Groups of pairs that attract each other, that of the graph's edges first.
+        Groups of pairs that attract each other; the first holds the edges of the graph.
     repelling_nm : Tensor of shape (n, M), int64
-        Points that repel each row.
+        The M points that repel each row.
     repelling_weight : float
-        Sum of the weights of a row's repelling points.
+        Sum of the weights of the points that repel a row.
     """
 
     attracting: tuple[AttractingGroup, ...]
@@ -75,7 +75,7 @@ class FixedPairs:
 
 @dataclass(frozen=True)
 class FixedEdges:
-    """The attracting pairs of all groups as one list of directed edges, by row."""
+    """The attracting pairs of all groups as one list of directed edges, sorted by row."""
 
     rows: Tensor
     columns: Tensor
@@ -84,7 +84,7 @@ class FixedEdges:
 
     @classmethod
     def of(cls, pairs: FixedPairs, like: Tensor) -> "FixedEdges":
-        """Join the groups; edges of one row are in the order of the groups."""
+        """Return the joined groups; the edges of a row are in the order of the groups."""
         parts = [group.edges(like) for group in pairs.attracting]
         rows, columns, weights = (torch.cat(of_kind) for of_kind in zip(*parts, strict=True))
         sizes = torch.tensor([len(part[0]) for part in parts], device=rows.device)
@@ -93,13 +93,13 @@ class FixedEdges:
         return cls(rows[order], columns[order], weights[order], groups[order])
 
     def choose(self, by_group: tuple[float, ...]) -> Tensor:
-        """Return the number of each edge's group, (E,)."""
+        """Return for each edge the number that its group has, (E,)."""
         return self.weights.new_tensor(by_group)[self.groups]
 
 
 @dataclass(frozen=True)
 class AlikePairs(Pairs):
-    """Pairs whose repelling ones count alike, whatever edges their rows have."""
+    """Pairs in which all rows have the same weight in the repulsion, whatever edges they have."""
 
     @property
     def row_weights(self) -> Tensor:
@@ -110,7 +110,7 @@ class AlikePairs(Pairs):
 def fixed_pairs(
     similarity: Similarity, pairs: FixedPairs, weights: tuple[tuple[float, ...], float], z_nd: Tensor, state: FitState
 ) -> AlikePairs:
-    """Return the pairs as the hooks see them; their parameter ``constant`` is each edge's own."""
+    """Return the pairs in the form that the hooks take; their parameter ``constant`` has one value per edge."""
     edges: FixedEdges = state.fixed_edges
     attracting, repelling = weights
     constants = tuple(group.constant for group in pairs.attracting)
@@ -138,7 +138,7 @@ def group_objective(
     """Return the objective that sums the declared forces of all groups.
 
     The constant of a group is the only parameter of ``forces.attractive``; ``forces.repulsive`` has none. ``weights``
-    are those of the loss, exaggeration and repulsion strength included.
+    gives the weights of the loss, which include exaggeration and repulsion strength.
     """
     dtype = start_nd.dtype
     graphs = [group.graph(dtype) for group in pairs.attracting]

@@ -18,7 +18,7 @@ _SINKHORN_STEPS, _TOLERANCE = 1000, 1e-4
 
 
 class OutputAffinity(ABC):
-    """From an embedding (n, d) to Q (n, n), differentiable."""
+    """A differentiable function from an embedding (n, d) to Q (n, n)."""
 
     @abstractmethod
     def __call__(self, z_nd: Tensor) -> Tensor:
@@ -29,31 +29,31 @@ class OutputAffinity(ABC):
         return self(z_nd).log()
 
     def total(self, log_q: Tensor) -> Tensor | float:
-        """Return the term Σ Q of a cross-entropy of matrices that need not have the same sum; 0 where they have."""
+        """Return the term Σ Q of a cross-entropy of matrices whose sums may differ; 0 if their sums are equal."""
         return 0.0
 
 
 @dataclass(frozen=True)
 class ScalarProduct(OutputAffinity):
-    """Q = Z Zᵀ, its diagonal included; with the square loss on a Gram matrix this is PCA."""
+    """The matrix Q = Z Zᵀ including its diagonal; with the square loss on a Gram matrix this is PCA."""
 
     def __call__(self, z_nd: Tensor) -> Tensor:
         """Return Q (n, n)."""
         return z_nd @ z_nd.T
 
     def log(self, z_nd: Tensor) -> Tensor:
-        """Raise a ValueError: products may be negative."""
+        """Raise a ValueError, as scalar products may be negative."""
         raise ValueError("scalar products have no logarithm, which loss='cross_entropy' needs; use loss='square'.")
 
 
 @dataclass(frozen=True)
 class Normalized(OutputAffinity):
-    """A similarity of embedded points, scaled; the diagonal is 0.
+    """The scaled similarities of embedded points; the diagonal is 0.
 
     Parameters
     ----------
     similarity : Similarity, default=Cauchy()
-        q of two points.
+        Similarity q of two points.
     over : {"total", "rows", "sinkhorn", "nothing"}, default="total"
         "total": ΣQ = 1, as in t-SNE. "rows": each row sums to 1/n, as in SNE. "sinkhorn": Q is symmetric and each row
         sums to 1/n, as in t-SNEkhorn. "nothing": Q = q.
@@ -88,7 +88,7 @@ class Normalized(OutputAffinity):
         return log_q
 
     def total(self, log_q: Tensor) -> Tensor | float:
-        """Return Σ Q where the loss has to hold it down."""
+        """Return Σ Q if the loss has to limit it, else 0."""
         return log_q.exp().sum() if self.over in ("sinkhorn", "nothing") else 0.0
 
 
@@ -110,7 +110,7 @@ def matching_loss(
 
 
 def check_matching(affinity_out: Any, loss: Any) -> None:
-    """Raise a ValueError for an output affinity or a loss that is none."""
+    """Raise a ValueError if ``affinity_out`` is no output affinity, or ``loss`` no loss."""
     if not (affinity_out is None or isinstance(affinity_out, OutputAffinity)):
         raise ValueError(
             f"affinity_out={affinity_out!r} must be an OutputAffinity such as Normalized() or ScalarProduct(), or None."
@@ -122,7 +122,7 @@ def check_matching(affinity_out: Any, loss: Any) -> None:
 
 
 def input_matrix(affinity_in: Any, state: Any, like: Tensor) -> Tensor:
-    """Return P (n, n): the graph's weights of sum 1, or what a function of the rows gives, as it is."""
+    """Return P (n, n): the weights of the graph, scaled to sum 1, or the unchanged result of a function of the rows."""
     n = len(like)
     if state.graph is not None:
         p = like.new_zeros((n, n))

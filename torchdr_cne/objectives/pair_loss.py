@@ -1,4 +1,4 @@
-"""The loss of a method of attraction and repulsion, as others see it."""
+"""The loss of a method of attraction and repulsion, in the form that the rest of the package uses."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,36 +14,36 @@ from torchdr_cne.similarities import Similarity
 
 @dataclass(frozen=True)
 class PairLoss:
-    """What a class makes of its hooks, and all that objectives, networks and placement know of it.
+    """The loss that a class builds from its hooks; objectives, networks and placement know nothing else of the class.
 
     Attributes
     ----------
     similarity : Similarity
         Similarity of embedded points.
     total : callable
-        From `Pairs` or `RowSums` and an exaggeration to the whole loss (): both hooks, weighted and summed.
+        Function from `Pairs` or `RowSums` and an exaggeration to the whole loss (): both hooks, weighted and summed.
     repulsion : callable
-        From `Pairs` or `RowSums` to the repulsive loss, unreduced.
+        Function from `Pairs` or `RowSums` to the unreduced repulsive loss.
     repulsion_strength : float
         Weight of the repulsion.
     forces : PairForces or None
-        The declared derivatives, if there are any.
+        The declared derivatives; None if the method declares none.
     force_parameters : callable
-        From the phase's and the learned parameters to the second argument of the declared functions.
+        Function from the parameters of the phase and the learned ones to the second argument of the declared functions.
     why_not_forces : str
-        Why the declared forces cannot stand for the hooks; "" if they can.
+        Reason why the declared forces cannot replace the hooks; "" if they can.
     n_negatives : float
         How many negatives an edge meets in the objective.
     negatives_per_row : int or None
-        How many are drawn a row and step; None is the method's own number.
+        How many negatives are drawn per row and step; None is the method's own number.
     discard_neighbors : bool
-        Whether a point's neighbours are never its negatives.
+        Whether the neighbours of a point are excluded from its negatives.
     learned : mapping of str to float
-        Names and first values of scalars that are learned with the embedding.
+        Names and initial values of scalars that are learned with the embedding.
     last_phase : callable
-        From a number of points to the last phase of a fit, whose constants the final embedding has.
+        Function from a number of points to the last phase of a fit, whose constants apply to the final embedding.
     longest : float or None
-        Gradients of single rows that are longer are shortened to this.
+        Length to which longer gradients of single rows are shortened; None shortens none.
     """
 
     similarity: Similarity
@@ -61,12 +61,12 @@ class PairLoss:
     longest: float | None = None
 
     def declared(self) -> PairForces:
-        """Return the declared forces, of a method that has them."""
+        """Return the declared forces of a method that has them."""
         assert self.forces is not None
         return self.forces
 
     def coefficients(self, state: FitState, shifts: list[int]) -> StepCoefficients:
-        """Return what the declared forces are weighted with in this step."""
+        """Return the coefficients by which the declared forces are multiplied in this step."""
         return StepCoefficients(
             shifts,
             self.force_parameters(state.parameters),

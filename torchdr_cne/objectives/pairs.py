@@ -1,4 +1,4 @@
-"""What the loss hooks of a sampled method see: log-similarities of edges and of negatives."""
+"""Input of the loss hooks of a sampled method: log-similarities of edges and of negatives."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ def weighted_edges(loss: Tensor, pairs: Any) -> Tensor:
 
 
 def rows_at(values: Tensor, ids: Tensor) -> Tensor:
-    """Return ``values[ids]`` with a gradient of the same bits each time.
+    """Return ``values[ids]`` with a gradient that has the same bits each time.
 
-    That of an indexed tensor is summed by atomic additions of several threads on a CPU, that of `index_select` on a
-    GPU; each is deterministic, and no slower, on the other.
+    Atomic additions by several threads sum the gradient of an indexed tensor on a CPU, and that of `index_select` on a
+    GPU. Each of the two is deterministic, and no slower, on the other device.
     """
     if values.is_cpu:
         return values.index_select(0, ids.reshape(-1)).reshape(*ids.shape, *values.shape[1:])
@@ -31,20 +31,20 @@ def rows_at(values: Tensor, ids: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Pairs:
-    """One step's positive and negative pairs; the same for full data, a batch, or one rank's rows.
+    """The positive and negative pairs of one step, in one form for full data, a mini-batch or one rank's rows.
 
     Attributes
     ----------
     log_q_edges : Tensor of shape (E,)
-        Log-similarities of the graph's edges.
+        Log-similarities of the ends of the graph's edges.
     weights : Tensor of shape (E,)
-        Their weights.
+        Weights of the edges.
     rows : Tensor of shape (E,), int64
-        Row of each edge among the R rows, ascending.
+        The row of each edge among the R rows, in ascending order.
     log_q_negatives : Tensor of shape (R, M)
-        Log-similarities of the drawn negatives; −inf marks an empty place.
+        Log-similarities of the drawn negatives; −inf marks an empty entry.
     draw_weights : Tensor of shape (R,)
-        How many of a row's ``n_negatives`` one drawn negative stands for.
+        How many of the ``n_negatives`` of a row one drawn negative stands for.
     parameters : mapping of str to float or Tensor
         The method's constants and learned scalars.
     """
@@ -58,15 +58,15 @@ class Pairs:
 
     @property
     def row_weights(self) -> Tensor:
-        """Sum of each row's edge weights, (R,)."""
+        """Return the sum of the edge weights of each row, (R,)."""
         return torch.zeros_like(self.draw_weights).index_add(0, self.rows, self.weights)
 
     def reduce_attraction(self, loss: Tensor) -> Tensor:
-        """Weight and sum an attractive loss per edge (E,)."""
+        """Return the weighted sum of an attractive loss per edge (E,)."""
         return weighted_edges(loss, self)
 
     def reduce_repulsion(self, loss: Tensor) -> Tensor:
-        """Weight and sum a repulsive loss per negative (R, M), per row (R,) or per edge (E,)."""
+        """Return the weighted sum of a repulsive loss per negative (R, M), per row (R,) or per edge (E,)."""
         if loss.shape == self.log_q_negatives.shape:
             return ((self.row_weights * self.draw_weights).unsqueeze(1) * loss).sum()
         if loss.shape == self.draw_weights.shape:

@@ -14,7 +14,7 @@ from torchdr_cne.optimization.state import FitState
 
 
 class PointsObjective(ABC):
-    """What objectives that move the points themselves have in common: one parameter, in a shape of their own."""
+    """Base of objectives that move the points themselves, which have one parameter in a shape of their own."""
 
     own_threads = False
     n_points: int
@@ -22,20 +22,20 @@ class PointsObjective(ABC):
 
     @property
     def parameters(self) -> dict[str, Tensor]:
-        """The one parameter."""
+        """The one parameter, by name."""
         return {"embedding": self.parameter}
 
     @property
     def networks(self) -> dict[str, Any]:
-        """None: points move themselves."""
+        """An empty dictionary, as the points move themselves."""
         return {}
 
     def epoch_length(self, phase: Phase) -> int:
-        """Return 1: a step sees all points."""
+        """Return 1, as every step uses all points."""
         return 1
 
     def begin(self, state: FitState) -> None:
-        """Change nothing: all phases move all points."""
+        """Do nothing, as all phases move all points."""
         return None
 
     def gradient_sum(self) -> Tensor:
@@ -52,15 +52,15 @@ class PointsObjective(ABC):
         return {"embedding": self.embedding()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Change nothing: the fit has started from them."""
+        """Do nothing, as the fit has started from the saved embedding."""
         return None
 
 
 class AutogradObjective(PointsObjective):
-    """Differentiates a loss of the embedding (n, d); rows' gradients longer than ``longest`` are shortened to it.
+    """An objective that differentiates a loss of the embedding (n, d), and shortens row gradients to ``longest``.
 
-    Each rank has the whole embedding and differentiates the loss of its own rows; the sum of the gradients is
-    everyone's.
+    Each rank has the whole embedding and differentiates the loss of its own rows; all ranks use the sum of the
+    gradients.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class AutogradObjective(PointsObjective):
         self._ranks = Ranks() if ranks is None else ranks
 
     def compute_gradients(self, state: FitState) -> None:
-        """Differentiate the loss of this step."""
+        """Compute the gradients of the loss in this step."""
         wanted = [self.parameter, *state.learned.values()]
         loss = self._loss(self.parameter, state)
         gradients = torch.autograd.grad(loss, wanted)
@@ -87,25 +87,25 @@ class AutogradObjective(PointsObjective):
         self.parameter.grad = gradients[0]
         if self._longest is not None:
             shorten_rows(self.parameter.grad, 1, self._longest)
-        # The loss is a sum over points; a scalar they share learns from their mean.
+        # The loss is a sum over points; a scalar common to all of them learns from their mean.
         for learned, gradient in zip(state.learned.values(), gradients[1:], strict=True):
             learned.grad = gradient / len(self.parameter)
 
     def add_up(self, of_parameter: Tensor) -> Tensor:
-        """Return ``of_parameter`` as it is: every rank has all points."""
+        """Return ``of_parameter`` unchanged, as every rank has all points."""
         return of_parameter
 
     def square_sum(self) -> float:
-        """Return the sum over all points of the squared gradient."""
+        """Return the sum of the squared gradient over all points."""
         assert self.parameter.grad is not None
         return float(self.parameter.grad.square().sum())
 
     def to_points(self, like_parameter: Tensor) -> Tensor:
-        """Return ``like_parameter``, (n, d)."""
+        """Return ``like_parameter`` (n, d) unchanged."""
         return like_parameter
 
     def from_points(self, values_nd: Tensor) -> Tensor:
-        """Return ``values_nd``."""
+        """Return ``values_nd`` unchanged."""
         return values_nd
 
     def embedding(self) -> Tensor:

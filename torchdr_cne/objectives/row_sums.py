@@ -1,4 +1,4 @@
-"""What the loss hooks of an exact method see: log-similarities of edges, and sums of q over all other points."""
+"""Input of the loss hooks of an exact method: log-similarities of edges, and sums of q over all other points."""
 
 import contextlib
 import io
@@ -16,25 +16,25 @@ from torchdr_cne.similarities import Similarity
 
 _PAIRS_AT_ONCE = 1 << 21
 _NEVER = 1e30
-"""Taken from the logarithm of a point's similarity with itself, which has no part in sums."""
+"""Number subtracted from the log-similarity of a point with itself, which removes it from the sums."""
 
 
 @dataclass(frozen=True)
 class RowSums:
-    """One step's edges and row sums.
+    """The edges and row sums of one step.
 
     Attributes
     ----------
     log_q_edges : Tensor of shape (E,)
-        Log-similarities of the graph's edges, on this rank.
+        Log-similarities of the ends of the graph's edges, on this rank.
     weights : Tensor of shape (E,)
-        Their weights, of sum 1 a row in the mean.
+        Weights of the edges; their sum per row is 1 on average.
     log_row_sums : Tensor of shape (R,)
         log Σ_{j≠i} e^{c_j} q_ij of every point, or of those of a mini-batch.
     row_weights : Tensor of shape (R,)
-        How much each counts.
+        Weight of each row sum.
     log_charges : Tensor of shape (R,) or None
-        c; None is 0 for all.
+        The charges c; None means that all are 0.
     parameters : mapping of str to float or Tensor
         The method's constants.
     """
@@ -48,26 +48,26 @@ class RowSums:
 
     @classmethod
     def of_sample(cls, pairs: Pairs) -> "RowSums":
-        """Estimate the sums of rows from drawn negatives."""
+        """Return row sums that are estimated from drawn negatives."""
         log_sums = log_normaliser(pairs.log_q_negatives) + pairs.draw_weights.log()
         return cls(pairs.log_q_edges, pairs.weights, log_sums, pairs.row_weights, None, pairs.parameters)
 
     @property
     def log_total(self) -> Tensor:
-        """log Σ_ij q_ij over all pairs, ().
+        """Return log Σ_ij q_ij over all pairs, ().
 
-        Of new points among those of a fit, whose total the parameters have: how much each adds to it, (R,).
+        For new points among those of a fit, whose total is among the parameters, return what each adds to it, (R,).
         """
         if "log_mean_row_sum" not in self.parameters:
             return torch.logsumexp(self.log_row_sums, dim=0)
         return torch.exp(self.log_row_sums - self.parameters["log_mean_row_sum"])
 
     def reduce_attraction(self, loss: Tensor) -> Tensor:
-        """Weight and sum an attractive loss per edge (E,)."""
+        """Return the weighted sum of an attractive loss per edge (E,)."""
         return weighted_edges(loss, self)
 
     def reduce_repulsion(self, loss: Tensor) -> Tensor:
-        """Weight and sum a repulsive loss of each row (R,); one of the total () counts for all rows."""
+        """Return the weighted sum of a repulsive loss of each row (R,); one of the total () counts for all rows."""
         if loss.shape == self.row_weights.shape:
             return (self.row_weights * loss).sum()
         if loss.ndim == 0:
@@ -81,7 +81,7 @@ class RowSums:
 def dense_log_row_sums(
     similarity: Similarity, own_rd: Tensor, z_nd: Tensor, first: int, log_charges: Tensor | None = None
 ) -> Tensor:
-    """Return log Σ_{j≠i} e^{c_j} q_ij (r,) of the points from ``first`` on; differentiable, in memory of a few rows."""
+    """Return log Σ_{j≠i} e^{c_j} q_ij (r,) of the points from ``first`` on, differentiable; few rows are in memory."""
 
     def of_block(block_bd: Tensor, all_nd: Tensor, begin: int) -> Tensor:
         log_q = similarity.table(block_bd, all_nd)
@@ -103,8 +103,8 @@ def dense_log_row_sums(
 def keops_log_row_sums(
     similarity: Similarity, own_rd: Tensor, z_nd: Tensor, first: int, log_charges: Tensor | None = None
 ) -> Tensor:
-    """Return what `dense_log_row_sums` does, by a symbolic reduction that stores nothing of size n²."""
-    with contextlib.redirect_stdout(io.StringIO()):  # it announces a missing GPU on import, and every compilation
+    """Return the result of `dense_log_row_sums` by a symbolic reduction that stores nothing of size n²."""
+    with contextlib.redirect_stdout(io.StringIO()):  # KeOps announces a missing GPU on import, and every compilation
         lazy_tensor = import_optional("pykeops.torch", "repulsion='keops'").LazyTensor
         ids = torch.arange(len(z_nd), dtype=z_nd.dtype, device=z_nd.device)
         of_rows, of_all = lazy_tensor(own_rd[:, None, :].contiguous()), lazy_tensor(z_nd[None, :, :].contiguous())

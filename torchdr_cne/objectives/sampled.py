@@ -17,7 +17,7 @@ from torchdr_cne.sampling.blocks import n_shifts_for
 from torchdr_cne.similarities import Similarity
 
 _FEW_DRAWS_UNTIL = 0.7
-"""Share of the iterations after which all negatives are drawn, where a method begins with fewer."""
+"""Fraction of the iterations after which all negatives are drawn, for methods that begin with fewer."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class DrawnBlocks:
     Attributes
     ----------
     by_default : int
-        Negatives of a row, where the user names no number.
+        Number of negatives of a row if the user sets none.
     early_share : float
-        Share of them that the first seven tenths of the iterations draw: few find the layout, many sharpen it.
+        Fraction of them that the first seven tenths of the iterations draw: few find the embedding, many sharpen it.
     compile : bool
         Whether torch's force tiles are compiled.
     """
@@ -40,7 +40,7 @@ class DrawnBlocks:
 
 
 def n_drawn(asked: int | None, by_default: int, n: int) -> int:
-    """Return how many negatives of each of ``n`` points are drawn: at most all others."""
+    """Return how many negatives are drawn for each of ``n`` points, which is at most all other points."""
     if asked is not None and asked >= n:
         warnings.warn(
             f"negatives_per_row={asked} is more than the {n - 1} other points; "
@@ -52,7 +52,7 @@ def n_drawn(asked: int | None, by_default: int, n: int) -> int:
 
 
 def make_sampler(loss: PairLoss, by_default: int, state: FitState, start_nd: Tensor, *, compiles: bool) -> None:
-    """Give the fit's state what draws the negatives of each step, for the rows of this rank."""
+    """Give the fit's state a sampler, which draws the negatives of this rank's rows in each step."""
     n = len(start_nd)
     drawn = n_drawn(loss.negatives_per_row, by_default, n)
     exclude = (state.graph.indptr, state.graph.indices) if loss.discard_neighbors else None
@@ -71,7 +71,7 @@ def sampled_pairs(similarity: Similarity, n_negatives: float, embedding_nd: Tens
     rows, columns, weights = graph.rows, graph.indices.long(), graph.weights
     own_nd = embedding_nd[state.share.own]
     if len(rows) == len(own_nd):
-        # One edge of weight 0 more, so that a loss's shape always tells edges from rows.
+        # One more edge, of weight 0, so that a loss's shape always tells edges from rows.
         rows, columns = (torch.cat([ids, ids[-1:]]) for ids in (rows, columns))
         weights = torch.cat([weights, torch.zeros_like(weights[-1:])])
     return Pairs(
@@ -97,7 +97,7 @@ def block_objective(loss: PairLoss, draws: DrawnBlocks, state: FitState, start_n
 
 
 def force_problem(loss: PairLoss, draws: DrawnBlocks, state: FitState, start_nd: Tensor) -> tuple[ForceProblem, int]:
-    """Lay points out in blocks; return the problem and the number of shifts a step."""
+    """Return the force problem of the points in blocks, and the number of shifts in a step."""
     n = len(start_nd)
     layout = BlockLayout.random(n, state.seed, start_nd.device)
     n_shifts = n_shifts_for(n_drawn(loss.negatives_per_row, draws.by_default, n), layout.n_blocks)

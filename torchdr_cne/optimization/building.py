@@ -1,4 +1,4 @@
-"""Optimiser and scheduler of a phase, from names, classes and keyword dictionaries."""
+"""Functions that make the optimiser and scheduler of a phase from names, classes and keyword dictionaries."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -32,7 +32,7 @@ GAINS_MOMENTUM = 0.9
 
 
 def optimizer_class(optimizer: str | type[Optimizer]) -> Any:
-    """Resolve the ``optimizer`` parameter; the loop gives gradients, so optimisers with closures are refused."""
+    """Return the class that ``optimizer`` names; optimisers with closures are refused, as the loop gives gradients."""
     chosen = _named_class(optimizer, torch.optim, Optimizer, "optimizer")
     if chosen in (torch.optim.LBFGS, torch.optim.SparseAdam):
         raise ValueError(
@@ -43,7 +43,7 @@ def optimizer_class(optimizer: str | type[Optimizer]) -> Any:
 
 
 def check_elementwise(optimizer: str | type[Optimizer]) -> None:
-    """Raise a ValueError unless the optimiser moves each number by itself, as ranks that own some of them must."""
+    """Raise a ValueError unless the optimiser updates each number by itself, as ranks with some of the numbers must."""
     elementwise = [DeltaBarDelta, PoincareSGD, *(getattr(torch.optim, name) for name in _ELEMENTWISE)]
     if optimizer_class(optimizer) not in elementwise:
         raise ValueError(
@@ -53,7 +53,7 @@ def check_elementwise(optimizer: str | type[Optimizer]) -> None:
 
 
 def scheduler_class(scheduler: str | type[LRScheduler] | None) -> Any:
-    """Resolve the ``scheduler`` parameter."""
+    """Return the class that ``scheduler`` names, or None."""
     if scheduler is None:
         return None
     chosen = _named_class(scheduler, torch.optim.lr_scheduler, LRScheduler, "scheduler")
@@ -68,7 +68,7 @@ def make_optimizer(
     phase: Phase,
     groups: list[dict[str, Any]],
 ) -> Optimizer:
-    """Build the phase's optimiser over parameter ``groups``, each with its own ``lr``."""
+    """Return the optimiser of a phase over parameter ``groups``, each with its own ``lr``."""
     chosen = optimizer_class(optimizer)
     momentum = EARLY_MOMENTUM if phase.early else LATE_MOMENTUM
     automatic: dict[Any, dict[str, Any]] = {
@@ -89,7 +89,7 @@ def make_scheduler(
     phase: Phase,
     optimizer: Optimizer,
 ) -> LRScheduler | None:
-    """Build the phase's scheduler, stepped once an iteration; None keeps the rate constant.
+    """Return the scheduler of a phase, which is stepped once an iteration; None keeps the rate constant.
 
     "auto" lets ``LinearLR`` fall from 1 at the first iteration of the fit to 0 after the last, across phases, and
     ``CosineAnnealingLR`` span its phase.
@@ -116,7 +116,7 @@ def make_scheduler(
 
 
 def _keywords(given: str | Mapping[str, Any] | None, automatic: dict[str, Any]) -> Mapping[str, Any]:
-    """Return the user's keywords, or the automatic ones for "auto"."""
+    """Return the keywords of the user, or the automatic ones for "auto"."""
     if isinstance(given, str):
         if given != "auto":
             raise ValueError(f"optimizer_kwargs and scheduler_kwargs must be 'auto', a dict or None, got {given!r}.")
@@ -125,7 +125,7 @@ def _keywords(given: str | Mapping[str, Any] | None, automatic: dict[str, Any]) 
 
 
 def _named_class(choice: str | type, home: Any, base: type, field: str) -> Any:
-    """Resolve a name in ``home``, or check a class, against ``base``."""
+    """Return the class that a name has in ``home``, or a class as it is; it must derive from ``base``."""
     found = getattr(home, choice, None) if isinstance(choice, str) else choice
     if not (isinstance(found, type) and issubclass(found, base) and found is not base):
         raise ValueError(
@@ -137,7 +137,7 @@ def _named_class(choice: str | type, home: Any, base: type, field: str) -> Any:
 def parameter_groups(
     parameters: Mapping[str, Tensor], learned: Mapping[str, Tensor], rate: float, learned_rate: float
 ) -> list[dict[str, Any]]:
-    """One group for the parameters and one for the learned scalars, with their learning rates."""
+    """Return one group of the parameters and one of the learned scalars, with their learning rates."""
     groups: list[dict[str, Any]] = [{"params": list(parameters.values()), "lr": rate}]
     if learned:
         groups.append({"params": list(learned.values()), "lr": learned_rate})
@@ -146,24 +146,24 @@ def parameter_groups(
 
 @dataclass(frozen=True)
 class OptimizerPlan:
-    """How the optimiser and the schedule of each phase are made, unless a phase says otherwise.
+    """How the optimiser and the schedule of each phase are made, unless the phase has its own.
 
     Attributes
     ----------
     optimizer : str or Optimizer class
         The optimiser.
     optimizer_kwargs : "auto", dict or None
-        Its keywords.
+        Keywords of the optimiser.
     learning_rate : float or None
-        The rate; None is ``automatic_rate`` of phase and number of points.
+        The learning rate; None is ``automatic_rate`` of the phase and the number of points.
     automatic_rate : callable
-        From a phase and a number of points to a rate.
+        Function from a phase and a number of points to a learning rate.
     learned_rate : float
-        Rate of the learned scalars.
+        Learning rate of the learned scalars.
     scheduler : str, LRScheduler class or None
         The schedule; None keeps the rate constant.
     scheduler_kwargs : "auto", dict or None
-        Its keywords.
+        Keywords of the schedule.
     """
 
     optimizer: str | type[Optimizer]
@@ -177,7 +177,7 @@ class OptimizerPlan:
     def build(
         self, phase: Phase, objective: Objective, learned: Mapping[str, Tensor]
     ) -> tuple[Optimizer, LRScheduler | None, float]:
-        """Return optimiser, scheduler and learning rate of a phase."""
+        """Return the optimiser, the scheduler and the learning rate of a phase."""
         rate = self.learning_rate if phase.learning_rate is None else phase.learning_rate
         rate = self.automatic_rate(phase, objective.n_points) if rate is None else float(rate)
         groups = parameter_groups(objective.parameters, learned, rate, self.learned_rate)

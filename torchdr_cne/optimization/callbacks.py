@@ -9,17 +9,18 @@ from torchdr_cne.checks import COUNT
 
 @dataclass(frozen=True)
 class Every:
-    """Call ``callback(estimator, step)`` at each ``every``-th iteration only.
+    """A callback that calls ``callback(estimator, step)`` at each ``every``-th iteration only.
 
-    The embedding is computed for these iterations and no others, which counts where an encoder computes it.
+    The embedding is computed in these iterations only, which saves time if an encoder computes it.
 
     Parameters
     ----------
     every : int
-        Iterations from one call to the next.
+        Number of iterations from one call to the next.
     callback : callable
-        Sees ``n_iter_``, ``embedding_``, ``history_``, learned scalars such as ``log_z_`` and networks, with which
-        `transform` works, as they are; returning True stops the fit.
+        Function of the estimator, which has ``n_iter_``, ``embedding_``, ``history_``, learned scalars such as
+        ``log_z_`` and the networks as they are in that iteration, so that `transform` works; returning True stops the
+        fit.
     """
 
     every: int
@@ -32,5 +33,5 @@ class Every:
             raise ValueError(f"callback={self.callback!r} must be a callable.")
 
     def __call__(self, estimator: Any, step: int) -> Any:
-        """Call the callback, which the fit does when it is due."""
+        """Return what the callback returns; the fit calls this when the callback is due."""
         return self.callback(estimator, step)

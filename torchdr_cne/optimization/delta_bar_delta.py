@@ -1,4 +1,4 @@
-"""The optimiser of t-SNE: momentum, and a gain of its own for every coordinate."""
+"""The optimiser of t-SNE, which has momentum and a separate gain for every coordinate."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,21 +9,21 @@ from torch.optim import Optimizer
 
 
 class DeltaBarDelta(Optimizer):
-    """Gradient descent with momentum, each coordinate's rate multiplied by a gain (Jacobs, 1988).
+    """Gradient descent with momentum, in which the rate of each coordinate is multiplied by a gain (Jacobs, 1988).
 
-    A coordinate that goes on in its direction gains .2; one whose gradient turns against its last step keeps .8 of its
-    gain. This is what van der Maaten's t-SNE and its successors use.
+    The gain grows by .2 if the coordinate continues in its direction, and is multiplied by .8 if the gradient opposes
+    the last step. Van der Maaten's t-SNE and its successors use this optimiser.
 
     Parameters
     ----------
     params : iterable of Tensor or dict
-        What is optimised, or groups of it.
+        Tensors to optimise, or groups of them.
     lr : float, default=1.0
         Learning rate.
     momentum : float, default=0.8
-        Share of the last step that is taken again.
+        Fraction of the last step that is added to the next.
     min_gain : float, default=0.01
-        Gains do not fall below it.
+        Lower bound of the gains.
     """
 
     def __init__(self, params: Any, lr: float = 1.0, momentum: float = 0.8, min_gain: float = 0.01) -> None:

@@ -22,22 +22,22 @@ from torchdr_cne.optimization.state import FitState
 
 @dataclass
 class Outcome:
-    """What the loop leaves, and where it stands.
+    """The current state of the loop and, in the end, its result.
 
     Attributes
     ----------
     optimizer : Optimizer or None
         The last optimiser.
     learning_rate : float
-        Its rate before the scheduler.
+        Learning rate of that optimiser before the scheduler.
     n_iter : int
-        Iterations done.
+        Number of iterations done.
     signal : Signal
-        What ended the loop early.
+        The signal that ended the loop early, if any.
     history : dict of str to list
-        What was recorded at every check.
+        The values recorded at every check, by name.
     is_whole : bool
-        False if the loop ended within a step.
+        Whether the last step is complete; False if the loop ended within a step.
     """
 
     optimizer: Optimizer | None = None
@@ -48,44 +48,44 @@ class Outcome:
     is_whole: bool = True
 
     def record(self, **values: float) -> None:
-        """Append one number to each named list; NaN to those, and before it in new ones, that another phase has."""
+        """Append one number to each named list, and NaN to all others; new lists are filled with NaN up to here."""
         n_before = max(map(len, self.history.values()), default=0)
         for name in {**self.history, **values}:
             self.history.setdefault(name, [math.nan] * n_before).append(values.get(name, math.nan))
 
 
 class Observer(Protocol):
-    """Who is told how the loop goes on."""
+    """An object that is notified of the progress of the loop."""
 
     def before_step(self, outcome: Outcome) -> None:
-        """Hear that an iteration begins."""
+        """Receive the notice that an iteration begins."""
 
     def after_step(self, outcome: Outcome) -> bool:
-        """Hear that an iteration is done; returning True stops the loop, on all ranks."""
+        """Receive the notice that an iteration is done; returning True stops the loop on all ranks."""
 
     def checked(self, outcome: Outcome, losses: Mapping[str, float]) -> None:
-        """Hear the mean losses since the last check."""
+        """Receive the mean losses since the last check."""
 
     def recorded(self, outcome: Outcome) -> None:
-        """Hear that an iteration is done and recorded, if a check was due."""
+        """Receive the notice that an iteration is done and, if a check was due, recorded."""
 
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """How the loop watches itself.
+    """Settings of the checks that the loop makes.
 
     Attributes
     ----------
     ranks : Ranks
-        The processes that take every step together, and what one of them wants of all.
+        The processes that take every step together, and the signals that they exchange.
     check_interval : int
-        Iterations between looks at the gradient (the only times the host waits for the device).
+        Number of iterations between checks of the gradient (the only times the host waits for the device).
     min_grad_norm : float
-        Stop once the root mean square gradient of the rows falls below this, after early exaggeration.
+        The loop stops once the root mean square gradient of the rows falls below this, after early exaggeration.
     constants : callable
-        From a phase to constants of it that ``history_`` is to have.
+        Function from a phase to those of its constants that ``history_`` records.
     is_resumable : bool
-        Whether a fit that is told to leave goes on later, as if nothing had been.
+        Whether a fit that is told to stop can be resumed later as if it had not been interrupted.
     """
 
     ranks: Ranks
@@ -104,12 +104,12 @@ def run(
     observer: Observer,
     resumed: Snapshot | None = None,
 ) -> Outcome:
-    """Minimise phase by phase, from ``resumed`` on if there is one; Ctrl-C ends it early with what there is.
+    """Minimise the objective phase by phase, from ``resumed`` on if given, and return the outcome; Ctrl-C ends early.
 
     Raises
     ------
     FloatingPointError
-        If a gradient is not finite; names the iteration and the learning rate.
+        If a gradient is not finite; the message names the iteration and the learning rate.
     """
     outcome = Outcome() if resumed is None else Outcome(n_iter=resumed.step, history=resumed.history)
     with _interruptible(outcome, "encoder=est.encoder_" if objective.networks else "init=est.embedding_"):
@@ -149,7 +149,7 @@ class _Run:
         self._rate = 0.0
 
     def phase(self) -> None:
-        """Take the phase's steps; the outcome's signal tells if they ended early."""
+        """Take the steps of the phase; the signal of the outcome tells whether they ended early."""
         phase, ranks, outcome, observer = self._state.phase, self._settings.ranks, self._outcome, self._observer
         interval = phase.report_interval or self._settings.check_interval
         for step in range(max(phase.start, outcome.n_iter), phase.stop):
@@ -169,8 +169,8 @@ class _Run:
             self._check()
 
     def _move(self) -> None:
-        """Step the optimiser and the schedule along the gradients."""
-        self._sums.append(self._objective.gradient_sum())  # read at the next check: the host waits for no device
+        """Step the optimiser along the gradients, and step the schedule."""
+        self._sums.append(self._objective.gradient_sum())  # read at the next check, without waiting now
         self._rate = self._optimizer.param_groups[0]["lr"]
         self._optimizer.step()
         if self._scheduler is not None:
@@ -181,11 +181,11 @@ class _Run:
         try:
             if self._observer.after_step(self._outcome):
                 self._settings.ranks.signal |= Signal.STOP
-        except KeyboardInterrupt:  # all ranks stop, and between two steps
+        except KeyboardInterrupt:  # all ranks stop between the same two steps
             self._settings.ranks.signal |= Signal.INTERRUPTED
 
     def _check(self) -> None:
-        """Look at the gradients since the last check; record them."""
+        """Check and record the gradients since the last check."""
         objective, settings, outcome = self._objective, self._settings, self._outcome
         first_rate = self._optimizer.param_groups[0].get("initial_lr", self._rate)
         sums = objective.add_up(torch.stack(self._sums))
@@ -203,7 +203,7 @@ class _Run:
 
 
 def _raise_if_diverged(sums: Tensor, n_iter: int, rate: float) -> None:
-    """Raise if one of the last gradients, up to that of iteration ``n_iter``, does not have a finite sum."""
+    """Raise an error if one of the last gradients, up to that of iteration ``n_iter``, has a sum that is not finite."""
     bad = torch.nonzero(~torch.isfinite(sums)).flatten().tolist()
     if bad:
         raise FloatingPointError(
@@ -214,7 +214,7 @@ def _raise_if_diverged(sums: Tensor, n_iter: int, rate: float) -> None:
 
 @contextmanager
 def _interruptible(outcome: Outcome, start: str) -> Iterator[None]:
-    """Turn Ctrl-C into a warning; the outcome then is marked as interrupted."""
+    """Turn Ctrl-C in the block into a warning, and mark the outcome as interrupted."""
     try:
         yield
     except KeyboardInterrupt:

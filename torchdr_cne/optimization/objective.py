@@ -1,4 +1,4 @@
-"""What the loop asks of whatever it minimises."""
+"""The interface of the objectives that the loop minimises."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -10,16 +10,16 @@ from torchdr_cne.optimization.state import FitState
 
 
 class Objective(Protocol):
-    """Owns what is optimised; the loop asks it for gradients.
+    """An objective: it owns the parameters that are optimised, and computes their gradients for the loop.
 
     With several ranks every method is called by all of them, in the same order.
 
     Attributes
     ----------
     n_points : int
-        How many points the squared gradient is a mean over.
+        Number of points over which the squared gradient is averaged.
     own_threads : bool
-        Whether it computes on threads of its own, and torch's would only compete.
+        Whether the objective computes on threads of its own, with which torch's would only compete.
     """
 
     n_points: int
@@ -27,41 +27,41 @@ class Objective(Protocol):
 
     @property
     def parameters(self) -> dict[str, Tensor]:
-        """What the optimiser moves beside the learned scalars; the points themselves are called "embedding"."""
+        """The tensors that the optimiser moves besides the learned scalars; the points are called "embedding"."""
 
     @property
     def networks(self) -> Any:
-        """The networks that compute the embedding, by name; none where points move themselves."""
+        """The networks that compute the embedding, by name; there are none if points move themselves."""
 
     def epoch_length(self, phase: Phase) -> int:
-        """Return the number of iterations of an epoch."""
+        """Return the number of iterations in an epoch."""
 
     def begin(self, state: FitState) -> None:
-        """Make ready for ``state.phase``."""
+        """Prepare for ``state.phase``."""
 
     def compute_gradients(self, state: FitState) -> None:
         """Fill ``.grad`` of the parameters and of the learned scalars for ``state.step``."""
 
     def gradient_sum(self) -> Tensor:
-        """Return a number that is finite if the gradient is, without waiting for it."""
+        """Return a tensor of one number, which is finite if the gradient is, without waiting for the device."""
 
     def add_up(self, of_parameter: Tensor) -> Tensor:
-        """Return sums over the parameter, one a step, that are sums over all points."""
+        """Return sums over all points, from sums over this rank's parameter, one per step."""
 
     def square_sum(self) -> float:
-        """Return the sum over all points of the squared gradient."""
+        """Return the sum of the squared gradient over all points."""
 
     def to_points(self, like_parameter: Tensor) -> Tensor:
-        """Return a tensor shaped as the parameter by point, (n, d)."""
+        """Return a tensor with the shape of the parameter as values by point, (n, d)."""
 
     def from_points(self, values_nd: Tensor) -> Tensor:
-        """Return values by point in the parameter's shape."""
+        """Return values by point, (n, d), as a tensor with the shape of the parameter."""
 
     def embedding(self) -> Tensor:
         """Return the current embedding (n, d), detached."""
 
     def to_save(self) -> dict[str, Tensor]:
-        """Return what a fit needs to go on from here, beside the optimiser's state."""
+        """Return the tensors that a fit needs to continue from here, besides the state of the optimiser."""
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take what `to_save` has given, as far as it was not the start."""
+        """Load the tensors of `to_save`, except for those with which the fit has started."""

@@ -1,4 +1,4 @@
-"""A stretch of the loop with one loss, one optimiser and constant coefficients."""
+"""Phases: stretches of the loop with one loss, one optimiser and constant coefficients."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -18,46 +18,46 @@ NEGATIVES = ("batch", "uniform")
 class Phase(Storable):
     """A stretch of iterations.
 
-    What is None is the estimator's own, so that a phase says only what is special about it.
+    A parameter that is None takes the value of the estimator, so that a phase states only what is special about it.
 
     Parameters
     ----------
     n_iter : int or None, default=None
-        Number of iterations, with an encoder of mini-batches; give either this or ``n_epochs``.
+        Number of iterations, which are mini-batches if there is an encoder; give either this or ``n_epochs``.
     loss : Loss or None, default=None
-        What is minimised, see `torchdr_cne.parametric`; None is the method's own loss.
+        The loss to minimise, see `torchdr_cne.parametric`; None is the method's own loss.
     n_epochs : int or None, default=None
         Number of passes over the items or edges.
     sampling : {"edges", "weighted edges", "items"} or None, default=None
-        What a mini-batch is made of: edges of the graph, each once an epoch; edges drawn in proportion to their
+        What a mini-batch consists of: edges of the graph, each once an epoch; edges drawn in proportion to their
         weights; or items, each once an epoch. None is what the losses need, and items if they take either.
     batch_size : int or None, default=None
-        Edges or items of a mini-batch, all ranks together.
+        Number of edges or items in a mini-batch, summed over all ranks.
     batches_per_epoch : int or None, default=None
-        An epoch ends after so many mini-batches; None is after every item or edge.
+        Number of mini-batches after which an epoch ends; with None it ends after every item or edge has been drawn.
     negatives : {"batch", "uniform"} or None, default=None
-        Where an edge's negatives come from: the rows of its mini-batch, or points drawn uniformly beside it.
+        Where the negatives of an edge come from: the rows of its mini-batch, or points drawn uniformly in addition.
     negative_sample_rate : int or None, default=None
-        How many negatives an edge meets in the objective of relations that do not say so themselves.
+        How many negatives an edge meets in the objective of relations that do not set it themselves.
     optimizer, optimizer_kwargs, scheduler, scheduler_kwargs, learning_rate
-        As in `AffinityMatcher`. A schedule that is the phase's own spans the phase, the estimator's all phases.
+        As in `AffinityMatcher`. A schedule of the phase's own spans the phase; that of the estimator spans all phases.
     trainable : str, sequence of str, callable or None, default=None
-        Which parameters move: names or beginnings of names such as "encoder" or "encoder.3", or a function from a
-        name to a bool; None is all that came with ``requires_grad``. Modules without any, their normalisation layers
-        too, stay as they are.
+        The parameters to train: names or beginnings of names such as "encoder" or "encoder.3", or a function from a
+        name to a bool; None is all that came with ``requires_grad``. Modules without any trained parameter, including
+        their normalisation layers, stay as they are.
     clip_value, clip_norm : float or None, default=None
-        Under an encoder: each number of the gradient is cut to this size; or the whole gradient is shortened to this
-        length.
+        With an encoder, the size to which each number of the gradient is cut, or the length to which the whole
+        gradient is shortened.
     exaggeration : float, default=1.0
         Weight of the attraction.
     report_interval : int or None, default=None
-        Iterations between entries of ``history_``.
+        Number of iterations between entries of ``history_``.
     early : bool, default=False
-        Whether this is early exaggeration (lower momentum, no early stop).
+        Whether this phase is early exaggeration (lower momentum, no early stop).
     parameters : mapping of str to float
-        The method's constants in this phase, for instance ``log_nu``.
+        Constants of the method in this phase, for instance ``log_nu``.
     start, total : int
-        First iteration, and the number of iterations of all phases; set by `number_phases`.
+        The first iteration, and the number of iterations of all phases; `number_phases` sets both.
     """
 
     n_iter: int | None = None
@@ -108,12 +108,12 @@ class Phase(Storable):
 
     @property
     def stop(self) -> int:
-        """The iteration after the last."""
+        """The iteration after the last one of the phase."""
         assert self.n_iter is not None
         return self.start + self.n_iter
 
     def moves(self, name: str) -> bool:
-        """Tell whether the parameter ``name`` is trained."""
+        """Return whether the parameter ``name`` is trained."""
         if self.trainable is None:
             return True
         if callable(self.trainable):
@@ -121,14 +121,14 @@ class Phase(Storable):
         return any(name == part or name.startswith(f"{part}.") for part in self.trained_parts())
 
     def trained_parts(self) -> Sequence[str]:
-        """Return the names and beginnings of names in ``trainable``; none where it is a function or None."""
+        """Return the names and beginnings of names in ``trainable``; none if it is a function or None."""
         if self.trainable is None or callable(self.trainable):
             return ()
         return [self.trainable] if isinstance(self.trainable, str) else self.trainable
 
 
 def number_phases(phases: Sequence[Phase], epoch_length: Callable[[Phase], int] | None = None) -> list[Phase]:
-    """Return the phases one after the other, each knowing where it starts; ``epoch_length`` is in mini-batches."""
+    """Return the phases with ``start`` and ``total`` set; ``epoch_length`` gives mini-batches per epoch."""
     counted = []
     for phase in phases:
         if phase.n_iter is None:

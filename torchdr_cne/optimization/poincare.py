@@ -8,25 +8,25 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 LARGEST_RADIUS = 0.975
-"""Points stay within this Euclidean radius, a hyperbolic distance of 4.37 from the centre."""
+"""Euclidean radius within which points stay; it is a hyperbolic distance of 4.37 from the centre."""
 _LONGEST_STEP = 0.5
-"""In units of hyperbolic distance."""
+"""Upper bound of the length of a step, in units of hyperbolic distance."""
 
 
 class PoincareSGD(Optimizer):
-    """Riemannian gradient descent with momentum for rows (n, d) inside the unit ball.
+    """Riemannian gradient descent with momentum on rows (n, d) inside the unit ball.
 
-    The gradient is scaled by the inverse metric, (1 − ‖z‖²)²/4; a step follows the geodesic, no further than .5, and
-    ends at a radius of at most .975.
+    The gradient is scaled by the inverse metric, (1 − ‖z‖²)²/4; a step follows the geodesic for a distance of at most
+    .5, and ends at a radius of at most .975.
 
     Parameters
     ----------
     params : iterable of Tensor or dict
-        What is optimised, or groups of it; the last axis is that of the ball.
+        Tensors to optimise, or groups of them; the last axis is that of the ball.
     lr : float, default=1.0
         Learning rate.
     momentum : float, default=0.0
-        Share of the last step that is taken again.
+        Fraction of the last step that is added to the next.
     """
 
     def __init__(self, params: Any, lr: float = 1.0, momentum: float = 0.0) -> None:
@@ -48,7 +48,7 @@ class PoincareSGD(Optimizer):
 
 
 def _along_geodesic(z: Tensor, step: Tensor, room: Tensor) -> Tensor:
-    """Return where the geodesic from ``z`` with the tangent ``step`` is at its end."""
+    """Return the end of the geodesic that starts at ``z`` with the tangent ``step``."""
     length = step.norm(dim=-1, keepdim=True).clamp_min(1e-30)
     way = (length / room).clamp_max(_LONGEST_STEP / 2)  # half the hyperbolic length
     moved = torch.tanh(way) * step / length
@@ -62,5 +62,5 @@ def _mobius_sum(u: Tensor, v: Tensor) -> Tensor:
 
 
 def inside_ball(z: Tensor, radius: float = LARGEST_RADIUS) -> Tensor:
-    """Return the points (…, d), those beyond ``radius`` drawn back to it."""
+    """Return the points (…, d), of which those beyond ``radius`` are moved back to it."""
     return z * (radius / z.norm(dim=-1, keepdim=True).clamp_min(radius))

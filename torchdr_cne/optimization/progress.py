@@ -1,11 +1,11 @@
-"""A progress bar that shows on a terminal only."""
+"""A progress bar, which is shown on a terminal only."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 class Progress:
-    """Context manager; call it with the number of iterations done, and with losses where they are known."""
+    """A context manager that shows a progress bar; call it with the number of iterations done, and known losses."""
 
     def __init__(self, total: int, name: str, *, visible: bool) -> None:
         self._total, self._name, self._visible = total, name, visible
@@ -19,7 +19,7 @@ class Progress:
         return self
 
     def __call__(self, n_done: int, losses: Mapping[str, float]) -> None:
-        """Show that ``n_done`` iterations are done; the bar itself tells the time that is left."""
+        """Show that ``n_done`` iterations are done; the bar estimates the time that is left."""
         if self._bar is not None:
             self._bar.set_postfix({name: f"{value:.4g}" for name, value in losses.items()}, refresh=False)
             self._bar.update(n_done - self._bar.n)

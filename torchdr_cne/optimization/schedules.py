@@ -1,4 +1,4 @@
-"""Schedules of the learning rate that torch lacks."""
+"""Schedules of the learning rate that torch does not have."""
 
 import math
 from functools import partial
@@ -8,7 +8,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def warm_cosine(step: int, warmup: int, total: int) -> float:
-    """Return the factor of the learning rate at ``step`` (from 0) of ``total``.
+    """Return the factor by which the learning rate is multiplied at ``step`` (from 0) of ``total``.
 
     It grows linearly to 1 in the first ``warmup`` steps, (step + 1)/warmup, and then falls to 0 along half a cosine.
     """
@@ -18,16 +18,16 @@ def warm_cosine(step: int, warmup: int, total: int) -> float:
 
 
 class WarmCosine(LambdaLR):
-    """Linear warm-up, then half a cosine to 0, by the iteration.
+    """A schedule with a linear warm-up and then half a cosine to 0, stepped every iteration.
 
     Parameters
     ----------
     optimizer : Optimizer
-        Whose rates it sets.
+        The optimiser whose rates it sets.
     total : int
-        Iterations in all.
+        Number of all iterations.
     warmup : int, default=0
-        Iterations of the warm-up.
+        Number of iterations of the warm-up.
     """
 
     def __init__(self, optimizer: Optimizer, total: int, warmup: int = 0) -> None:

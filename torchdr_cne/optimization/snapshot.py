@@ -1,4 +1,4 @@
-"""What a fit needs to go on from a step as if it had never stopped, by point and the same for any number of ranks."""
+"""Snapshots, from which a fit continues as if it had never stopped; they are the same for any number of ranks."""
 
 import warnings
 from collections.abc import Mapping
@@ -16,20 +16,20 @@ from torchdr_cne.optimization.state import FitState
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A fit after ``step`` iterations.
+    """The state of a fit after ``step`` iterations, stored by point.
 
     Attributes
     ----------
     step : int
-        Iterations done.
+        Number of iterations done.
     tensors : dict of str to Tensor
         ``embedding`` (n, d), or ``network/<name>`` of the networks that compute it; ``learned/<scalar>``;
         ``carried/<name>``;
         ``optimizer/<parameter>/<name>``, the optimiser's state, by point where it belongs to points.
     history : dict of str to list
-        What was recorded.
+        The values recorded so far, by name.
     finished : bool
-        Whether the fit had come to its end.
+        Whether the fit had finished.
     """
 
     step: int
@@ -41,7 +41,7 @@ class Snapshot:
 def take_snapshot(
     optimizer: Optimizer | None, step: int, history: Mapping[str, list[float]], objective: Objective, state: FitState
 ) -> Snapshot:
-    """Collect the state of all ranks."""
+    """Return a snapshot, which collects the state of all ranks."""
     tensors = objective.to_save()
     for name, learned in state.learned.items():
         tensors[f"learned/{name}"] = learned.detach()
@@ -65,7 +65,7 @@ def restore_optimizer(
     objective: Objective,
     state: FitState,
 ) -> None:
-    """Give an optimiser its state after ``n_steps`` of its phase; the schedule is walked through again."""
+    """Give an optimiser the state that it had after ``n_steps`` of its phase; the schedule is stepped again."""
     parameters = _parameters(objective, state)
     of_parameter: list[dict[str, Any]] = [{} for _ in parameters]
     for place, (parameter, tensor) in enumerate(parameters.items()):
@@ -76,14 +76,14 @@ def restore_optimizer(
             of_parameter[place][name.removeprefix(prefix)] = objective.from_points(value) if by_point else value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": dict(enumerate(of_parameter)), "param_groups": groups})
-    with warnings.catch_warnings():  # it has not seen the optimiser's steps
+    with warnings.catch_warnings():  # the scheduler has not seen the steps of the optimiser
         warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler.step\(\)` before", UserWarning)
         for _ in range(n_steps if scheduler is not None else 0):
             scheduler.step()  # type: ignore[union-attr]  # not None: the range is empty then
 
 
 def restore_learned(state: FitState, snapshot: Snapshot, device: torch.device) -> None:
-    """Give the learned scalars, and what is carried from step to step, their values."""
+    """Give the learned scalars, and the tensors carried from step to step, the values in the snapshot."""
     for name, value in snapshot.tensors.items():
         if name.startswith("carried/"):
             state.carried[name.removeprefix("carried/")] = value.to(device)
@@ -93,10 +93,10 @@ def restore_learned(state: FitState, snapshot: Snapshot, device: torch.device) -
 
 
 def snapshot_width(snapshot: Snapshot) -> int:
-    """Return the dimension of the embedding."""
+    """Return the dimension of the embedding in a snapshot."""
     return snapshot.tensors["embedding"].shape[1]
 
 
 def _parameters(objective: Objective, state: FitState) -> dict[str, Tensor]:
-    """Return what the optimiser moves, in its order."""
+    """Return the tensors that the optimiser moves, in the order in which it has them."""
     return {**objective.parameters, **state.learned}

@@ -1,4 +1,4 @@
-"""What a fit carries from step to step, apart from the estimator and its parameters."""
+"""The state that a fit carries from step to step, apart from the estimator and its parameters."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,7 +13,7 @@ from torchdr_cne.optimization.phase import Phase
 
 
 class Sampler(Protocol):
-    """Draws the negatives of some rows, a pure function of seed and step."""
+    """An object that draws the negatives of some rows as a pure function of seed and step."""
 
     def draw(self, seed: int, step: int) -> Tensor:
         """Return the negatives (r, M) of the rows."""
@@ -21,15 +21,15 @@ class Sampler(Protocol):
 
 @dataclass
 class FitState:
-    """Graph, learned scalars, and where the loop stands.
+    """The state of a fit: its graph, its learned scalars and its current phase and step.
 
     Attributes
     ----------
     graph : AffinityGraph or None
-        This rank's rows of the input graph on the fit's device, weights scaled to mean row weight 1; None in a fit
-        without one.
+        This rank's rows of the input graph on the device of the fit, with weights scaled to mean row weight 1; None in
+        a fit without a graph.
     share : Share
-        The rows of each rank; one process has all.
+        The rows of each rank; a single process has all rows.
     seed : int
         Seed of every random draw of the fit.
     phase : Phase
@@ -37,23 +37,23 @@ class FitState:
     step : int
         The current iteration, counted over all phases.
     learned : dict of str to Tensor
-        Scalars learned beside the embedding, for instance ``log_z``.
+        Scalars that are learned with the embedding, for instance ``log_z``.
     rows : Rows or None
-        This rank's rows of the data, as the graph's neighbours were sought in them; None in a fit of a graph alone.
+        This rank's rows of the data, as prepared for the neighbour search; None in a fit of a graph alone.
     carried : dict of str to Tensor
-        What a method keeps from step to step, the same on all ranks; saved with the fit.
+        Tensors that a method keeps from step to step; they are the same on all ranks, and saved with the fit.
     target : Tensor of shape (n, n) or None
-        P, where whole matrices are matched.
+        The matrix P if whole matrices are matched.
     sampler : Sampler or None
-        Draws the negatives of this rank's rows, where they are drawn by row.
+        The sampler of the negatives of this rank's rows if negatives are drawn by row.
     fixed_pairs : FixedPairs or None
         The pairs of a fit whose pairs are chosen once.
     fixed_edges : FixedEdges or None
-        Those that attract, as one list, where the loss is differentiated by autograd.
+        The attracting pairs as one list if the loss is differentiated by autograd.
     training : TrainingSet or None
-        The rows and labels, where mini-batches are made of them.
+        The rows and labels if mini-batches are drawn from them.
     losses : dict of str to Tensor
-        The loss and its parts, of this rank, added up over the steps since the last check.
+        The loss of this rank and its parts, summed over the steps since the last check.
     """
 
     graph: Any
@@ -73,11 +73,11 @@ class FitState:
 
     @property
     def parameters(self) -> dict[str, Tensor | float]:
-        """The phase's constants and the learned scalars, by name."""
+        """The constants of the phase and the learned scalars, by name."""
         return {**self.phase.parameters, **self.learned}
 
     def whole_rows(self, what: str, otherwise: str) -> Tensor:
-        """Return the rows (n, f); raise a ValueError that ``what`` needs them, where they have stayed in a file."""
+        """Return the rows (n, f); raise a ValueError that ``what`` needs them if they have stayed in a file."""
         if self.rows is None:
             raise ValueError(
                 f"{what} need rows, and a graph alone was given; pass rows as X and the affinities as graph=, or "
@@ -92,12 +92,12 @@ class FitState:
         return found
 
     def add_losses(self, losses: Mapping[str, Tensor]) -> None:
-        """Add this step's loss and its parts to the last ones; nothing waits for them."""
+        """Add the loss of this step and its parts to the sums, without waiting for the device."""
         for name, value in losses.items():
             self.losses[name] = self.losses.get(name, 0) + value.detach()
 
     def mean_losses(self, n: int) -> dict[str, float]:
-        """Return the sums of all ranks divided by ``n``, and begin anew."""
+        """Return the sums of all ranks divided by ``n``, and set them back to 0."""
         losses, self.losses = self.losses, {}
         if not losses:
             return {}

@@ -1,4 +1,4 @@
-"""Embeddings computed by networks: losses that add, and the mini-batches they are evaluated on."""
+"""Embeddings computed by networks: losses that can be added, and the mini-batches that they are evaluated on."""
 
 from torchdr_cne.inputs.pairs import PositivePairs
 from torchdr_cne.networks.loss import Batch, Loss, WeightedSum

@@ -1,4 +1,4 @@
-"""Contrastive losses of a mini-batch of which all other rows are negatives: of views, and of labels."""
+"""Contrastive losses of views and of labels, in which the other rows of the mini-batch are the negatives."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -16,17 +16,17 @@ from torchdr_cne.similarities import Cauchy, CosineExp, Similarity
 
 @dataclass(frozen=True)
 class InfoNCE(Loss):
-    """Each row of a mini-batch against all others: mean of −log q(i, i⁺) + log Σ_{j≠i} q(i, j).
+    """A loss that compares each row of a mini-batch with all others: mean of −log q(i, i⁺) + log Σ_{j≠i} q(i, j).
 
-    With `Cauchy` this is t-SimCNE's loss (Böhm et al., 2023), with `CosineExp` SimCLR's (Chen et al., 2020). Of
-    `PositivePairs` both members are anchors; of edges the heads are.
+    With `Cauchy` this is the loss of t-SimCNE (Böhm et al., 2023), with `CosineExp` that of SimCLR (Chen et al., 2020).
+    Both members of `PositivePairs` are anchors; of an edge only the head is.
 
     Parameters
     ----------
     similarity : Similarity, default=Cauchy()
-        q of two rows of the network's output.
+        Similarity q of two rows of the output of the network.
     include_positive : bool, default=True
-        False leaves i⁺ out of the sum, the decoupled loss of Yeh et al. (2022).
+        Whether the sum includes i⁺; without it this is the decoupled loss of Yeh et al. (2022).
     """
 
     similarity: Similarity = field(default_factory=Cauchy)
@@ -56,11 +56,11 @@ class InfoNCE(Loss):
         Parameters
         ----------
         z : Tensor of shape (r, d)
-            The rows; all of them are negatives of each head, itself and its tail apart.
+            The rows; all of them except the head itself and its tail are negatives of each head.
         heads, tails : Tensor of shape (E,)
-            Which rows are pairs.
+            Numbers of the two rows of each pair.
         weights : Tensor of shape (E,), default=None
-            How much each pair counts; None is 1.
+            Weight of each pair; None is 1.
         """
         log_q = self.similarity.table(rows_at(z, heads), z)
         own = torch.arange(len(z), device=z.device)
@@ -79,18 +79,18 @@ KINDS = ("decoupled", "info_nce")
 
 @dataclass(frozen=True)
 class LabelContrast(Loss):
-    """Rows of one class against those of all others in the mini-batch.
+    """A loss that compares rows of one class with the rows of all other classes in the mini-batch.
 
-    "decoupled" is the mean over pairs (i, p) of one class of −s_ip/τ + log Σ_{n: y_n ≠ y_i} e^{s_in/τ}, s the cosine
-    (Yeh et al., 2022); "info_nce" has the pair in the sum as well (Khosla et al., 2020). Rows labelled −1 take no part.
-    A mini-batch without such a pair has loss 0.
+    "decoupled" is the mean over pairs (i, p) of one class of −s_ip/τ + log Σ_{n: y_n ≠ y_i} e^{s_in/τ}, where s is the
+    cosine (Yeh et al., 2022); "info_nce" includes the pair in the sum as well (Khosla et al., 2020). Rows labelled −1
+    take no part. A mini-batch without such a pair has loss 0.
 
     Parameters
     ----------
     kind : {"decoupled", "info_nce"}, default="decoupled"
-        Which of the two.
+        Which of the two losses is used.
     temperature : float, default=0.07
-        τ.
+        Temperature τ.
     """
 
     kind: str = "decoupled"
@@ -115,7 +115,7 @@ class LabelContrast(Loss):
         return loss
 
     def of_rows(self, z: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss of rows (B, d) with class codes (B,), −1 where unknown, in O(B²)."""
+        """Return the loss of rows (B, d) with class codes (B,), −1 where the class is unknown, in O(B²)."""
         known = labels >= 0
         log_q = CosineExp(self.temperature).table(z, z)
         is_same = labels.unsqueeze(1) == labels

@@ -1,4 +1,4 @@
-"""Learned maps that need no graph: their pairs come from views or from labels."""
+"""Learned maps that need no graph, as their pairs come from views or from labels."""
 
 from typing import Any, ClassVar, Self
 
@@ -8,7 +8,7 @@ from torchdr_cne.networks.loss import Loss
 
 
 class GraphlessMap(EmbeddingEstimator):
-    """A learned map whose pairs and phases are its own."""
+    """A learned map that makes its own pairs and phases."""
 
     _base_learning_rate: ClassVar[float] = 3e-3
 

@@ -21,16 +21,16 @@ from torchdr_cne.similarities import temperature_of
 class LearnedMap(Encoding, Graph, Search):
     """A network trained in phases, each with losses of your choice.
 
-    ``max_iter`` and ``extra_loss`` serve where there are no phases.
+    ``max_iter`` and ``extra_loss`` apply only if ``phases`` is empty.
 
     Parameters
     ----------
     phases : sequence of Phase, default=()
-        One after the other; see `Phase`. If empty, one phase of ``max_iter`` mini-batches with ``Relation("umap")``.
+        The phases in order; see `Phase`. If empty, one phase of ``max_iter`` mini-batches with ``Relation("umap")``.
     encoder : {"mlp"}, sequence of int or torch.nn.Module, default="mlp"
-        Network that computes the embedding from the rows, trained on mini-batches. "mlp" has hidden layers of 100, 100,
-        100, a sequence gives their sizes; a module of your own takes rows (r, f) of ``dtype`` to (r, n_components), is
-        copied, and begins with its weights.
+        Network that computes the embedding from the rows; it is trained on mini-batches. "mlp" has hidden layers of
+        sizes 100, 100, 100, and a sequence gives other sizes. A module of your own maps rows (r, f) of ``dtype`` to
+        (r, n_components); it is copied, and training starts from its weights.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Parametric t-SNE and parametric UMAP, each pre-fitted to a plain embedding."""
+"""Parametric t-SNE and parametric UMAP, whose networks are first fitted to a plain embedding."""
 
 from typing import Any, ClassVar
 
@@ -13,14 +13,14 @@ from torchdr_cne.parametric.relation import Relation
 
 
 class PretrainedMap(LearnedMap):
-    """A map that is fitted to a plain embedding before its own loss.
+    """A map that is fitted to a plain embedding before it minimises its own loss.
 
     ``max_iter`` counts the mini-batches of the main phase.
 
     Parameters
     ----------
     pretrain_iter : int, default=500
-        Mini-batches of the first phase; 0 leaves it out.
+        Number of mini-batches of the first phase; 0 omits this phase.
     """
 
     pretrain_iter: int = 500
@@ -48,7 +48,7 @@ class ParametricUMAP(PretrainedMap):
     min_dist, spread : float, default=0.1 and 1.0
         As in `UMAP`.
     n_negatives : int, default=5
-        Negatives of an edge in the objective.
+        Number of negatives that an edge meets in the objective.
     """
 
     min_dist: float = 0.1
@@ -74,14 +74,15 @@ class ParametricUMAP(PretrainedMap):
 class ParametricTSNE(PretrainedMap):
     """Parametric t-SNE (van der Maaten, 2009), first fitted to the principal components.
 
-    Entropic affinities of the data; in each mini-batch of items KL(P‖Q), both normalised over the mini-batch's pairs.
+    The loss is KL(P‖Q) of each mini-batch of items, with entropic affinities P of the data; both P and Q are normalised
+    over the pairs of the mini-batch.
 
     Parameters
     ----------
     perplexity : float, default=30.0
         Effective number of neighbours.
     batch_size : int or None, default=None
-        Points of a mini-batch; None is 1 024, and 256 for fewer than 10 000 rows.
+        Number of points in a mini-batch; None is 1 024, and 256 for fewer than 10 000 rows.
     """
 
     perplexity: float = 30.0

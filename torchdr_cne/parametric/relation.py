@@ -1,4 +1,4 @@
-"""The loss of related points: a method's hooks on edges, or a divergence over all pairs of a mini-batch."""
+"""The loss of related points: the hooks of a method on edges, or a divergence over all pairs of a mini-batch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,28 +24,28 @@ ALL_PAIRS = ("kl", "cross_entropy")
 
 @dataclass(frozen=True)
 class Relation(Loss):
-    """Points that are near in the data shall be near in the embedding.
+    """A loss that brings points that are near in the data near each other in the embedding.
 
     Parameters
     ----------
     loss : str, estimator or callable, default="umap"
-        Of a phase that samples edges: "umap", "negative_sampling", "noise_contrastive", "info_nce", a sampled method
+        In a phase that samples edges: "umap", "negative_sampling", "noise_contrastive", "info_nce", a sampled method
         such as ``NegTSNE(nu=.1)`` whose loss hooks are used, or a function from log-similarities of the edges (B,) and
-        of their negatives (B, M), −inf where there is none, to attraction (B,) and repulsion (B, M), (B,), as in
+        of their negatives (B, M), −inf where there is none, to attraction (B,) and repulsion (B, M) or (B,), as in
         `torchdr_cne.losses`.
-        Of a phase that samples items: "kl", P and Q both normalised over the pairs of the mini-batch, as in t-SNE;
+        In a phase that samples items: "kl", P and Q both normalised over the pairs of the mini-batch, as in t-SNE;
         "cross_entropy", as in UMAP over all pairs; or, with ``all_pairs=True``, a function from P (B, B), of sum 1,
         and log q (B, B) to a scalar.
     affinity : Affinity, callable or None, default=None
-        Affinities of the data. None are the estimator's; a function from rows (B, f) to P (B, B) is computed, and
-        differentiated, in each mini-batch of items.
+        Affinities of the data; None takes those of the estimator. A function from rows (B, f) to P (B, B) is evaluated
+        and differentiated in each mini-batch of items.
     similarity : Similarity or None, default=None
-        Similarity of embedded points; None is the loss's own, the Cauchy kernel unless it says otherwise.
+        Similarity of embedded points; None is that of the loss, which is the Cauchy kernel unless it has another.
     n_negatives : int or None, default=None
         How many negatives an edge meets in the objective; None is the phase's ``negative_sample_rate``, or else the
-        loss's own.
+        number of the loss.
     all_pairs : bool, default=False
-        Whether a function given as ``loss`` is one of all pairs.
+        Whether a function given as ``loss`` takes all pairs.
     """
 
     loss: Any = "umap"
@@ -84,19 +84,19 @@ class Relation(Loss):
 
     @property
     def sampling(self) -> str:  # type: ignore[override]  # depend on the loss
-        """What it needs: "edges" or "items"."""
+        """What the loss needs to be sampled: "edges" or "items"."""
         of_all = self.all_pairs or (isinstance(self.loss, str) and self.loss in ALL_PAIRS)
         return "items" if of_all else "edges"
 
     @property
     def needs(self) -> tuple[str, ...]:  # type: ignore[override]  # depend on the loss
-        """What it needs beside the encoder: a table to find affinities in, unless each mini-batch has its own."""
+        """What the loss needs besides the encoder: a table for affinities, unless each mini-batch has its own."""
         in_batch = self.affinity is not None and not isinstance(self.affinity, Affinity)
         return ("table",) if self.sampling == "items" and not in_batch else ()
 
     @property
     def needs_graph(self) -> bool:
-        """Whether it relates points by the graph of the fit."""
+        """Whether the loss relates points by the graph of the fit."""
         return self.affinity is None
 
     @property
@@ -109,25 +109,25 @@ class Relation(Loss):
 
     @property
     def hooks(self) -> HookLoss | None:
-        """The loss hooks that it evaluates on edges, if it is those of a method."""
+        """The loss hooks of a method that are evaluated on edges; None if the loss has another form."""
         method = self.method
         return None if method is None else HookLoss(method._pair_loss(), self.similarity, self.n_negatives, False)
 
     @property
     def similarity_of_embedding(self) -> Similarity | None:
-        """The similarity that it is evaluated with, as far as it is known before a fit."""
+        """The similarity with which the loss is evaluated, as far as it is known before a fit."""
         if self.similarity is not None:
             return self.similarity
         hooks = self.hooks
         return None if hooks is None else hooks.pair_loss.similarity
 
     def learned_scalars(self) -> dict[str, float]:
-        """Return those of the method, for instance log Z."""
+        """Return the learned scalars of the method, for instance log Z."""
         hooks = self.hooks
         return {} if hooks is None else hooks.learned_scalars()
 
     def edge_demand(self) -> EdgeDemand | None:
-        """Return what it asks of the edges of a mini-batch; None if it is of all pairs."""
+        """Return what the loss asks of the edges of a mini-batch; None if it takes all pairs."""
         if self.sampling != "edges":
             return None
         affinity = self.affinity if isinstance(self.affinity, Affinity) else None
@@ -137,7 +137,7 @@ class Relation(Loss):
         return replace(hooks.edge_demand(), affinity=affinity)
 
     def graph(self, training: TrainingSet) -> AffinityGraph | None:
-        """Return the graph it relates the points by; None if it computes affinities in each mini-batch."""
+        """Return the graph by which points are related; None if each mini-batch computes its affinities."""
         if self.affinity is None:
             return training.graph
         return training.graph_of(self.affinity) if isinstance(self.affinity, Affinity) else None
@@ -162,7 +162,7 @@ class Relation(Loss):
         return total / max(1, len(pairs.weights))
 
     def _of_function(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
-        """Return what the user's function gives; places without a negative repel nobody."""
+        """Return attraction and repulsion by the user's function; entries without a negative do not repel."""
         found = self.loss(pairs.log_q_edges, pairs.log_q_negatives)
         edges, negatives = pairs.log_q_edges.shape, pairs.log_q_negatives.shape
         shapes = (
@@ -197,7 +197,7 @@ class Relation(Loss):
         return loss
 
     def _affinities(self, batch: Batch, graph: AffinityGraph | None) -> Tensor:
-        """Return the affinities of the mini-batch's points, (B, B)."""
+        """Return the affinities (B, B) of the points in the mini-batch."""
         if graph is None:
             own: Any = self.affinity
             p = torch.as_tensor(own(batch.draw.x.to(batch.training.dtype)))
@@ -217,7 +217,7 @@ def _is_method(loss: Any) -> bool:
 
 
 def _divergence(p: Tensor, log_q: Tensor, exaggeration: float) -> Tensor:
-    """Return KL(P‖Q), Q being q normalised over all pairs, with the attraction weighted."""
+    """Return KL(P‖Q), where Q is q normalised over all pairs, with the attraction weighted by ``exaggeration``."""
     log_z = torch.logsumexp(log_q.flatten(), dim=0)
     related = p > 0
     entropy = torch.special.xlogy(p, p).sum()
@@ -226,6 +226,6 @@ def _divergence(p: Tensor, log_q: Tensor, exaggeration: float) -> Tensor:
 
 
 def _fuzzy_cross_entropy(p: Tensor, log_q: Tensor, own: Tensor, exaggeration: float) -> Tensor:
-    """Return the cross-entropy of fuzzy sets over all pairs, a mean over points."""
+    """Return the cross-entropy of fuzzy sets over all pairs, as a mean over points."""
     losses = exaggeration * -p * log_q - (1 - p) * log_one_minus(log_q.clamp_max(-1e-6))
     return losses.masked_fill(own, 0.0).sum() / len(own)

@@ -23,7 +23,7 @@ _PAIRS_AT_ONCE = 1 << 24
 
 
 class SupervisedContrastive(GraphlessMap):
-    """Unit vectors of which those of one class are alike (Khosla et al., 2020; Yeh et al., 2022).
+    """An embedding by unit vectors that are similar within a class (Khosla et al., 2020; Yeh et al., 2022).
 
     A network learns from pairs of rows of one class, with all rows of other classes in the mini-batch as negatives;
     new rows are recognised by the training rows they are most similar to.
@@ -38,13 +38,13 @@ class SupervisedContrastive(GraphlessMap):
     loss : {"decoupled", "info_nce"}, default="decoupled"
         Whether the pair itself is left out of the sum; see `torchdr_cne.parametric.LabelContrast`.
     temperature : float, default=0.07
-        τ.
+        Temperature τ.
     n_epochs : int, default=10
-        Passes over the rows.
+        Number of passes over the rows.
     batch_size : int, default=50
-        Rows of a mini-batch.
+        Number of rows in a mini-batch.
     learning_rate : float, default=3e-4
-        Of AdamW, with weight decay .01; halved in the course of ten epochs.
+        Learning rate of AdamW, which has weight decay .01; it falls exponentially, by half in ten epochs.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class SupervisedContrastive(GraphlessMap):
     classes_ : ndarray of shape (C,)
         The classes, sorted.
     labels_ : ndarray of shape (n,)
-        Numbers of the training rows' classes, −1 where unknown.
+        Class numbers of the training rows, −1 where the class is unknown.
 
     Examples
     --------
@@ -89,7 +89,7 @@ class SupervisedContrastive(GraphlessMap):
         y : array-like of shape (n,)
             Classes; rows of class −1 are embedded, and not learned from.
         graph : None
-            Refused: rows of one class are the pairs.
+            Refused, as the pairs are rows of one class.
 
         Returns
         -------
@@ -116,27 +116,27 @@ class SupervisedContrastive(GraphlessMap):
         return self._unit(super()._transformed(X))
 
     def kneighbors(self, X: Any, n_neighbors: int = 5) -> tuple[np.ndarray, np.ndarray]:
-        """Find the training rows that are most similar.
+        """Return the training rows that are most similar to each row.
 
         Parameters
         ----------
         X : array-like or Tensor of shape (m, f)
             Rows.
         n_neighbors : int, default=5
-            How many.
+            Number of training rows to return for each row.
 
         Returns
         -------
         similarities : ndarray of shape (m, n_neighbors)
             Cosines, descending.
         numbers : ndarray of shape (m, n_neighbors), int64
-            Which training rows.
+            Numbers of these training rows.
         """
         check_is_fitted(self, "embedding_")
         return self._nearest(X, n_neighbors, torch.as_tensor(self.embedding_).cpu())
 
     def _nearest(self, X: Any, n_neighbors: int, kept: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Find the vectors among ``kept`` (k, d) that are most similar to those of rows."""
+        """Return similarities and numbers of the vectors in ``kept`` (k, d) most similar to those of the rows."""
         if not COUNT.admits(n_neighbors) or n_neighbors > len(kept):
             raise ValueError(f"n_neighbors={n_neighbors!r} must be {COUNT} and at most {len(kept)}, the training rows.")
         found = self.transform(X)
@@ -154,7 +154,7 @@ class SupervisedContrastive(GraphlessMap):
         return self.classes_[self.labels_[known[numbers[:, 0]]]]
 
     def score(self, X: Any, y: Any) -> float:
-        """Return the share of rows that `predict` recognises."""
+        """Return the fraction of rows whose class `predict` finds."""
         wanted = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
         found = self.predict(X)
         if wanted.shape != found.shape:

@@ -1,1 +1,1 @@
-"""New points among the embedded points of a fit."""
+"""Embedding of new points among the embedded points of a fit."""

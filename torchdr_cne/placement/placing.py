@@ -1,4 +1,4 @@
-"""Where new rows belong among the embedded rows of a fit: beside their neighbours, then down the method's loss."""
+"""Embedding of new rows among those of a fit: first beside their neighbours, then by descent on the method's loss."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from torchdr_cne.resources import torch_threads
 from torchdr_cne.workers import Workers
 
 _BLOCK = 1 << 13
-"""Rows that are read, searched for and placed together."""
+"""Number of rows that are read, searched for and placed together."""
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,16 @@ class FittedPoints:
     Attributes
     ----------
     rows : KeptRows or None
-        The rows of the fit; None if they have not been kept.
+        The rows of the fit; None if they were not kept.
     embedding : ndarray or Tensor of shape (n, d)
-        Their embedding.
+        Embedding of the rows.
     affinity : Affinity
-        How new rows are related to them.
+        The affinity that relates new rows to those of the fit.
     refinement : callable
-        From the embedding (n, d) to how new points are moved down the loss; None leaves them beside their neighbours.
+        Function from the embedding (n, d) to the descent of new points on the loss, or to None, which leaves them
+        beside their neighbours.
     is_precomputed : bool
-        Whether the fit had a graph in place of rows.
+        Whether the fit was given a graph instead of rows.
     keeps_rows : bool
         Whether the fit was asked to keep its rows.
     """
@@ -75,7 +76,7 @@ def transform_points(fitted: FittedPoints, estimator: BaseEstimator, X: Any) -> 
     fitted : FittedPoints
         The points of the fit.
     estimator : BaseEstimator
-        Knows number and names of the features.
+        The fitted estimator, which knows the number and names of the features.
     X : array-like, Tensor, data frame, DataLoader or RowSource of shape (m, f)
         Rows with the features of the fit; a source is read block by block.
     """
@@ -100,7 +101,7 @@ def _read(X: np.ndarray | Tensor | RowSource, block: slice) -> np.ndarray | Tens
 
 
 class _Placement:
-    """Places rows in one embedding, none of them looking at another."""
+    """Places new rows in an embedding, each independently of the others."""
 
     def __init__(self, fitted: FittedPoints, embedding_nd: Tensor) -> None:
         assert fitted.rows is not None
@@ -109,7 +110,7 @@ class _Placement:
         self._refinement = fitted.refinement(embedding_nd)
 
     def embedded(self, X: np.ndarray | Tensor) -> Tensor:
-        """Return the places of rows: those of equal rows of the fit, else beside their neighbours."""
+        """Return the embedding of rows: that of an equal row of the fit, or else points beside their neighbours."""
         rows = self._kept.rows.alike(X)
         equal = self._kept.equal(rows)
         is_new = equal < 0
@@ -124,7 +125,7 @@ class _Placement:
         neighbors = _in_whole_chunks(
             self._kept.nearest(rows, n_neighbors, self._affinity.metric, self._affinity.backend)
         )
-        with Workers() as workers, torch_threads(1):  # where an operation is split must not depend on the threads
+        with Workers() as workers, torch_threads(1):  # the result must not depend on how threads split an operation
             weights_mk = _shares(self._affinity.weights_of_new(neighbors).to(self._embedding_nd))
             ends_mkd = self._embedding_nd[neighbors.indices.long().to(self._embedding_nd.device)]
             places = (weights_mk.unsqueeze(2) * ends_mkd).sum(dim=1)
@@ -134,13 +135,13 @@ class _Placement:
 
 
 def _in_whole_chunks(neighbors: NeighborGraph) -> NeighborGraph:
-    """Repeat the last row up to a whole number of chunks: no row then is in the remainder of a vector operation."""
+    """Return whole chunks by repeating the last row, so that none is in the remainder of a vector operation."""
     rows = torch.arange(-(-len(neighbors.indices) // ROWS) * ROWS).clamp_max(len(neighbors.indices) - 1)
     return NeighborGraph(neighbors.indices[rows], neighbors.distances[rows])
 
 
 def _shares(weights_mk: Tensor) -> Tensor:
-    """Return each row's weights with sum 1; uniform where there are none."""
+    """Return the weights of each row scaled to sum 1; they are uniform if all of them are 0."""
     weights_mk = weights_mk.nan_to_num(nan=0.0, posinf=0.0).clamp_min(0)
     weights_mk = torch.where(weights_mk.amax(dim=1, keepdim=True) > 0, weights_mk, 1.0)
     return weights_mk / weights_mk.sum(dim=1, keepdim=True)

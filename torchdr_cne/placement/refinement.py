@@ -1,4 +1,4 @@
-"""New points moved down a method's own loss, each by itself, among training points that stay where they are.
+"""Gradient descent of new points on a method's own loss, each by itself, among training points that do not move.
 
 Shapes: m new points, r of them at a time, k neighbours of each, s sampled training points, d dimensions.
 """
@@ -18,19 +18,19 @@ from torchdr_cne.similarities import Similarity
 from torchdr_cne.workers import Workers
 
 ROWS = 64
-"""Points are moved in multiples of so many: none is in the remainder of a vector operation, which has other bits."""
+"""Points are moved in multiples of this number: the remainder of a vector operation would have other bits."""
 _TOGETHER = 256
 _SAMPLE = 512
 _CANDIDATES = 8
-"""So many nearest neighbours' places are tried as a start, beside the weighted mean."""
+"""How many nearest neighbours are tried as a start, besides the weighted mean."""
 _STEPS, _ROUGH_STEPS, _ROUGHLY = 20, 16, 8
-"""One of so many of the sample repels in the rough steps; all of it in the few last ones, which take most time."""
+"""Steps, rough steps, and the stride at which the sample repels in rough steps; in the last few, all of it does."""
 _BOTH_ENDS = 2.0
-"""In a fit each pair is met from both ends, so that a point feels twice the gradient of its own row."""
+"""Factor of a row's gradient: in a fit each pair is met from both ends, which doubles it."""
 
 
 def repelling_sample(n: int) -> Tensor:
-    """Return the training points that repel every new one: all of few, else one at random of each of equal ranges."""
+    """Return the training points that repel every new one: all if there are few, else a random one per equal range."""
     if n <= _SAMPLE:
         return torch.arange(n)
     bounds = torch.arange(_SAMPLE + 1) * n // _SAMPLE
@@ -39,24 +39,24 @@ def repelling_sample(n: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Refinement:
-    """Gradient descent on the two loss hooks, with a rate that falls to 0.
+    """Gradient descent on the two loss hooks, with a learning rate that falls to 0.
 
     Attributes
     ----------
     loss : callable
-        Loss of `Pairs`, a sum over rows in proportion to their weights.
+        Function from `Pairs` to a loss, a sum over rows in proportion to their weights.
     similarity : Similarity
         Similarity of embedded points.
     sample_sd : Tensor of shape (s, d)
-        Places of the training points that repel.
+        Embedding of the training points that repel.
     n_negatives : float
-        How many negatives of a point they stand for.
+        How many negatives of a point the sample stands for.
     parameters : mapping of str to float or Tensor
         The method's constants and learned scalars.
     learning_rate : float
-        The first step's rate, as in a fit.
+        Learning rate of the first step, as in a fit.
     longest : float or None
-        Longer gradients are shortened to it, as in a fit.
+        Length to which longer gradients are shortened, as in a fit; None shortens none.
     """
 
     loss: Callable[[Pairs], Tensor]
@@ -68,9 +68,9 @@ class Refinement:
     longest: float | None = None
 
     def refine(self, start_md: Tensor, ends_mkd: Tensor, weights_mk: Tensor, workers: Workers) -> Tensor:
-        """Return where points end that begin at ``start_md``; their number is a multiple of `ROWS`.
+        """Return the embedding (m, d) of points that begin at ``start_md``; m is a multiple of `ROWS`.
 
-        A point that would not lower its loss stays where it began.
+        A point whose loss would not fall stays where it began.
         """
         places = start_md.clone()
 
@@ -97,17 +97,17 @@ def hook_refinement(
     Parameters
     ----------
     loss : PairLoss
-        The method's loss, whose last phase's constants the embedding has.
+        The loss of the method; the constants of its last phase apply to the embedding.
     embedding_nd : Tensor of shape (n, d)
         The embedding.
     learned : mapping of str to float
-        Values of learned scalars, and whatever else the hooks are to know.
+        Values of learned scalars, and other parameters that the hooks need.
     learning_rate : float
         The first step's rate.
     n_negatives : float or None, default=None
-        How many negatives of a point repel it; None is the loss's number.
+        How many negatives repel a point; None is the number of the loss.
     longest : float or None, default=None
-        Longer gradients are shortened to it; None is the loss's bound.
+        Length to which longer gradients are shortened; None is the bound of the loss.
     """
     n = len(embedding_nd)
     phase, sample = loss.last_phase(n), repelling_sample(n)
@@ -124,7 +124,7 @@ def hook_refinement(
 
 @dataclass(frozen=True)
 class _Sample:
-    """Points that repel, and how many negatives each of them stands for."""
+    """Embedded points that repel, and how many negatives each of them stands for."""
 
     places_1sd: Tensor
     draw_weight: float
@@ -135,10 +135,10 @@ class _Sample:
 
 
 class _Descent:
-    """A few points on their way."""
+    """The descent of a few points."""
 
     def __init__(self, refinement: Refinement, ends_rkd: Tensor, weights_rk: Tensor) -> None:
-        if ends_rkd.shape[1] == 1:  # an edge of weight 0 more, so that a loss's shape always tells edges from rows
+        if ends_rkd.shape[1] == 1:  # one more edge, of weight 0, so that a loss's shape always tells edges from rows
             ends_rkd = ends_rkd.repeat(1, 2, 1)
             weights_rk = torch.cat([weights_rk, torch.zeros_like(weights_rk)], dim=1)
         self._refinement = refinement
@@ -148,18 +148,18 @@ class _Descent:
         self._rows = torch.arange(len(weights_rk), device=weights_rk.device).repeat_interleave(weights_rk.shape[1])
 
     def run(self, start_rd: Tensor) -> Tensor:
-        """Return the places after all steps, or where a point began if that is better."""
+        """Return the embedded points after all steps, or as they began where that is better."""
         rough = self._descend(self._promising(start_rd), self._few, range(_ROUGH_STEPS))
         places = self._best([start_rd, rough], self._all)
         return self._best([places, self._descend(places, self._all, range(_ROUGH_STEPS, _STEPS))], self._all)
 
     def _promising(self, start_rd: Tensor) -> Tensor:
-        """Return the best of the start and of some neighbours' places: the mean of two clusters is in neither."""
+        """Return the best of the start and of some neighbours, as the mean of two clusters lies in neither."""
         candidates = self._ends_rkd[:, :_CANDIDATES].unbind(dim=1)
         return self._best([start_rd, *candidates], self._few)
 
     def _best(self, candidates: list[Tensor], sample: "_Sample") -> Tensor:
-        """Return each point's place of least loss; the first one's if no other's is lower."""
+        """Return for each point the candidate of least loss, and the first candidate if no other has a lower loss."""
         best, least = candidates[0], self.losses(candidates[0], sample)
         for candidate in candidates[1:]:
             losses = self.losses(candidate, sample)
@@ -175,7 +175,7 @@ class _Descent:
         return places_rd
 
     def losses(self, places_rd: Tensor, sample: "_Sample") -> Tensor:
-        """Return the loss of each point (r,): its derivative by the point's weight, with which it is in proportion."""
+        """Return the loss (r,) of each point: its derivative by the point's weight, as it is proportional to that."""
         factors = torch.ones_like(places_rd[:, 0]).requires_grad_(True)
         loss = self._refinement.loss(self._pairs(places_rd, self._weights_rk * factors.unsqueeze(1), sample))
         return torch.autograd.grad(loss, factors)[0]
@@ -201,5 +201,5 @@ class _Descent:
 
 
 def _last_axis_first(values: Tensor) -> Tensor:
-    """Return equal values whose last axis is the slowest in memory: sums over it are then sums of vectors."""
+    """Return a copy whose last axis is the slowest in memory, so that sums over it are sums of vectors."""
     return values.movedim(-1, 0).contiguous().movedim(0, -1)
