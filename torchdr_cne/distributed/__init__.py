@@ -1,4 +1,4 @@
-"""Several processes that fit one embedding together: the process group, who owns what, and agreeing."""
+"""Several processes that fit one embedding together: their group, which rank owns what, and how ranks agree."""
 
 from torchdr_cne.distributed.config import DistributedConfig
 from torchdr_cne.distributed.group import joined

@@ -1,4 +1,4 @@
-"""When and how a fit is split over ranks."""
+"""The settings that say when and how a fit is split over ranks."""
 
 import numbers
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Joining a process group for the length of one fit."""
+"""Functions that join a process group for the duration of one fit."""
 
 import importlib
 import itertools
@@ -28,12 +28,12 @@ _fits = itertools.count()
 
 
 def launched() -> bool:
-    """Tell whether a launcher such as torchrun has started this process as one of several."""
+    """Return whether a launcher such as torchrun has started this process as one of several."""
     return all(name in os.environ for name in _VARIABLES) and int(os.environ["WORLD_SIZE"]) > 1
 
 
 def is_first_process() -> bool:
-    """Tell whether this is rank 0, or alone."""
+    """Return whether this process is rank 0, or the only one."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank() == 0
     return not launched() or os.environ["RANK"] == "0"

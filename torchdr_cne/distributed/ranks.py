@@ -18,7 +18,7 @@ _FOREVER = timedelta(days=365)
 
 
 class RankError(RuntimeError):
-    """Another rank failed, or did not answer in time."""
+    """The error that another rank has failed, or has not answered in time."""
 
 
 class Signal(IntFlag):
@@ -38,7 +38,7 @@ class Ranks:
     Parameters
     ----------
     rank, size : int
-        This process's number and how many there are.
+        Number of this process, and how many processes there are.
     group : ProcessGroup, default=None
         torch.distributed's group; CPU tensors always go through gloo.
     config : DistributedConfig
@@ -47,9 +47,9 @@ class Ranks:
     Attributes
     ----------
     signal : Signal
-        What this rank asks for; `agreed_signal` tells what any rank does.
+        The signal of this rank; `agreed_signal` combines those of all ranks.
     step : int or None
-        Where the loop stands, for error messages.
+        The current iteration of the loop, for error messages.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Ranks:
 
     @contextmanager
     def without_timeout(self) -> Iterator[None]:
-        """Wait for the others as long as it takes, within the block."""
+        """Wait for the other ranks without a time limit within the block."""
         if self.size == 1:
             yield
             return

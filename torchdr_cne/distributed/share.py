@@ -1,4 +1,4 @@
-"""Which of n items each rank owns."""
+"""The share of n items that each rank owns."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ UNIT = 256
 
 @dataclass(frozen=True)
 class Share:
-    """A split of n items into one contiguous range a rank.
+    """A split of n items into one contiguous range per rank.
 
     Attributes
     ----------
@@ -31,13 +31,13 @@ class Share:
 
     @classmethod
     def of(cls, n: int, ranks: Ranks) -> "Share":
-        """Split ``n`` items as evenly as whole units permit."""
+        """Return a split of ``n`` items that is as even as whole units permit."""
         n_units = -(-n // UNIT)
         return cls(ranks, tuple(min(n, UNIT * (n_units * r // ranks.size)) for r in range(ranks.size + 1)))
 
     @classmethod
     def whole(cls, n: int) -> "Share":
-        """Leave all to one process."""
+        """Return a split that gives all items to one process."""
         return cls.of(n, Ranks())
 
     @property
@@ -52,7 +52,7 @@ class Share:
 
     @property
     def stop(self) -> int:
-        """The item after this rank's last."""
+        """The number after the last item of this rank."""
         return self.bounds[self.ranks.rank + 1]
 
     @property

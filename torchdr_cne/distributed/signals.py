@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as wishes that all ranks agree on between two steps."""
+"""SIGTERM and Ctrl-C as requests, on which all ranks agree between two steps."""
 
 import signal
 import threading
@@ -17,7 +17,7 @@ def listening(ranks: Ranks, *, resumable: bool) -> Iterator[None]:
     Parameters
     ----------
     ranks : Ranks
-        Receives the wish.
+        The ranks whose ``signal`` is set.
     resumable : bool
         Whether the fit is saved before it ends, which it can be between two steps only.
     """

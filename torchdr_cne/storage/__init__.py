@@ -1,4 +1,4 @@
-"""Folders that hold what a fit needs later: plain values and tensors, nothing that could run code."""
+"""Folders that hold what a fit needs later: plain values and tensors, and nothing that could run code."""
 
 from torchdr_cne.storage.checkpoints import PREEMPTED, Checkpoints
 from torchdr_cne.storage.folders import DamagedError, FormatError, read_folder, write_folder

@@ -30,11 +30,11 @@ class Checkpoints:
     Parameters
     ----------
     folder : str or Path
-        Made if it does not exist.
+        Folder of the checkpoints, which is made if it does not exist.
     identity : mapping
         ``{"config": {…}, "data": {…}}``, JSON values that tell whether a checkpoint belongs to this fit.
     keep : int, default=2
-        How many checkpoints stay; with 2 a damaged last one costs the work since the one before.
+        Number of checkpoints to keep; with 2, a damaged last one costs only the work since the one before.
     former : mapping, default=None
         Parameters that earlier versions had, with their defaults: a checkpoint with just these belongs to this fit.
     """
@@ -81,9 +81,9 @@ class Checkpoints:
         step : int
             Number of iterations done.
         tensors : mapping of str to Tensor
-            What the fit continues from.
+            The tensors from which the fit continues.
         record : mapping
-            JSON values beside the tensors, with finite numbers.
+            JSON values besides the tensors, with finite numbers.
         last : bool, default=False
             Whether no other checkpoint can follow, so that a failure is an error.
 
