@@ -226,7 +226,9 @@ def test_only_losses_add(other):
 
 @pytest.mark.parametrize("loss", ["tsne", 3, None, UMAP])
 def test_an_unknown_relation_is_refused_with_the_choices(loss):
-    with pytest.raises(ValueError, match=r"is unknown; choose one of \(.*'umap', .*'cross_entropy'\), or pass a sampled"):
+    with pytest.raises(
+        ValueError, match=r"is unknown; choose one of \(.*'umap', .*'cross_entropy'\), or pass a sampled"
+    ):
         Relation(loss)
 
 
