@@ -520,9 +520,8 @@ def test_views_lie_close_together_and_digits_apart_after_two_minutes():
     )
     view = v2.RandomAffine(15, (0.12, 0.12), (0.75, 1.25), shear=10)
     settings = {"backbone": "small", "batch_size": 256, "random_state": 0, "data_transform": view}
-    with torch_threads(
-        2
-    ):  # the bits of a convolution's gradient depend on their number, and so does the last hundredth
+    # The bits of a convolution's gradient depend on the number of threads, and so does the last hundredth.
+    with torch_threads(2):
         fitted = TSimCNE(total_epochs=[18, 3, 20], lr=[0.06, 0.03, 0.006], **settings).fit(large)
     of_pixels = knn_accuracy(PCA(2).fit_transform(large.reshape(len(large), -1)), Y, n_neighbors=15)
     assert knn_accuracy(fitted.embedding_, Y, n_neighbors=15) >= of_pixels + 0.1
