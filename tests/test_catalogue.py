@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 import torchdr_cne
 from torchdr_cne import LargeVis, LearnedMap, NegTSNE, Phase, catalogue, load
 from torchdr_cne.parametric import Relation
+from torchdr_cne.storage import from_plain, to_plain
 
 X = load_digits().data[:120]
 ESTIMATORS = sorted(name for name, entry in catalogue.public().items() if hasattr(entry.load(), "fit"))
@@ -96,11 +97,20 @@ def test_a_parameter_that_is_stated_again_is_inherited_again():
 
 
 @pytest.mark.parametrize("name", CONCRETE)
-def test_parameters_that_a_class_has_given_up_are_none_of_its_own(name):
+def test_a_file_that_names_parameters_given_up_since_is_read(name):
     cls = getattr(torchdr_cne, name)
-    assert not set(cls._former_parameters) & {field.name for field in dataclasses.fields(cls)} - {
-        "encoder",
-        "decoder",
-        "extra_loss",
-        "batch_size",
-    }
+    given_up = cls._former_parameters
+    assert not set(given_up) & {field.name for field in dataclasses.fields(cls)}
+    plain = to_plain(cls(), name, {})
+    plain["parameters"] |= given_up
+    assert from_plain(plain, {}).get_params(deep=False).keys() == cls().get_params(deep=False).keys()
+    for parameter in given_up:
+        plain["parameters"][parameter] = "another"
+        with pytest.raises(ValueError, match=f"{name} was saved with {parameter}='another', a parameter that this"):
+            from_plain(plain, {})
+        plain["parameters"][parameter] = given_up[parameter]
+
+
+@pytest.mark.parametrize("name", ["AffinityMatcher", "COSNE", "TSNEkhorn", "PACMAP"])
+def test_methods_without_networks_have_had_parameters_of_them(name):
+    assert {"encoder", "decoder", "extra_loss", "batch_size"} <= set(getattr(torchdr_cne, name)._former_parameters)

@@ -76,19 +76,25 @@ def test_imports_go_down(module):
     assert not above, f"{module} imports {above}, which stand above it"
 
 
-def test_no_files_import_each_other_in_a_circle():
+def circle_in(graph):
+    """Return the modules of a circle of imports; none if there is no circle."""
     try:
-        tuple(TopologicalSorter(GRAPH).static_order())
+        tuple(TopologicalSorter(graph).static_order())
     except CycleError as error:
-        pytest.fail(f"a circle of imports: {error.args[1]}")
+        return error.args[1]
+    return []
+
+
+def test_no_files_import_each_other_in_a_circle():
+    assert circle_in(GRAPH) == []
 
 
 def test_a_circle_of_imports_would_be_found():
-    with pytest.raises(CycleError, match="cycle"):
-        tuple(TopologicalSorter({**GRAPH, "torchdr_cne.checks": {"torchdr_cne.matching.estimator"}}).static_order())
+    closed = {**GRAPH, "torchdr_cne.checks": {"torchdr_cne.matching.estimator"}}
+    assert {"torchdr_cne.checks", "torchdr_cne.matching.estimator"} <= set(circle_in(closed))
 
 
-def test_files_and_functions_can_be_read_at_once():
+def test_files_can_be_read_at_once():
     long_files = [
         name
         for path in FILES.values()

@@ -24,6 +24,7 @@ from torchdr_cne.objectives.points import AutogradObjective
 from torchdr_cne.optimization.objective import Objective
 from torchdr_cne.optimization.phase import Phase, number_phases
 from torchdr_cne.optimization.state import FitState
+from torchdr_cne.overriding import decides
 from torchdr_cne.parameters.graph import Graph
 from torchdr_cne.parameters.optimizing import Moving, Scheduling
 from torchdr_cne.placement.placing import FittedPoints, transform_points
@@ -59,6 +60,7 @@ class AffinityMatcher(Graph, Scheduling, Moving, EmbeddingEstimator):
     loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy"
 
     _max_row_gradient: ClassVar[float | None] = None
+    _former_parameters: ClassVar[dict[str, Any]] = dict.fromkeys(("encoder", "decoder", "extra_loss", "batch_size"))
 
     # ---- may be overridden --------------------------------------------------------------------------
 
@@ -85,6 +87,7 @@ class AffinityMatcher(Graph, Scheduling, Moving, EmbeddingEstimator):
         """Return how new points are moved among those of ``embedding_nd``; None leaves them beside their neighbours."""
         return None
 
+    @decides("placement", "sharing")
     def _make_objective(self, state: FitState, start_nd: Tensor) -> Objective:
         """Return what the loop asks for gradients."""
         loss = torch.compile(self._compute_loss) if self.compile else self._compute_loss

@@ -44,7 +44,6 @@ class AllPairsNeighborEmbedding(NeighborEmbedding, replaces=("n_neighbors",)):
 
     _interpolates: ClassVar[bool] = False
     """Whether the similarity is smooth, and its row sums nowhere so small, that interpolation serves."""
-    _former_parameters: ClassVar[dict[str, Any]] = dict.fromkeys(("encoder", "decoder", "extra_loss", "batch_size"))
     _placement_rate: ClassVar[float] = 0.1
     _longest_placement_gradient: ClassVar[float] = 1.0
 

@@ -1,6 +1,6 @@
 """Estimators whose embedding a network may compute."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -79,6 +79,8 @@ class Encoding(Networks, Scheduling, EmbeddingEstimator):
 
 class EncodedNeighborEmbedding(Encoding, NeighborEmbedding):
     """A neighbour embedding that takes an ``encoder``: its two hooks are evaluated on mini-batches of edges."""
+
+    _former_parameters: ClassVar[dict[str, Any]] = {}
 
     def _batch_loss(self) -> Loss:
         return HookLoss(self._pair_loss())

@@ -12,7 +12,6 @@ from torchdr_cne.checks import NOT_NEGATIVE, POSITIVE, Bound
 from torchdr_cne.forces import PairForces
 from torchdr_cne.matching.affinity_matcher import AffinityMatcher
 from torchdr_cne.objectives.pair_loss import PairLoss
-from torchdr_cne.optimization.objective import Objective
 from torchdr_cne.optimization.phase import Phase, number_phases
 from torchdr_cne.optimization.state import FitState
 from torchdr_cne.overriding import decides, newer_than_forces
@@ -95,10 +94,6 @@ class NeighborEmbedding(Search, AffinityMatcher, replaces=("affinity_out", "loss
     @decides("forces")
     def _learned_scalars(self) -> dict[str, float]:
         return {}
-
-    @decides("placement", "sharing")
-    def _make_objective(self, state: FitState, start_nd: Tensor) -> Objective:
-        return super()._make_objective(state, start_nd)
 
     def _pair_forces(self) -> PairForces | None:
         """Declare derivatives of the two hooks with respect to d²; None if there is no fast form."""
