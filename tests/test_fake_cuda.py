@@ -100,7 +100,7 @@ def test_sums_over_all_pairs_trace_on_cuda(method):
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         z_ds, charges = on_cuda(mode, torch.zeros(2, N)), on_cuda(mode, torch.ones(N))
         with OneDevice(), torch.no_grad():
-            totals, found = TorchSums(forces, Share.whole(N)).of(z_ds, charges, (1.0,))
+            totals, found = TorchSums(forces, Share.whole(N)).compute(z_ds, charges, (1.0,))
     assert totals.device.type == found.device.type == "cuda"
     assert found.shape == z_ds.shape
 

@@ -199,7 +199,7 @@ def digits_layout():
 
 
 def sums_of(sums, z, charges, parameters=(1.0,)):
-    return sums.of(z.t().contiguous(), charges, parameters)
+    return sums.compute(z.t().contiguous(), charges, parameters)
 
 
 def test_the_interpolated_gradient_of_a_layout_of_digits_is_within_a_percent(digits_layout):

@@ -225,10 +225,12 @@ def test_the_kernels_are_vectorised(name, monkeypatch):
     import platform
 
     from torchdr_cne.forces import compiled, kernels
+    from torchdr_cne.forces.numerics import kernel_jit
 
     if platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("reads x86 instructions")
-    monkeypatch.setattr(kernels, "cache_by_content", lambda *_: None)  # code from the cache cannot be looked at
+    # Code from the cache cannot be looked at.
+    monkeypatch.setattr(kernels, "cached_kernel", lambda function, name: kernel_jit(function))
     fresh = kernels.compiled_kernels.__wrapped__(METHODS[name]()._pair_forces(), 2)
     monkeypatch.setattr(compiled, "compiled_kernels", lambda *_: fresh)
     both_gradients(METHODS[name], CompiledForces, n=150, d=2, dtype=torch.float32)

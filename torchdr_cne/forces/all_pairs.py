@@ -31,7 +31,7 @@ class PairSums(Protocol):
 
     own_threads: bool
 
-    def of(self, z_ds: Tensor, charges: Tensor, parameters: tuple[Tensor | float, ...]) -> tuple[Tensor, Tensor]:
+    def compute(self, z_ds: Tensor, charges: Tensor, parameters: tuple[Tensor | float, ...]) -> tuple[Tensor, Tensor]:
         """Return Σ_j c_j q_ij (own slots,) and Σ_j c_j q'_ij (z_i − z_j) (d, own slots); ``charges`` is (slots,)."""
 
 
@@ -43,7 +43,7 @@ class TorchSums:
     def __init__(self, forces: PairForces, share: Share) -> None:
         self._forces, self._share = forces, share
 
-    def of(self, z_ds: Tensor, charges: Tensor, parameters: tuple[Tensor | float, ...]) -> tuple[Tensor, Tensor]:
+    def compute(self, z_ds: Tensor, charges: Tensor, parameters: tuple[Tensor | float, ...]) -> tuple[Tensor, Tensor]:
         """Return both sums for the own slots."""
         normaliser, slope = self._forces.normaliser, self._forces.repulsive
         assert normaliser is not None
@@ -67,7 +67,7 @@ class CompiledSums:
     def __init__(self, forces: PairForces, share: Share, workers: Workers) -> None:
         self._forces, self._share, self._workers = forces, share, workers
 
-    def of(self, z_ds: Tensor, charges: Tensor, parameters: tuple[Tensor | float, ...]) -> tuple[Tensor, Tensor]:
+    def compute(self, z_ds: Tensor, charges: Tensor, parameters: tuple[Tensor | float, ...]) -> tuple[Tensor, Tensor]:
         """Return both sums for the own slots."""
         import numpy as np
 
@@ -135,12 +135,12 @@ class AllPairsForces:
         own, occupied = self._share.own, self._occupied
         log_charges = self._log_charges(lambda given: self.log_row_sums(z_ds, given, parameters))
         charges = self._charges(z_ds, log_charges)
-        totals, forces = self._sums.of(z_ds, charges, parameters)
+        totals, forces = self._sums.compute(z_ds, charges, parameters)
         scale, is_total = self._by_row_sum(self._of_points(totals), log_charges)
         if is_total:  # charges and scales are the same for all: both ends of a pair see the same force
             return 2 * scale * forces * occupied[own]
         of_slots = torch.zeros_like(charges).masked_scatter(occupied, scale)
-        _, of_scale = self._sums.of(z_ds, of_slots, parameters)
+        _, of_scale = self._sums.compute(z_ds, of_slots, parameters)
         return of_slots[own] * forces + charges[own] * of_scale
 
     def _by_row_sum(self, log_sums: Tensor, log_charges: Tensor | None) -> tuple[Tensor, bool]:
@@ -154,7 +154,7 @@ class AllPairsForces:
 
     def log_row_sums(self, z_ds: Tensor, log_charges: Tensor | None, parameters: tuple[Tensor | float, ...]) -> Tensor:
         """Return log Σ_j c_j q_ij of all points (n,), in the order of the slots."""
-        return self._of_points(self._sums.of(z_ds, self._charges(z_ds, log_charges), parameters)[0])
+        return self._of_points(self._sums.compute(z_ds, self._charges(z_ds, log_charges), parameters)[0])
 
     def _charges(self, z_ds: Tensor, log_charges: Tensor | None) -> Tensor:
         if log_charges is None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from torchdr_cne.forces.caching import cache_by_content, content_name, named_jit
+from torchdr_cne.forces.caching import cached_kernel, content_name, named_jit
 from torchdr_cne.forces.declaration import PairForces
 from torchdr_cne.forces.numerics import inlined, power, prefer_wide_vectors, single_precision
 from torchdr_cne.forces.vectors import load, splat, store
@@ -35,9 +35,7 @@ def kernel_of(forces: PairForces, n_components: int) -> Any:
         q=named_jit(name)(single_precision(forces.normaliser)),  # type: ignore[arg-type]  # methods of sums have one
         slope=named_jit(name)(single_precision(forces.repulsive)),
     )
-    kernel = _kernel(f, _coordinates(name, n_components), n_components)
-    cache_by_content(kernel, name)
-    return kernel
+    return cached_kernel(_kernel(f, _coordinates(name, n_components), n_components), name)
 
 
 def _coordinates(name: str, d: int) -> SimpleNamespace:
@@ -118,7 +116,6 @@ def _kernel(f: SimpleNamespace, at: SimpleNamespace, d: int) -> Any:
             for c in range(d):
                 forces[c * n_own + row + v] += force[c]
 
-    @f.jit
     def kernel(first, last, start, z, charges, p, totals, forces):
         prefer_wide_vectors()
         n, n_own = len(charges), len(totals)

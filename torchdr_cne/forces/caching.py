@@ -12,7 +12,7 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 from torchdr_cne import simd
 from torchdr_cne.forces.declaration import PairForces
-from torchdr_cne.forces.numerics import jit
+from torchdr_cne.forces.numerics import jit, kernel_jit
 
 _UNNAMED = itertools.count()
 
@@ -71,12 +71,14 @@ def named_jit(name: str) -> Callable[[Callable[..., Any]], Any]:
     return compile_named
 
 
-def cache_by_content(dispatcher: Any, name: str) -> None:
-    """Cache ``dispatcher`` on disk unless its ``name`` does not tell its content, or there is no place to write."""
-    if name.startswith("own"):
-        return
-    with contextlib.suppress(RuntimeError, OSError):
-        dispatcher._cache = _ContentCache(dispatcher.py_func, name)
+def cached_kernel(function: Callable[..., Any], name: str) -> Any:
+    """Compile a kernel, and keep it on disk unless its ``name`` does not tell its content or nothing can be written."""
+    function.__qualname__ += f".{name}"
+    kernel = kernel_jit(function)
+    if not name.startswith("own"):
+        with contextlib.suppress(RuntimeError, OSError):
+            kernel._cache = _ContentCache(kernel.py_func, name)
+    return kernel
 
 
 _SOURCES = hashlib.sha256(

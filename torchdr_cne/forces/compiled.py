@@ -1,7 +1,6 @@
 """The compiled engine: kernels over blocks and slices, their work shared out among threads."""
 
 from contextlib import nullcontext
-from typing import Any
 
 import numpy as np
 import torch
@@ -68,19 +67,14 @@ class CompiledForces:
             max(1, n // (_RANGES_PER_THREAD * n_threads)) for n in (len(self._own), len(self._edges.starts) - 1)
         )
         arguments = (n_threads, self._counters, *ranges, blocks, self._edges, weights, room)
+        alone = not len(room.totals) or self._problem.share.ranks.size == 1
         with compiling:
-            if not len(room.totals) or self._problem.share.ranks.size == 1:
-                self._take_part(kernels.step, _ALL, arguments)
-            else:
-                self._take_part(kernels.step, _NORMALISERS, arguments)
-                for of_row in (room.totals, room.scale):
+            for part in (_ALL,) if alone else (_NORMALISERS, _FORCES):
+                self._counters[:] = 0
+                self._workers.together(kernels.step, part, *arguments)
+                for of_row in (room.totals, room.scale) if part == _NORMALISERS else ():
                     self._problem.share.gather_(torch.from_numpy(of_row), "the exchange of normalisers")
-                self._take_part(kernels.step, _FORCES, arguments)
         return self._gradient, self._scalar(room) if self._learns else None
-
-    def _take_part(self, kernel: Any, part: int, arguments: tuple[Any, ...]) -> None:
-        self._counters[:] = 0
-        self._workers.together(kernel, part, *arguments)
 
     def _scalar(self, room: Room) -> Tensor:
         """Return the learned scalar's derivative, summed over all ranks in one order."""

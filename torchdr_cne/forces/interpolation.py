@@ -50,7 +50,7 @@ class InterpolatedSums:
         self._transform: tuple[object, Tensor] = ((), torch.empty(0))
         self.own_threads = True
 
-    def of(self, z_ds: Tensor, charges: Tensor, parameters: tuple[Tensor | float, ...]) -> tuple[Tensor, Tensor]:
+    def compute(self, z_ds: Tensor, charges: Tensor, parameters: tuple[Tensor | float, ...]) -> tuple[Tensor, Tensor]:
         """Return both sums for the own slots."""
         low, span = z_ds.amin(dim=1), z_ds.amax(dim=1) - z_ds.amin(dim=1)
         if not bool(torch.isfinite(span).all()):  # the loop says that the fit has diverged
@@ -65,12 +65,12 @@ class InterpolatedSums:
         cells = [int(width) + 2 + _NODES for width in (span / step).tolist()]
         padded = [fft.next_fast_len(2 * n, real=True) for n in cells]
         transform = self._kernel_transform(padded, step, parameters, z_ds)
-        at_once = float(self._of_distance(torch.zeros(1, dtype=z_ds.dtype), parameters))
+        q_at_zero = float(self._of_distance(torch.zeros(1, dtype=z_ds.dtype), parameters))
         compiled = len(z_ds) == 2 and z_ds.device.type == "cpu" and z_ds.dtype == torch.float32 and numba_works()
         grid = _CompiledGrid if compiled else _TorchGrid
         moved = grid(z_ds, low, 1 / step, cells, self._workers)
         potential = _convolved(moved.spread(charges), transform, padded, self._workers.n_threads)
-        return moved.collect(potential, charges, at_once, self._share)
+        return moved.collect(potential, charges, q_at_zero, self._share)
 
     def _by_moments(
         self, z_ds: Tensor, charges: Tensor, parameters: tuple[Tensor | float, ...]
@@ -87,8 +87,8 @@ class InterpolatedSums:
         d2 = total * r + of_squares - 2 * by_first
         d4 = total * r.square() + fourth + 2 * r * of_squares - 4 * (r * by_first + by_third)
         d4 = d4 + 4 * (z_own * (second @ z_own)).sum(dim=0)
-        at_once, slope, curvature = self._series(parameters, z)
-        totals = at_once * (total - c[own]) + slope * d2 + curvature / 2 * d4
+        q_at_zero, slope, curvature = self._series(parameters, z)
+        totals = q_at_zero * (total - c[own]) + slope * d2 + curvature / 2 * d4
         straight = total * z_own - first.unsqueeze(1)
         bent = z_own * d2 - (torch.outer(first, r) + third.unsqueeze(1) - 2 * second @ z_own)
         return totals.to(z_ds), (slope * straight + curvature * bent).to(z_ds)
@@ -174,11 +174,11 @@ class _CompiledGrid:
         self._workers.parallel_for(self._kernels.spread, self._cells[0], *where, grid)
         return torch.from_numpy(grid)
 
-    def collect(self, potential: Tensor, charges: Tensor, at_once: float, share: Share) -> tuple[Tensor, Tensor]:
+    def collect(self, potential: Tensor, charges: Tensor, q_at_zero: float, share: Share) -> tuple[Tensor, Tensor]:
         """Return the potential without each charge's own, and half its gradient, at the own slots."""
         totals, forces = torch.empty(len(share)), torch.empty((2, len(share)))
         where = self._z, charges.numpy(), self._origin, self._per_cell, self._starts, self._order
-        found = share.start, np.float32(at_once), potential.numpy(), totals.numpy(), forces.numpy()
+        found = share.start, np.float32(q_at_zero), potential.numpy(), totals.numpy(), forces.numpy()
         self._workers.parallel_for(self._kernels.collect, self._cells[0] - _NODES, *where, *found)
         return totals, forces
 
@@ -212,10 +212,10 @@ class _TorchGrid:
             grid.index_add_(0, number, share)
         return grid.view(self._cells)
 
-    def collect(self, potential: Tensor, charges: Tensor, at_once: float, share: Share) -> tuple[Tensor, Tensor]:
+    def collect(self, potential: Tensor, charges: Tensor, q_at_zero: float, share: Share) -> tuple[Tensor, Tensor]:
         """Return the potential without each charge's own, and half its gradient, at the own slots."""
         own, d = share.own, len(self._cells)
-        totals = -at_once * charges[own]
+        totals = -q_at_zero * charges[own]
         forces = charges.new_zeros((d, len(share)))
         for offsets, number in self._nodes(own):
             value = potential.reshape(-1)[number]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from torchdr_cne.forces import edge_kernels, tile_kernels
-from torchdr_cne.forces.caching import cache_by_content, content_name, named_jit
+from torchdr_cne.forces.caching import cached_kernel, content_name, named_jit
 from torchdr_cne.forces.declaration import PairForces
 from torchdr_cne.forces.numerics import jit, power, prefer_wide_vectors, single_precision
 from torchdr_cne.forces.team import take, wait_for_all
@@ -109,9 +109,7 @@ def compiled_kernels(
         add_forces=_add_forces,
         edges=_edges(f, edges, n_components),
     )
-    step = _step(f, passes)
-    cache_by_content(step, name)
-    return SimpleNamespace(step=step, point_width=edges.width)
+    return SimpleNamespace(step=cached_kernel(_step(f, passes), name), point_width=edges.width)
 
 
 def _step(f: SimpleNamespace, passes: SimpleNamespace) -> Any:
@@ -139,7 +137,6 @@ def _step(f: SimpleNamespace, passes: SimpleNamespace) -> Any:
             first = take(counters, 4, some_slices)
         wait_for_all(counters, 5, n_threads)
 
-    @f.jit
     def step(part, n_threads, counters, some_blocks, some_slices, blocks, edges, weights, room):
         """Take part in one step with the other threads, ranges of so many blocks or slices at a time.
 

@@ -14,8 +14,12 @@ from torchdr_cne import simd
 from torchdr_cne.forces.vectors import splat_ir, vector
 from torchdr_cne.simd import LANES
 
-jit: Any = njit(nogil=True, fastmath=True, error_model="numpy")
-"""How kernels are compiled. The default error model puts a branch into every division, which stops vectorisation."""
+_OPTIONS = {"nogil": True, "fastmath": True, "error_model": "numpy"}
+"""The default error model puts a branch into every division, which stops vectorisation."""
+jit: Any = njit(**_OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+"""Compiles a function that kernels call. Python cannot call it: its wrappers would take a third of the compilation."""
+kernel_jit: Any = njit(**_OPTIONS)
+"""Compiles a kernel, which Python calls."""
 
 _F = np.float32
 

@@ -67,8 +67,8 @@ def spread(first, last, z, charges, origin, per_cell, starts, order, grid):
 
 
 @_jit
-def collect(first, last, z, charges, origin, per_cell, starts, order, own_first, at_once, grid, totals, forces):
-    """Write a grid's value, less ``at_once`` times the charge, and half its gradient, at the points of some rows."""
+def collect(first, last, z, charges, origin, per_cell, starts, order, own_first, q_at_zero, grid, totals, forces):
+    """Write a grid's value, less ``q_at_zero`` times the charge, and half its gradient, at the points of some rows."""
     n_own = len(totals)
     for row in range(first, last):
         for at in range(starts[row], starts[row + 1]):
@@ -89,6 +89,6 @@ def collect(first, last, z, charges, origin, per_cell, starts, order, own_first,
                 total += across[a] * value
                 by_x += steep[a] * value
                 by_y += across[a] * slope
-            totals[own] = total - at_once * charges[k]
+            totals[own] = total - q_at_zero * charges[k]
             forces[0, own] = by_x * per_cell * _HALF
             forces[1, own] = by_y * per_cell * _HALF

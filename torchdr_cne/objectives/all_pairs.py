@@ -107,7 +107,7 @@ class AllPairsSums:
         sums = self._pair_sums(form, of_slots, embedding_nd, finely=True)
         charges = torch.ones_like(embedding_nd[:, 0]) if log_charges is None else log_charges.exp()
         parameters = self.loss.force_parameters(dict(state.parameters))
-        totals, _ = sums.of(layout.scatter(embedding_nd).t().contiguous(), layout.scatter(charges), parameters)
+        totals, _ = sums.compute(layout.scatter(embedding_nd).t().contiguous(), layout.scatter(charges), parameters)
         return layout.gather(of_slots.gather(totals, "the exchange of row sums")).log()
 
     def divergence(self, embedding_nd: Tensor, state: FitState) -> float:
