@@ -82,7 +82,7 @@ def row_digests(values: Tensor) -> Tensor:
 
 
 def digest_of(values: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Return a digest (), int64, of float64 numbers at places (``first``, ``second``), whatever their order.
+    """Return a digest (), int64, of float64 numbers at positions (``first``, ``second``), in any order.
 
     Digests of disjoint parts add up to that of the whole.
     """

@@ -24,8 +24,8 @@ def estimate_memory(n: int, d: int, estimator: AffinityMatcher | None = None) ->
     Raises
     ------
     ValueError
-        If ``n`` or ``d`` is not a positive integer, or if the estimator's gradients come from autograd, whose memory
-        depends on the loss hooks.
+        If ``n`` or ``d`` is not a positive integer, or if there is no estimate, as for networks, float64, or gradients
+        by autograd, whose memory depends on the loss hooks.
 
     Examples
     --------

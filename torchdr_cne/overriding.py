@@ -8,7 +8,7 @@ What = Literal["forces", "placement", "sharing"]
 
 
 def decides(*what: What) -> Callable[[_Hook], _Hook]:
-    """Mark a hook by what is derived from it, and is not valid if a subclass overrides the hook.
+    """Mark a hook by what is derived from it, which is invalid if a subclass overrides the hook.
 
     "forces" are the declared pair forces, "placement" is that of new points by the two loss hooks alone, and "sharing"
     is that of a fit among ranks, as a sum over rows.

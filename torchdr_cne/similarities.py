@@ -75,7 +75,7 @@ class Cauchy(Similarity):
     a, b : float, default=1.0
         Parameters of the curve; a = b = 1 is Student's t with one degree of freedom.
     floor : float, default=None
-        Number added to d², which keeps the gradients of 1 − q and of its logarithm finite for points that coincide.
+        Number added to d², which keeps 1 − q above 0 and the gradient of its logarithm finite for coincident points.
         None adds 1e-6 if (a, b) ≠ (1, 1), as UMAP needs, and nothing otherwise.
     """
 

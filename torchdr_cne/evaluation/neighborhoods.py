@@ -35,7 +35,7 @@ def knn_recall(
     embedding : array or tensor of shape (n, components)
         The embedding of the same rows in the same order.
     n_neighbors : int, default=15
-        Number k of neighbours of a row, not counting the row itself. The graphs that the methods embed have 15.
+        Number k of neighbours of a row, not counting the row itself. 15 is the default of the methods.
     n_samples : int or None, default=3000
         Number of rows to judge, drawn without repetition by ``default_rng(random_state).choice``; all rows if
         there are no more, or with None. Their neighbours are searched for among all n rows. With 3000 rows the

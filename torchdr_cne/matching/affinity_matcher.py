@@ -40,7 +40,7 @@ class AffinityMatcher(Graph, Scheduling, Moving, EmbeddingEstimator):
     Parameters
     ----------
     affinity_out : OutputAffinity or None, default=None
-        Affinity of the embedding; None is ``Normalized(Cauchy())``, see `torchdr_cne.objectives.matrices`.
+        Affinity of the embedding; None is ``Normalized(Cauchy())``; see `torchdr_cne.objectives.matrices`.
     loss : {"cross_entropy", "square"} or callable, default="cross_entropy"
         −Σ P log Q, ‖P − Q‖²/‖P‖², or a function of the matrices P and Q, both (n, n), that returns a scalar tensor.
 
@@ -51,7 +51,7 @@ class AffinityMatcher(Graph, Scheduling, Moving, EmbeddingEstimator):
     graph_start_ : int
         Number of the point that the first row of ``graph_`` belongs to: 0 unless ranks share the fit.
     n_connected_components_ : int
-        Number of connected components; if the second has 5 % of the points, there is a warning unless init is spectral.
+        Number of components; if the second has at least 5 % of the points, there is a warning unless init is spectral.
     training_rows_ : KeptRows or None
         The rows of the fit; None if they were not kept.
     """
@@ -98,7 +98,7 @@ class AffinityMatcher(Graph, Scheduling, Moving, EmbeddingEstimator):
         return graph
 
     def _needs_graph(self, phases: Sequence[Phase]) -> bool:
-        """Tell whether the input graph is needed."""
+        """Return whether the input graph is needed."""
         return not self._matches_function
 
     def _why_not_split(self) -> str:

@@ -120,7 +120,7 @@ class EmbeddingEstimator(
         X : array-like, Tensor, data frame, memmap or DataLoader of shape (n, f)
             The data or, with ``affinity_in="precomputed"``, a symmetric affinity matrix (n, n).
         y : array-like of shape (n,), default=None
-            Class labels; methods that do not say that they use them ignore them. Every rank is given all labels.
+            Class labels, which all methods ignore that do not say that they use them. Every rank is given all labels.
         graph : sparse matrix of shape (n, n), default=None
             Symmetric affinities of the rows of ``X``, for instance the ``graph_`` of another estimator, which
             replace the neighbour search. Each rank may pass its own rows only. Labels that change the graph change

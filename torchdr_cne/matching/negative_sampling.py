@@ -43,7 +43,7 @@ class NegativeSamplingNeighborEmbedding(EncodedNeighborEmbedding, Gradients):
         How mini-batches under an encoder draw edges: each once an epoch and weighted in the loss, or in proportion to
         the weights.
     negatives : {"batch", "uniform"}, default="batch"
-        Where negatives come from under an encoder: the rows of the mini-batch, or points drawn uniformly besides.
+        Where negatives come from under an encoder: the mini-batch itself, or points that are drawn uniformly.
     """
 
     n_negatives: int = 5

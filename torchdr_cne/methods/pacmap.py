@@ -21,16 +21,16 @@ class PACMAP(FixedPairsNeighborEmbedding):
     With d̃ = 1 + d² = 1/q the loss is w_NB Σ d̃/(10 + d̃) + w_MN Σ d̃/(10⁴ + d̃) + w_FP Σ 1/(1 + d̃), over fixed pairs.
     Neighbours are those of `torchdr_cne.affinity.ScaledAffinity`; a mid-near point is the second nearest of six random
     points; far points are random points that are not neighbours. The weights (w_NB, w_MN, w_FP) are (2, 1 000 falling
-    to 3, 1) in 2/9 of the iterations (100 of 450), (3, 3, 1) up to 4/9, and then (1, 0, 1).
+    to 3, 1) in the first 2/9 of the iterations (100 of 450), (3, 3, 1) up to 4/9 and (1, 0, 1) after that.
 
     Parameters
     ----------
     n_neighbors : int, default=10
         Number of neighbours that attract a point, not counting the point itself.
     MN_ratio : float, default=0.5
-        Mid-near pairs per neighbour of a point. They shape the global structure and need rows of ``X``.
+        Mid-near pairs of a point, divided by ``n_neighbors``. They shape the global structure and need rows of ``X``.
     FP_ratio : float, default=2.0
-        Far pairs per neighbour of a point.
+        Far pairs of a point, divided by ``n_neighbors``.
     """
 
     n_neighbors: int = 10

@@ -74,5 +74,5 @@ class TSNE(EncodedNeighborEmbedding, AllPairsNeighborEmbedding):
         return 12.0 if early is None else early
 
     def _auto_learning_rate(self, phase: Phase, n: int) -> float:
-        # Belkina (2019): n / exaggeration without the gradient's factor 4, and at least 50. The loss is here times n.
+        # Belkina (2019): n / exaggeration for a gradient without factor 4, and at least 50. The loss here is times n.
         return max(n / phase.exaggeration / 4, _LEAST_RATE) / n

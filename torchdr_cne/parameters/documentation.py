@@ -12,7 +12,7 @@ _OWN = "_own_docstring"
 
 
 def documented(cls: Any) -> str | None:
-    """Return the docstring of a dataclass, in which those of its bases follow its own parameters and attributes.
+    """Return the docstring of a dataclass, with the parameters and attributes of its bases after its own.
 
     Parameters
     ----------

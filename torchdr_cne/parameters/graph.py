@@ -23,8 +23,8 @@ class Graph(ParameterGroup):
         affinity matrix, sparse or dense. `AffinityMatcher` itself also takes a function from rows (n, f), float64, to
         any real matrix (n, n), which is matched as it is.
     memory_budget : int or None, default=None
-        Bytes that the rows of a `RowSource` and their index may take in a process; larger data are streamed. None
-        is a third of the free memory.
+        Number of bytes that the rows of a `RowSource` and their index may take in a process; larger data are
+        streamed. None is a third of the free memory.
     store_training_data : bool, default=True
         Whether the rows of the fit are kept, so that `transform` can compare new rows with them; they may be the
         caller's own memory. False drops them, which also makes saved estimators smaller.

@@ -23,7 +23,7 @@ class Optimizing(ParameterGroup):
         Learning rate; "auto" is the method's own, for most methods divided by the exaggeration, and a number is used
         as it is. The loss is normalised so that rates depend neither on n nor on the scale of the affinities.
     optimizer : str or torch.optim.Optimizer class, default="auto"
-        Optimiser, built anew when early exaggeration ends; "auto" is the method's own, or Adam under an encoder.
+        Optimiser, rebuilt when early exaggeration ends; "auto" is the method's own, or Adam under an encoder.
     optimizer_kwargs : "auto", dict or None, default="auto"
         Keywords of the optimiser; "auto" gives SGD momentum 0.5 during early exaggeration and 0.8 after it.
     check_interval : int, default=50
@@ -69,7 +69,7 @@ class Optimizing(ParameterGroup):
 
 @group
 class Scheduling(Optimizing):
-    """For how long, and at what rates.
+    """How long the loss is minimised, and at what rates.
 
     Parameters
     ----------

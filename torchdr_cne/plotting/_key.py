@@ -15,7 +15,7 @@ _NAME_LENGTH = 28
 
 
 def check_legend(legend: str) -> None:
-    """Raise ValueError unless ``legend`` is one of the places."""
+    """Raise a ValueError unless ``legend`` is one of the known places."""
     if legend not in get_args(LegendPlace):
         raise ValueError(f"legend={legend!r} is not known; choose one of {', '.join(get_args(LegendPlace))}")
 

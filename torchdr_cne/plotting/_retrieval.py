@@ -27,7 +27,7 @@ def retrieval(
     found_labels: Any = None,
     similarities: Any = None,
 ) -> "Figure":
-    """Draw each query and, in the columns beside it, the images that were found for it, in their order.
+    """Draw each query and, in the columns beside it, the images that were found for it.
 
     The frame of a found image is green if it has the label of its query, red if it has another, and grey if either
     label is missing.
