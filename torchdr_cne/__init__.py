@@ -1,9 +1,9 @@
-"""Contrastive neighbour embeddings: graphs, losses, sampling and the loop, in PyTorch.
+"""Contrastive neighbour embeddings in PyTorch: graphs, losses, sampling and the optimisation loop.
 
 ``from torchdr_cne import NegTSNE, UMAP, NCVis, InfoTSNE`` gives the estimators. The folders follow the data:
 ``inputs`` → ``neighbors`` → ``affinity`` → ``initialization`` → ``objectives`` and ``optimization`` → ``placement`` of
 new points. ``fitting`` puts these stages together, ``matching`` has the classes that describe a fit, and ``methods``
-has one file a method. Where a network computes the embedding, ``encoders`` has its architecture, ``networks`` its
+has one file per method. If a network computes the embedding, ``encoders`` has its architecture, ``networks`` its
 mini-batches, and ``parametric`` and ``images`` the estimators. Nothing heavy is imported before it is used.
 """
 

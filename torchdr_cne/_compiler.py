@@ -1,4 +1,4 @@
-"""Numba: whether it works here, and a word to the user while it compiles."""
+"""Whether Numba works on this machine, and a message to the user while it compiles."""
 
 import logging
 import threading
@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from functools import lru_cache
 
 _PATIENCE = 2.0
-"""Seconds of waiting after which a user is told why."""
+"""Seconds after which a waiting user is told the reason."""
 
 
 @lru_cache(maxsize=1)
 def numba_works() -> bool:
-    """Tell whether Numba can be imported; if not, warn once in the process. A broken one may raise anything."""
+    """Return whether Numba can be imported; if not, warn once per process. A broken Numba may raise any error."""
     try:
         import numba  # noqa: F401
     except Exception as error:
@@ -29,7 +29,7 @@ def numba_works() -> bool:
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Log a line, which Python shows on stderr unless told otherwise, if the block's first compilation takes long."""
+    """Log a line, which Python shows on stderr by default, if a compilation makes the block take long."""
     message = f"compiling {what} for this machine; this happens once and takes some seconds"
     timer = threading.Timer(_PATIENCE, logging.getLogger("torchdr_cne").warning, [message])
     timer.daemon = True

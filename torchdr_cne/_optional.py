@@ -1,4 +1,4 @@
-"""Dependencies that are imported when first used, with the install line in the error."""
+"""Dependencies that are imported when first used; the error message says how to install them."""
 
 import importlib
 from types import ModuleType
@@ -16,14 +16,14 @@ _INSTALL_NAME = {
 
 
 def import_optional(module: str, purpose: str) -> ModuleType:
-    """Import ``module``, or raise an ImportError that says what for and how to install it.
+    """Return ``module``, or raise an ImportError that says what needs it and how to install it.
 
     Parameters
     ----------
     module : str
         Dotted module name.
     purpose : str
-        What needs it, as the subject of the error message: ``"backend='faiss'"``.
+        What needs the module, as the subject of the error message: ``"backend='faiss'"``.
     """
     root = module.split(".")[0]
     try:

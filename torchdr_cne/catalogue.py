@@ -1,7 +1,7 @@
-"""The one table of names: which class is where, and what it is called on the command line and as a loss.
+"""The table of names: where each class is, and what it is called on the command line and as a loss.
 
-The top level's lazy imports, the command line, `Relation` and saved files all read it, so that a line here makes a
-class known everywhere. Nothing is imported before it is asked for.
+The lazy imports of the top level, the command line, `Relation` and saved files all use it, so that one line here makes
+a class known everywhere. Nothing is imported before it is needed.
 """
 
 import importlib
@@ -11,18 +11,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Entry:
-    """One class and its names.
+    """A class and its names.
 
     Attributes
     ----------
     name : str
         Name of the class, also in saved files.
     module : str
-        Where it is imported from.
+        Module from which the class is imported.
     command : str
-        Its name after ``--method`` on the command line; "" if it has none.
+        Name of the class after ``--method`` on the command line; "" if it has none.
     loss : str
-        Its name as the loss of a `Relation`; "" if it has none.
+        Name of the class as the loss of a `Relation`; "" if it has none.
     is_public : bool
         Whether ``torchdr_cne.<name>`` is this class.
     """
@@ -84,16 +84,16 @@ _registered_classes: dict[str, type] = {}
 
 
 def register(cls: type, *, command: str = "", loss: str = "") -> type:
-    """Give a class of your own its names; usable as a decorator.
+    """Register names for a class of your own; this is also usable as a decorator.
 
     Parameters
     ----------
     cls : type
         A method, an affinity, a loss or a similarity.
     command : str, default=""
-        A name for a method as the loss of `torchdr_cne.parametric.Relation` and, in this process, after ``--method``.
+        Name of a method as the loss of `torchdr_cne.parametric.Relation` and, in this process, after ``--method``.
     loss : str, default=""
-        A name for it as the loss of a `Relation`, where that differs; "" is ``command``.
+        Name of a method as the loss of a `Relation`, if it is different; "" is ``command``.
 
     Returns
     -------
@@ -125,7 +125,7 @@ def register(cls: type, *, command: str = "", loss: str = "") -> type:
 
 
 def qualified_name(cls: type) -> str:
-    """Return a class's dotted name."""
+    """Return the dotted name of a class."""
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
@@ -146,7 +146,7 @@ def by_loss() -> dict[str, Entry]:
 
 
 def public() -> dict[str, Entry]:
-    """Return what the top level offers, by name."""
+    """Return the entries that the top level offers, by name."""
     return {name: entry for name, entry in _OURS.items() if entry.is_public}
 
 
@@ -159,12 +159,12 @@ def load(entry: Entry) -> type:
 
 
 def stored_name(cls: type) -> str:
-    """Return the name that files give a class: ours are bare, those of others carry their module."""
+    """Return the name of a class in files: names of our classes are bare, those of others include the module."""
     entry = _OURS.get(cls.__name__)
     return cls.__name__ if entry is not None and entry.load() is cls else qualified_name(cls)
 
 
 def find_stored(name: str) -> type | None:
-    """Return the class that a file names, if it is ours or registered; nothing that a file says is imported."""
+    """Return the class that a file names, if it is ours or registered; no other module is imported."""
     entry = _OURS.get(name)
     return entry.load() if entry is not None else _registered_classes.get(name)

@@ -1,4 +1,4 @@
-"""Checks of parameter values, before any work."""
+"""Checks of parameter values, which are made before any work."""
 
 import math
 import numbers
@@ -8,14 +8,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Bound:
-    """A finite number of at least ``low``, or above it; None passes, as "the method's own"."""
+    """A lower bound for finite numbers, which may equal ``low`` unless the bound is ``strict``."""
 
     low: float
     strict: bool = False
     integer: bool = False
 
     def admits(self, value: Any) -> bool:
-        """Tell whether ``value`` fits."""
+        """Return whether ``value`` is a number within the bound."""
         kind = numbers.Integral if self.integer else numbers.Real
         if not isinstance(value, kind) or isinstance(value, bool) or not math.isfinite(value):
             return False
@@ -34,12 +34,12 @@ FINITE = Bound(-math.inf)
 
 
 def without(bounds: dict[str, Bound], *names: str) -> dict[str, Bound]:
-    """Return the bounds of all parameters but some, which a class does not have."""
+    """Return the bounds without those of some parameters, which a class does not have."""
     return {name: bound for name, bound in bounds.items() if name not in names}
 
 
 def check_bounds(owner: Any, bounds: dict[str, Bound]) -> None:
-    """Check each named attribute of ``owner``; None passes where the class's own default is None."""
+    """Raise a ValueError if a named attribute of ``owner`` is out of bounds; None passes if it is the default."""
     for name, bound in bounds.items():
         value = getattr(owner, name)
         if value is None and getattr(type(owner), name) is None:

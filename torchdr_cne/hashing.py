@@ -1,7 +1,7 @@
 """A counter-based random number generator: 64-bit splitmix hashes of (seed, step, row, draw).
 
-Nothing is stored and nothing global is touched: the same counters give the same bits on any device, for
-any number of threads or ranks. Integers wrap around as 64-bit two's complement throughout.
+Nothing is stored and no global state is touched: the same counters give the same bits on any device, for any
+number of threads or ranks. All integers wrap around as 64-bit two's complement.
 """
 
 from collections.abc import Iterator
@@ -16,13 +16,13 @@ _MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
 def _signed(x: int) -> int:
-    """Read 64 bits as a two's complement number."""
+    """Return 64 bits as a two's complement number."""
     x &= _MASK
     return x - (1 << 64) if x >> 63 else x
 
 
 def mix(x: int) -> int:
-    """Finalise one 64-bit word (Steele, Lea & Flood 2014), on Python integers."""
+    """Return a 64-bit word after splitmix's finaliser (Steele, Lea & Flood, 2014), for Python integers."""
     x &= _MASK
     x = (x ^ (x >> 30)) * _MULTIPLIERS[0] & _MASK
     x = (x ^ (x >> 27)) * _MULTIPLIERS[1] & _MASK
@@ -30,17 +30,17 @@ def mix(x: int) -> int:
 
 
 def stream_key(seed: int, step: int, purpose: int = 0) -> int:
-    """Return the key of one step's draws; ``purpose`` separates uses that share seed and step."""
+    """Return the key of the draws in a step; ``purpose`` separates uses that share seed and step."""
     return mix(mix(mix(seed + _GOLDEN) + step * _GOLDEN) + purpose * _GOLDEN)
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
-    """Logical shift; torch's own on int64 is arithmetic."""
+    """Return a logical shift, as torch's own shift of int64 is arithmetic."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def mix_tensor(x: Tensor) -> Tensor:
-    """Do `mix`'s work on int64 tensors, element by element."""
+    """Return the result of `mix` for each element of an int64 tensor."""
     x = (x ^ _shift_right(x, 30)) * _signed(_MULTIPLIERS[0])
     x = (x ^ _shift_right(x, 27)) * _signed(_MULTIPLIERS[1])
     return x ^ _shift_right(x, 31)
@@ -52,20 +52,20 @@ def hash_counters(key: int, counters: Tensor) -> Tensor:
 
 
 def hash_grid(key: int, rows: Tensor, n_draws: int) -> Tensor:
-    """Return 64-bit words (len(rows), n_draws): first a key a row, then one a draw."""
+    """Return 64-bit words (len(rows), n_draws), each a hash of the draw under a key of the row."""
     row_keys = hash_counters(key, rows)
     draws = torch.arange(1, n_draws + 1, device=rows.device) * _signed(_GOLDEN)
     return mix_tensor(row_keys.unsqueeze(1) + draws)
 
 
 def bounded(words: Tensor, bound: Tensor | int) -> Tensor:
-    """Map uniform words to [0, bound), bound < 2³¹: the high word of words · bound."""
+    """Return uniform words mapped to [0, bound), bound < 2³¹: the high word of words · bound."""
     high, low = _shift_right(words, 32), words & 0xFFFFFFFF
     return _shift_right(high * bound + _shift_right(low * bound, 32), 32)
 
 
 def bounded_int(word: int, bound: int) -> int:
-    """Do `bounded`'s work on Python integers."""
+    """Return the result of `bounded` for Python integers."""
     return (word * bound) >> 64
 
 
@@ -75,14 +75,14 @@ def random_permutation(n: int, key: int, device: torch.device | None = None) -> 
 
 
 def row_digests(values: Tensor) -> Tensor:
-    """Return a digest (n,), int64, of each row of floating-point numbers; equal rows have equal ones."""
+    """Return a digest (n,), int64, of each row of floating-point numbers; equal rows have equal digests."""
     words = (values + 0.0).contiguous().view(torch.int32).long()  # −0 becomes 0
     odd = hash_counters(3, torch.arange(words.shape[1], device=values.device)) | 1
     return mix_tensor((words * odd).sum(dim=1))
 
 
 def digest_of(values: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Return a digest (), int64, of float64 numbers at places (``first``, ``second``), whatever their order.
+    """Return a digest (), int64, of float64 numbers at positions (``first``, ``second``), in any order.
 
     Digests of disjoint parts add up to that of the whole.
     """
@@ -92,7 +92,7 @@ def digest_of(values: Tensor, first: Tensor, second: Tensor) -> Tensor:
 
 @contextmanager
 def reproducible(key: int, device: torch.device | None = None) -> Iterator[None]:
-    """Let torch's own functions, such as dropout, draw from ``key``; its global generators are left as they were."""
+    """Seed torch's own functions, such as dropout, by ``key``; its global generators are restored after the block."""
     generators = [torch.default_generator]
     if device is not None and device.type == "cuda":
         number = torch.cuda.current_device() if device.index is None else device.index

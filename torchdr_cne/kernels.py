@@ -1,4 +1,4 @@
-"""Similarities as plain arithmetic of d², which torch runs as it is and Numba compiles: q, its slope, its pull."""
+"""Similarities as plain arithmetic on d², which torch can run and Numba can compile: q, its slope and attraction."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Kernel:
-    """q as plain arithmetic of d², as declared forces need it: functions ``f(d2, parameters, power)``.
+    """A similarity as plain arithmetic on d², for declared forces: functions ``f(d2, parameters, power)``.
 
     Attributes
     ----------
@@ -18,7 +18,7 @@ class Kernel:
     attraction : callable
         Derivative of −log q with respect to d².
     parameters : tuple of float
-        Second argument of the three.
+        Second argument of the three functions.
     """
 
     q: Callable[..., Any]

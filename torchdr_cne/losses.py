@@ -1,8 +1,8 @@
 """The contrastive losses as plain functions of log-similarities.
 
-The elementary functions, one formula each, are what the methods' hooks are written with. The four
-losses below them put the formulas together for a batch of positive pairs with their negatives.
-Everything stays in log space: ``log_q`` may be −inf, a pair infinitely far apart, which adds nothing.
+The hooks of the methods use the elementary functions, which have one formula each. The four losses after them
+combine these formulas for a batch of positive pairs with their negatives. Everything stays in log space: ``log_q``
+may be −inf for a pair that is infinitely far apart, which adds nothing.
 """
 
 import math
@@ -19,12 +19,12 @@ def log_one_minus(log_q: Tensor) -> Tensor:
 
 
 def classified_as_data(log_q: Tensor, log_odds: Tensor | float) -> Tensor:
-    """Return −log(q/(q + ν)), the cost of taking a pair for data against noise of odds ν = e^log_odds."""
+    """Return −log(q/(q + ν)), the cost of classifying a pair as data against noise of odds ν = e^log_odds."""
     return softplus(log_odds - log_q)
 
 
 def classified_as_noise(log_q: Tensor, log_odds: Tensor | float) -> Tensor:
-    """Return −log(ν/(q + ν)), the cost of taking a pair for noise of odds ν = e^log_odds."""
+    """Return −log(ν/(q + ν)), the cost of classifying a pair as noise of odds ν = e^log_odds."""
     return softplus(log_q - log_odds)
 
 
@@ -43,19 +43,19 @@ def log_add_positive(log_q_positive: Tensor, log_total: Tensor) -> Tensor:
 
 
 def umap(log_q_positive: Tensor, log_q_negative: Tensor) -> tuple[Tensor, Tensor]:
-    """UMAP's cross-entropy: −log q⁺ and Σ_k −log(1 − q_k).
+    """Return UMAP's cross-entropy, −log q⁺ and Σ_k −log(1 − q_k).
 
     Parameters
     ----------
     log_q_positive : Tensor of shape (B,)
         Log-similarity of each positive pair.
     log_q_negative : Tensor of shape (B, m)
-        Log-similarities to its m negatives, below 0.
+        Log-similarities of each pair to its m negatives, below 0.
 
     Returns
     -------
     attraction, repulsion : Tensor of shape (B,)
-        Unreduced; the loss is their sum.
+        Unreduced losses; the total loss is their sum.
     """
     return -log_q_positive, -log_one_minus(log_q_negative).sum(dim=-1)
 
@@ -63,9 +63,9 @@ def umap(log_q_positive: Tensor, log_q_negative: Tensor) -> tuple[Tensor, Tensor
 def negative_sampling(
     log_q_positive: Tensor, log_q_negative: Tensor, *, nu: Tensor | float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Neg-t-SNE's logistic loss with fixed noise odds ν (Damrich et al., 2023).
+    """Return Neg-t-SNE's logistic loss with fixed noise odds ν (Damrich et al., 2023).
 
-    Parameters and returns as in `umap`; ``nu`` > 0 multiplies the noise.
+    Parameters and results are those of `umap`; ``nu`` > 0 multiplies the noise.
     """
     log_nu = torch.as_tensor(nu, dtype=log_q_positive.dtype, device=log_q_positive.device).log()
     attraction = classified_as_data(log_q_positive, log_nu)
@@ -75,9 +75,9 @@ def negative_sampling(
 def noise_contrastive(
     log_q_positive: Tensor, log_q_negative: Tensor, *, log_z: Tensor | float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """NCVis's noise-contrastive estimation with a learnable log Z (Artemenkov & Panov, 2020).
+    """Return NCVis's noise-contrastive loss with a learnable log Z (Artemenkov & Panov, 2020).
 
-    Parameters and returns as in `umap`; the noise odds are m·Z.
+    Parameters and results are those of `umap`; the noise odds are m·Z.
     """
     log_odds = log_z + math.log(log_q_negative.shape[-1])
     attraction = classified_as_data(log_q_positive, log_odds)
@@ -91,16 +91,16 @@ def info_nce(
     exaggeration: float = 1.0,
     include_positive: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """InfoNCE: −log q⁺ and (1/ρ) log(q⁺ + Σ_k q_k) (Damrich et al., 2023).
+    """Return the InfoNCE loss, −log q⁺ and (1/ρ) log(q⁺ + Σ_k q_k) (Damrich et al., 2023).
 
-    Parameters and returns as in `umap`.
+    Parameters and results are those of `umap`.
 
     Other Parameters
     ----------------
     exaggeration : float, default=1.0
-        ρ, the weight of attraction against repulsion.
+        Weight ρ of attraction against repulsion.
     include_positive : bool, default=True
-        False leaves q⁺ out of the normaliser, the decoupled loss of Yeh et al. (2022).
+        Whether the normaliser includes q⁺; without it this is the decoupled loss of Yeh et al. (2022).
     """
     total = log_normaliser(log_q_negative)
     if include_positive:

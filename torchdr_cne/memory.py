@@ -1,4 +1,4 @@
-"""How much memory a fit takes, told before it is begun."""
+"""An estimate of the memory that a fit will take."""
 
 from torchdr_cne.checks import COUNT
 from torchdr_cne.matching import AffinityMatcher
@@ -6,26 +6,26 @@ from torchdr_cne.methods import NegTSNE
 
 
 def estimate_memory(n: int, d: int, estimator: AffinityMatcher | None = None) -> int:
-    """Estimate the memory that a fit takes at its peak, before it is begun.
+    """Return an estimate of the peak memory of a fit, before it begins.
 
     Parameters
     ----------
     n, d : int
-        Rows and columns of the data.
+        Numbers of rows and columns of the data.
     estimator : NegativeSamplingNeighborEmbedding, default=None
         An estimator with the parameters of the fit; None is ``NegTSNE()``.
 
     Returns
     -------
     int
-        Bytes beside the data as float32 (4 n d) and beside the imported libraries (about 0.6 GB), for a fit on the
-        CPU by pair forces with 20 000 rows or more. Below that the search takes up to 0.2 GB more.
+        Number of bytes, in addition to the data as float32 (4 n d) and to the imported libraries (about 0.6 GB), for a
+        fit on the CPU by pair forces with 20 000 rows or more. With fewer rows the search takes up to 0.2 GB more.
 
     Raises
     ------
     ValueError
-        If ``n`` or ``d`` is no positive integer, or the estimator's gradients come from autograd, whose memory
-        depends on the loss hooks.
+        If ``n`` or ``d`` is not a positive integer, or if there is no estimate, as for networks, float64, or gradients
+        by autograd, whose memory depends on the loss hooks.
 
     Examples
     --------

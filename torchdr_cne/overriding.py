@@ -1,4 +1,4 @@
-"""Which hooks a subclass has defined anew, so that what was derived from them no longer holds."""
+"""Functions that find overridden hooks, which invalidate whatever was derived from them."""
 
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
@@ -8,10 +8,10 @@ What = Literal["forces", "placement", "sharing"]
 
 
 def decides(*what: What) -> Callable[[_Hook], _Hook]:
-    """Mark a hook by what is derived from it, and falls behind where a subclass defines it anew.
+    """Mark a hook by what is derived from it, which is invalid if a subclass overrides the hook.
 
-    "forces" are the declared pair forces; "placement" of new points by the two loss hooks alone; "sharing" a fit among
-    ranks, as a sum over rows.
+    "forces" are the declared pair forces, "placement" is that of new points by the two loss hooks alone, and "sharing"
+    is that of a fit among ranks, as a sum over rows.
     """
 
     def mark(hook: _Hook) -> _Hook:
@@ -22,7 +22,7 @@ def decides(*what: What) -> Callable[[_Hook], _Hook]:
 
 
 def overridden(cls: type, base: type, what: What) -> list[str]:
-    """Return the hooks that decide ``what`` and that a class defines anew between itself and ``base``."""
+    """Return the hooks that decide ``what`` and are overridden in ``cls``, or in a class between it and ``base``."""
     return [name for name in _deciding(cls, what) if _position(cls, name) < cls.__mro__.index(base)]
 
 
@@ -33,7 +33,7 @@ def newer_than_forces(cls: type) -> list[str]:
 
 
 def _deciding(cls: type, what: What) -> list[str]:
-    """Return the names of methods and properties that a base has marked, the root's first."""
+    """Return the names of the methods and properties that a base has marked, those of the root first."""
     found: dict[str, None] = {}
     for base in reversed(cls.__mro__):
         for name, value in vars(base).items():

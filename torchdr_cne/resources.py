@@ -1,4 +1,4 @@
-"""Seeds, devices and threads, chosen for one fit and never for the process."""
+"""Seeds, devices and threads, which are set for one fit and never for the whole process."""
 
 import numbers
 import threading
@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 
 def seed_from(random_state: Any) -> int:
-    """Turn scikit-learn's ``random_state`` into one integer seed without touching global state."""
+    """Return an integer seed from scikit-learn's ``random_state``, without touching global state."""
     if random_state is None:
         return int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> 1)
     if isinstance(random_state, np.random.RandomState):
@@ -29,7 +29,7 @@ def seed_from(random_state: Any) -> int:
 
 
 def resolve_device(device: str | torch.device, X: Any) -> torch.device:
-    """Return the requested device; "auto" is that of a tensor, else CUDA if there is one, else the CPU."""
+    """Return the requested device; "auto" is that of a tensor, or else CUDA if available, or else the CPU."""
     if str(device) != "auto":
         try:
             return torch.device(device)
@@ -42,9 +42,9 @@ def resolve_device(device: str | torch.device, X: Any) -> torch.device:
 
 @contextmanager
 def limited_threads(n_jobs: int | None) -> Iterator[None]:
-    """Use ``n_jobs`` threads within the block, in torch and all that follows it: FAISS, BLAS and our own.
+    """Use ``n_jobs`` threads within the block, in torch and in all that follows it: FAISS, BLAS and our own threads.
 
-    None takes as many as torch uses already, but one within a thread of joblib; −1 is all cores the process may use.
+    None keeps the number of torch, but is 1 within a thread of joblib; −1 is all cores that the process may use.
     """
     if n_jobs is None and not _in_joblib_thread():
         yield
@@ -58,7 +58,7 @@ def limited_threads(n_jobs: int | None) -> Iterator[None]:
 
 @contextmanager
 def matmul_precision(wanted: str | None) -> Iterator[None]:
-    """Let products of 32 bits have the precision ``wanted`` within the block; None is torch's setting."""
+    """Set the precision of float32 matrix products within the block; None keeps torch's setting."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(before if wanted is None else wanted)
     try:
@@ -71,8 +71,8 @@ def matmul_precision(wanted: str | None) -> Iterator[None]:
 def torch_threads(wanted: int) -> Iterator[None]:
     """Set torch's number of threads within the block.
 
-    It is the process's, so that fits in several threads have to agree: the block begun last has its way, and the last
-    to end leaves the number found by the first.
+    The number belongs to the process, so that fits in several threads have to share it: the block that began last
+    decides, and the last one to end restores the number that the first one found.
     """
     limit = [wanted]
     with _lock:
@@ -92,9 +92,9 @@ def torch_threads(wanted: int) -> Iterator[None]:
 
 _lock = threading.Lock()
 _limits: list[list[int]] = []
-"""The number of threads before any block, and those of the blocks under way."""
+"""The number of threads before any block, and those of the active blocks."""
 
 
 def _in_joblib_thread() -> bool:
-    """Tell whether joblib runs this beside others in one process; its worker processes limit torch by themselves."""
+    """Return whether joblib runs this in one of several threads; its worker processes limit torch by themselves."""
     return threading.current_thread() is not threading.main_thread() and get_active_backend()[0].nesting_level > 0

@@ -1,4 +1,4 @@
-"""Similarities of embedded points, always as logarithms: z_i, z_j → log q_ij."""
+"""Similarities of embedded points, always in the form of logarithms: z_i, z_j → log q_ij."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
@@ -22,14 +22,14 @@ from torchdr_cne.storable import Storable
 
 
 class Similarity(Storable, ABC):
-    """A similarity q(z_i, z_j) of embedding vectors, computed as log q over the last axis.
+    """A similarity q(z_i, z_j) of embedded points, computed as log q over the last axis.
 
-    Written with arithmetic and methods of tensors only, it also serves KeOps' symbolic tensors.
+    A similarity that uses only arithmetic and methods of tensors also works with the symbolic tensors of KeOps.
     """
 
     @property
     def kernel(self) -> Kernel | None:
-        """q and its slope as functions of d²; None if it is none, or has not been written as one."""
+        """q and its slope as functions of d²; None if q is not a function of d², or has no such form here."""
         return None
 
     @abstractmethod
@@ -44,12 +44,12 @@ class Similarity(Storable, ABC):
 
 
 def squared_distance(z_i: Tensor, z_j: Tensor) -> Tensor:
-    """Return ‖z_i − z_j‖² over the last axis, by differences."""
+    """Return ‖z_i − z_j‖² over the last axis, computed from differences."""
     return (z_i - z_j).square().sum(dim=-1)
 
 
 _WIDE = 16
-"""Columns from which distances between all rows of two tables are computed by a product."""
+"""Number of columns from which on distances between all rows of two tables are computed by a product."""
 
 
 def squared_distances(z_i: Tensor, z_j: Tensor) -> Tensor:
@@ -73,10 +73,10 @@ class Cauchy(Similarity):
     Parameters
     ----------
     a, b : float, default=1.0
-        With a = b = 1 this is Student's t with one degree of freedom.
+        Parameters of the curve; a = b = 1 is Student's t with one degree of freedom.
     floor : float, default=None
-        Added to d²: keeps 1 − q and its logarithm's gradient finite for points that coincide.
-        None adds 1e-6 where (a, b) ≠ (1, 1), as UMAP needs, and nothing otherwise.
+        Number added to d², which keeps 1 − q above 0 and the gradient of its logarithm finite for coincident points.
+        None adds 1e-6 if (a, b) ≠ (1, 1), as UMAP needs, and nothing otherwise.
     """
 
     a: float = 1.0
@@ -91,7 +91,7 @@ class Cauchy(Similarity):
         return self._of_squares(squared_distance(z_i, z_j))
 
     def table(self, z_i: Tensor, z_j: Tensor) -> Tensor:
-        """Return log q (r, m), for many columns by a product."""
+        """Return log q (r, m), computed by a product if there are many columns."""
         return self._of_squares(squared_distances(z_i, z_j)) if z_i.shape[1] >= _WIDE else super().table(z_i, z_j)
 
     def _of_squares(self, d2: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class Cauchy(Similarity):
 
     @property
     def kernel(self) -> Kernel | None:
-        """1/(1 + d²); None with other parameters."""
+        """The kernel 1/(1 + d²); None if the parameters are different."""
         return CAUCHY if self.is_plain and self.distance_floor == 0 else None
 
     @property
@@ -118,7 +118,7 @@ class Cauchy(Similarity):
 
 @dataclass(frozen=True)
 class StudentT(Similarity):
-    """Student kernel q = (1 + d²/dof)^{−dof}, openTSNE's convention; dof = 1 is the Cauchy kernel."""
+    """Student kernel q = (1 + d²/dof)^{−dof}, in the convention of openTSNE; dof = 1 is the Cauchy kernel."""
 
     dof: float = 1.0
 
@@ -131,7 +131,7 @@ class StudentT(Similarity):
 
     @property
     def kernel(self) -> Kernel:
-        """(1 + d²/α)^{−α}."""
+        """The kernel (1 + d²/dof)^{−dof}."""
         if self.dof == 1:
             return replace(CAUCHY, parameters=(self.dof,))
         return Kernel(student, student_slope, student_attraction, (self.dof,))
@@ -147,7 +147,7 @@ class Gaussian(Similarity):
 
     @property
     def kernel(self) -> Kernel:
-        """exp(−d²)."""
+        """The kernel exp(−d²)."""
         return Kernel(gaussian, gaussian_slope, gaussian_attraction)
 
 
@@ -171,7 +171,7 @@ class HyperbolicCauchy(Similarity):
 def hyperbolic_distance(z_i: Tensor, z_j: Tensor) -> Tensor:
     """Return the distance in the Poincaré ball over the last axis.
 
-    arcosh(1 + 2‖z_i − z_j‖²/((1 − ‖z_i‖²)(1 − ‖z_j‖²))), computed without loss of small distances.
+    It is arcosh(1 + 2‖z_i − z_j‖²/((1 − ‖z_i‖²)(1 − ‖z_j‖²))), computed so that small distances are accurate.
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ def hyperbolic_distance(z_i: Tensor, z_j: Tensor) -> Tensor:
     Returns
     -------
     Tensor of shape (…)
-        At least 2e-6, so that gradients at equal points are finite.
+        Distances, at least 2e-6, so that gradients at equal points are finite.
     """
     of_i, of_j = 1 - z_i.square().sum(dim=-1), 1 - z_j.square().sum(dim=-1)
     half_sine = (squared_distance(z_i, z_j) / (of_i * of_j) + _LEAST_SQUARE).sqrt()
@@ -193,9 +193,9 @@ _LEAST_SQUARE = 1e-12
 
 @dataclass(frozen=True)
 class CosineExp(Similarity):
-    """Exponentiated cosine q = exp((cos − 1)/τ); SimCLR's similarity up to a constant factor.
+    """Exponentiated cosine q = exp((cos − 1)/τ), which is SimCLR's similarity up to a constant factor.
 
-    1 − cos has the floor 1e-7, so that 1 − q and its logarithm stay finite for parallel vectors.
+    1 − cos is at least 1e-7, so that the logarithm of 1 − q stays finite for parallel vectors.
     """
 
     temperature: float = 0.5
@@ -217,16 +217,16 @@ class CosineExp(Similarity):
 
 
 def temperature_of(similarity: Similarity | None) -> dict[str, float]:
-    """Return the temperature of a similarity that has one, by name."""
+    """Return the temperature of a similarity by name; empty if it has none."""
     temperature = getattr(similarity, "temperature", None)
     return {} if temperature is None else {"temperature": float(temperature)}
 
 
 def fit_umap_curve(min_dist: float, spread: float) -> tuple[float, float]:
-    """Fit (a, b) so that 1/(1 + a d^{2b}) follows UMAP's target curve.
+    """Return (a, b) for which 1/(1 + a d^{2b}) is closest to UMAP's target curve.
 
-    The target is 1 up to ``min_dist`` and exp(−(d − min_dist)/spread) beyond, on 300 points up to
-    3·spread; least squares as in McInnes et al. (2018).
+    The target is 1 up to ``min_dist`` and exp(−(d − min_dist)/spread) beyond it. The fit is by least squares on 300
+    distances up to 3·spread, as in McInnes et al. (2018).
 
     Raises
     ------

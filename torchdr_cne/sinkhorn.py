@@ -1,4 +1,4 @@
-"""Symmetric Sinkhorn scaling in the logarithm, of any kernel whose row sums can be formed."""
+"""Symmetric Sinkhorn scaling in log space, for any kernel whose row sums can be computed."""
 
 from collections.abc import Callable
 
@@ -8,21 +8,21 @@ from torch import Tensor
 def sinkhorn_scaling(
     log_row_sums: Callable[[Tensor], Tensor], start: Tensor, n_steps: int, tolerance: float | None = None
 ) -> Tensor:
-    """Return f (n,) such that e^{f_i} Σ_j k_ij e^{f_j} comes to 1 for each i.
+    """Return f (n,) such that e^{f_i} Σ_j k_ij e^{f_j} is 1 for each i.
 
-    Each step is halfway to what the row sums ask for, which converges for every positive symmetric kernel
+    Each step goes half the way to row sums of 1, which converges for every positive symmetric kernel
     (Knight, Ruiz & Uçar, 2014).
 
     Parameters
     ----------
     log_row_sums : callable
-        From f to log Σ_j k_ij e^{f_j}, (n,).
+        Function from f to log Σ_j k_ij e^{f_j}, (n,).
     start : Tensor of shape (n,)
-        The first f.
+        Initial f.
     n_steps : int
-        How many steps are taken at most.
+        Largest number of steps.
     tolerance : float or None, default=None
-        Stop once no logarithm of a row sum is further from 0; None never looks, and nothing waits for the device.
+        Largest |log| of a row sum at which the steps end; None takes all steps, without waiting for the device.
     """
     f = start
     for _ in range(n_steps):

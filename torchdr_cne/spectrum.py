@@ -1,4 +1,4 @@
-"""The attraction–repulsion spectrum: one method's maps from t-SNE-like to beyond UMAP-like (Böhm et al., 2022)."""
+"""The attraction–repulsion spectrum: embeddings from t-SNE-like to beyond UMAP-like (Böhm et al., 2022)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,19 +9,19 @@ DEFAULT_S = (0.0, 0.25, 0.5, 1.0, 1.5)
 
 
 def sweep(estimator: Any, X: Any, s: Sequence[float] = DEFAULT_S, *, graph: Any = None) -> dict[float, Any]:
-    """Fit a method at several places of the spectrum, on one graph.
+    """Fit a method with several values of the spectrum parameter s, on one graph.
 
-    s = 0 weighs attraction as t-SNE does, s = 1 about as UMAP does; less shows finer structure, more shows continuous
-    structure. Methods with a published ``s`` use it; for all others it is the exaggeration 4^s.
+    s = 0 weights attraction as t-SNE does, s = 1 about as UMAP does; smaller s shows finer structure, larger s shows
+    continuous structure. NegTSNE uses its parameter ``s``; all other methods use the exaggeration 4^s.
 
     Parameters
     ----------
     estimator : NeighborEmbedding
-        Its other parameters are kept; it is not fitted itself. Give ``random_state``, so that maps differ by s only.
+        Estimator whose copies are fitted; it is not changed. Set ``random_state``, so that only s makes a difference.
     X : array-like of shape (n, f)
         The data.
     s : sequence of float, default=(0, 0.25, 0.5, 1, 1.5)
-        Places on the spectrum.
+        Values of the spectrum parameter.
     graph : sparse matrix of shape (n, n), default=None
         Input affinities; None computes them once.
 
@@ -33,7 +33,7 @@ def sweep(estimator: Any, X: Any, s: Sequence[float] = DEFAULT_S, *, graph: Any 
     Raises
     ------
     TypeError
-        If the estimator has no attraction and repulsion to weigh.
+        If the estimator has no attraction and repulsion that could be weighted.
     ValueError
         If ``s`` is empty.
 
@@ -61,16 +61,16 @@ def sweep(estimator: Any, X: Any, s: Sequence[float] = DEFAULT_S, *, graph: Any 
 
 
 def pictures(fitted: dict[float, Any], labels: Any = None, **options: Any) -> Any:
-    """Draw the maps of a sweep in a row.
+    """Draw the embeddings of a sweep in a row.
 
     Parameters
     ----------
     fitted : dict of float to NeighborEmbedding
-        What `sweep` returns; two components each.
+        The result of `sweep` with estimators of two components.
     labels : array-like of shape (n,), default=None
-        Colours, as in `torchdr_cne.plotting.scatter`.
+        Labels that colour the points, as in `torchdr_cne.plotting.scatter`.
     **options
-        As in `torchdr_cne.plotting.panels`.
+        Options of `torchdr_cne.plotting.panels`.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""log(1 + x) and softplus where torch's own are ten times slower than its logarithm: float32 on a CPU."""
+"""log(1 + x) and softplus for float32 on a CPU, where torch's own are ten times slower than its logarithm."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ _LARGEST = torch.finfo(torch.float32).max / 4
 
 
 def log1p(x: Any) -> Any:
-    """Return log(1 + x) for x ≥ 0, accurate also for small x; of a symbolic tensor (KeOps) log of the rounded sum."""
+    """Return log(1 + x) for x ≥ 0, accurate also for small x; for symbolic tensors (KeOps) log of the rounded sum."""
     if not isinstance(x, Tensor):
         return (1 + x).log()
     return _Log1p.apply(x) if _slow_there(x) else torch.log1p(x)
@@ -25,7 +25,7 @@ def _slow_there(x: Tensor) -> bool:
 
 
 def _log_of_sum(x: Tensor, u: Tensor) -> Tensor:
-    """Return log(1 + x) from u = 1 + x as it was rounded: the rest is made good to first order."""
+    """Return log(1 + x) from the rounded u = 1 + x, whose rounding error is corrected to first order."""
     return u.log().add_((x - (u - 1)).div_(u))
 
 

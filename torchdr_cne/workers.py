@@ -1,4 +1,4 @@
-"""Threads for compiled kernels that release the interpreter: dealt ranges, never torch's or OpenMP's threads."""
+"""Threads for compiled kernels that release the interpreter's lock; they are not those of torch or OpenMP."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +13,12 @@ _RANGES_PER_THREAD = 8
 
 
 class Workers:
-    """A few threads that share out ranges of work; the calling thread is one of them.
+    """A few threads that divide ranges of work among them; the calling thread is one of them.
 
     Parameters
     ----------
     n_threads : int, default=None
-        None takes as many as torch is set to use.
+        Number of threads; None takes as many as torch is set to use.
     """
 
     def __init__(self, n_threads: int | None = None) -> None:
@@ -26,7 +26,7 @@ class Workers:
         self._pool = ThreadPoolExecutor(self.n_threads - 1) if self.n_threads > 1 else None
 
     def parallel_for(self, kernel: Callable[..., Any], n_items: int, *arguments: Any, multiple_of: int = 1) -> None:
-        """Call ``kernel(first, last, *arguments)`` on ranges that cover [0, n_items), several a thread.
+        """Call ``kernel(first, last, *arguments)`` on ranges that cover [0, n_items), several per thread.
 
         The result must not depend on how the items are split. Bounds are multiples of ``multiple_of``.
         """
@@ -45,7 +45,7 @@ class Workers:
                 future.result()
 
     def together(self, kernel: Callable[..., Any], *arguments: Any) -> None:
-        """Call ``kernel(*arguments)`` in every thread at the same time; the kernel shares out the work itself."""
+        """Call ``kernel(*arguments)`` in every thread at the same time; the kernel itself divides the work."""
         pending = [self._pool.submit(kernel, *arguments) for _ in range(self.n_threads - 1)] if self._pool else []
         try:
             kernel(*arguments)
@@ -68,6 +68,6 @@ class Workers:
 
 
 def _take(ranges: Iterator[tuple[int, int]], kernel: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    """Work on ranges until none is left; taking one is atomic under the interpreter's lock."""
+    """Process ranges until none is left; taking a range is atomic under the interpreter's lock."""
     for first, last in ranges:
         kernel(first, last, *arguments)

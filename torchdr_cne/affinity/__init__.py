@@ -1,4 +1,4 @@
-"""From neighbours to a weighted symmetric graph."""
+"""Affinities, which turn neighbours into a weighted symmetric graph."""
 
 from torchdr_cne.affinity.base import Affinity
 from torchdr_cne.affinity.composed import Chain, ComposedAffinity, Neighbors, Transform

@@ -1,4 +1,4 @@
-"""The base of affinities, each of which has a number of neighbours and a rule from neighbours to a graph."""
+"""The base class of affinities, which define a number of neighbours and how these become a graph."""
 
 import warnings
 from abc import ABC, abstractmethod
@@ -20,15 +20,15 @@ from torchdr_cne.storable import Storable
 class Affinity(Storable, BaseEstimator, ABC):
     """Similarities of the input points, as a symmetric sparse graph.
 
-    A subclass says how many neighbours it needs and how they become weights. Subclasses are dataclasses
-    by themselves: annotated class attributes are their parameters.
+    A subclass defines how many neighbours it needs and how they become weights. Subclasses become dataclasses
+    automatically: annotated class attributes are their parameters.
 
     Parameters
     ----------
     metric : {"euclidean", "cosine", "manhattan"}, default="euclidean"
         Distance between rows.
     backend : {"auto", "torch", "keops", "faiss"} or FaissConfig, default="auto"
-        How neighbours are found, see `torchdr_cne.neighbors.kneighbors`.
+        How neighbours are found; see `torchdr_cne.neighbors.kneighbors`.
     """
 
     metric: str = "euclidean"
@@ -56,7 +56,7 @@ class Affinity(Storable, BaseEstimator, ABC):
         return self.from_neighbors(neighbors)
 
     def _n_neighbors_available(self, n: int) -> int:
-        """Return the number needed, or all others with a warning that names the user's own parameter."""
+        """Return the number of neighbours needed, or n − 1 with a warning that names the user's parameter."""
         needed = self._n_neighbors_needed(n)
         if needed < n:
             return needed

@@ -12,14 +12,14 @@ def component_sizes(graph: AffinityGraph, share: Share) -> np.ndarray:
     """Return the number of points in each connected component, one number per component."""
     matrix = graph.to_scipy()
     if share.ranks.size == 1:
-        # A symmetric graph's strong components are its components, found without a transpose.
+        # The strong components of a symmetric graph are its components, and finding them needs no transpose.
         _, labels = scipy.sparse.csgraph.connected_components(matrix, directed=True, connection="strong")
         return np.bincount(labels)
     return np.unique(_labels_over_ranks(matrix, share), return_counts=True)[1]
 
 
 def _labels_over_ranks(own_rows: scipy.sparse.csr_array, share: Share) -> np.ndarray:
-    """Label points by the lowest number in their component: each rank joins what its edges join, until all agree."""
+    """Return the lowest point in the component of each point; ranks join the ends of their edges until all agree."""
     n = share.n
     indptr = np.zeros(n + 1, dtype=own_rows.indptr.dtype)
     indptr[share.start : share.stop + 1] = own_rows.indptr

@@ -43,7 +43,7 @@ class Neighbors(Step):
     metric : {"euclidean", "cosine", "manhattan"}, default="euclidean"
         Distance between rows.
     backend : {"auto", "torch", "keops", "faiss"} or FaissConfig, default="auto"
-        How the neighbours are found, see `torchdr_cne.neighbors.kneighbors`.
+        How the neighbours are found; see `torchdr_cne.neighbors.kneighbors`.
     """
 
     n_neighbors: int = 15
@@ -69,13 +69,13 @@ class Transform(Step, Storable, ABC):
         """
 
     def apply_to_new(self, values: Tensor, neighbors: NeighborGraph) -> Tensor:
-        """Return the weights (q, k) of new rows; a row's must not depend on the other rows."""
+        """Return the weights (q, k) of new rows; those of a row must not depend on other rows."""
         return self.apply(values, neighbors)
 
 
 @dataclass(frozen=True)
 class Chain(Composable):
-    """Steps that do not form an affinity yet, as the source or `Symmetrize` is missing."""
+    """Steps that do not yet form an affinity, as the source or `Symmetrize` is missing."""
 
     steps: tuple[Step, ...]
 
@@ -178,7 +178,7 @@ def compose(first: Composable, second: Composable) -> Chain | ComposedAffinity:
 
 
 def steps_of(part: Composable) -> tuple[Step, ...]:
-    """Return the steps that a part of a composition is made of."""
+    """Return the steps of which a part of a composition consists."""
     if isinstance(part, ComposedAffinity):
         return (Neighbors(part.n_neighbors, part.metric, part.backend), *part.transforms)
     if isinstance(part, Chain):
@@ -188,7 +188,7 @@ def steps_of(part: Composable) -> tuple[Step, ...]:
 
 
 def _turns_of(steps: tuple[Step, ...]) -> dict[str, str]:
-    """Return what the steps take together, each with what they make of it; empty if they do not fit."""
+    """Return the kinds of input that all steps together take, each with the kind of its result; empty if none fits."""
     turns = steps[0].turns
     for step in steps[1:]:
         turns = {taken: step.turns[given] for taken, given in turns.items() if given in step.turns}

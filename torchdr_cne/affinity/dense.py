@@ -52,19 +52,19 @@ class AllPairsAffinity(Affinity):
             raise ValueError(f"{type(self).__name__} needs the distances of all pairs, got {k} a row of {n} points.")
         distances = torch.zeros((n, n), dtype=torch.float64)
         distances.scatter_(1, neighbors.indices.long().cpu(), neighbors.distances.double().cpu())
-        # Distances are found row by row, and may differ in their last bits.
+        # Both distances of a pair are computed separately, and may differ in their last bits.
         weights = self.weights((distances + distances.T) / 2).fill_diagonal_(0)
         return graph_of(weights / weights.sum().clamp_min(_TINY))
 
     def directed_weights(self, neighbors: NeighborGraph) -> Tensor:
-        """Return weights that fall with the distance, in units of each row's mean: where new points begin."""
+        """Return weights that fall with distance relative to the row's mean; new points start from them."""
         distances = neighbors.distances.double()
         unit = distances.mean(dim=1, keepdim=True)
         return torch.exp(-((distances / torch.where(unit > 0, unit, 1.0)) ** 2))
 
 
 def graph_of(weights: Tensor) -> AffinityGraph:
-    """Return the graph of a symmetric matrix (n, n) with zeros on its diagonal; other zeros are no edges."""
+    """Return the graph of a symmetric matrix (n, n) with a zero diagonal; no zero is an edge."""
     is_edge = weights > 0
     degrees = is_edge.sum(dim=1)
     indptr = torch.cat([degrees.new_zeros(1), degrees.cumsum(0)])
@@ -72,7 +72,7 @@ def graph_of(weights: Tensor) -> AffinityGraph:
 
 
 def relative_squares(distances: Tensor) -> Tensor:
-    """Return squared distances (n, n) in units of their mean over all pairs: no scale of the data matters."""
+    """Return squared distances (n, n) in units of their mean over all pairs, so that the scale has no effect."""
     largest = distances.max()
     squares = (distances / torch.where(largest > 0, largest, 1.0)).square()
     mean = squares.sum() / max(1, distances.numel() - len(distances))
@@ -85,7 +85,7 @@ def without_diagonal(matrix: Tensor, value: float = -torch.inf) -> Tensor:
 
 
 class GaussianAffinity(AllPairsAffinity):
-    """Gaussian weights exp(−d²/(2 h² m)) of all pairs, m being the mean squared distance; ΣP = 1.
+    """Gaussian weights exp(−d²/(2 h² m)) of all pairs, where m is the mean squared distance; ΣP = 1.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ class GaussianAffinity(AllPairsAffinity):
 
 
 class StudentAffinity(AllPairsAffinity):
-    """Student weights (1 + d²/(α m))^{−(α+1)/2} of all pairs, m being the mean squared distance; ΣP = 1.
+    """Student weights (1 + d²/(α m))^{−(α+1)/2} of all pairs, where m is the mean squared distance; ΣP = 1.
 
     Parameters
     ----------
@@ -125,12 +125,12 @@ class StudentAffinity(AllPairsAffinity):
 
 
 class SelfTuningAffinity(AllPairsAffinity):
-    """Gaussian weights exp(−d²_ij/(σ_i σ_j)) with a scale of each point's own (Zelnik-Manor & Perona, 2004); ΣP = 1.
+    """Gaussian weights exp(−d²_ij/(σ_i σ_j)) with a scale σ_i per point (Zelnik-Manor & Perona, 2004); ΣP = 1.
 
     Parameters
     ----------
     n_neighbors : int, default=7
-        σ_i is the distance to the neighbour of this rank, or to the nearest that is not at distance 0.
+        Rank of the neighbour whose distance is σ_i; if that is 0, σ_i is the smallest distance that is not 0.
     metric, backend
         See `Affinity`.
     """

@@ -1,4 +1,4 @@
-"""Affinities whose rows all have the same sum: by Sinkhorn scaling, and by projection in the quadratic norm."""
+"""Affinities whose rows all have the same sum, by Sinkhorn scaling or by projection in the quadratic norm."""
 
 import torch
 from scipy.optimize import minimize
@@ -11,14 +11,14 @@ _STEPS, _TOLERANCE = 10_000, 1e-7
 
 
 def scaled_to_rows(log_kernel: Tensor, start: Tensor | None = None) -> Tensor:
-    """Return e^{f_i + f_j} k_ij (n, n) with rows of sum 1, from log k with −inf where there is none."""
+    """Return e^{f_i + f_j} k_ij (n, n) with rows of sum 1, given log k, which is −inf where there is no pair."""
     start = -torch.logsumexp(log_kernel, dim=1) / 2 if start is None else start
     f = sinkhorn_scaling(lambda f: torch.logsumexp(log_kernel + f, dim=1), start, _STEPS, _TOLERANCE)
     return torch.exp(log_kernel + (f + f.unsqueeze(1)))  # the same bits on both sides of the diagonal
 
 
 class SinkhornAffinity(AllPairsAffinity):
-    """Gaussian weights exp(−d²/(ε m)) scaled so that every row sums to 1/n, m being the mean squared distance.
+    """Gaussian weights exp(−d²/(ε m)), scaled so that every row sums to 1/n; m is the mean squared distance.
 
     Parameters
     ----------
@@ -38,9 +38,9 @@ class SinkhornAffinity(AllPairsAffinity):
 
 
 class DoublyStochasticQuadraticAffinity(AllPairsAffinity):
-    """The doubly stochastic matrix nearest to −d²/(ε m) in the quadratic norm, m being the mean squared distance.
+    """The doubly stochastic matrix nearest to −d²/(ε m) in the quadratic norm; m is the mean squared distance.
 
-    P_ij = [f_i + f_j − d²_ij/(ε m)]₊ with f such that every row sums to 1/n: most entries are 0.
+    n P_ij = [f_i + f_j − d²_ij/(ε m)]₊ with f such that every row of P sums to 1/n; most entries are 0.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class DoublyStochasticQuadraticAffinity(AllPairsAffinity):
     _positive = ("eps",)
 
     def weights(self, distances: Tensor) -> Tensor:
-        """Return the projection, of rows of sum 1."""
+        """Return the projection, whose rows sum to 1."""
         cost = without_diagonal(relative_squares(distances) / self.eps, torch.inf)
 
         def matrix(f: Tensor) -> Tensor:

@@ -21,13 +21,13 @@ _ABOVE_ONE = Bound(1, strict=True)
 
 @dataclass(frozen=True)
 class Perplexity(Transform):
-    """Gaussian weights p_{j|i} ∝ exp(−β_i d²_ij) that sum to 1 in each row and have the same perplexity in all.
+    """Gaussian weights p_{j|i} ∝ exp(−β_i d²_ij) that have sum 1 and the same perplexity in each row.
 
     Parameters
     ----------
     perplexity : float or tuple of float, default=30.0
-        Effective number of neighbours, exp of the entropy of p_{·|i}; take about three times as many `Neighbors`. Of
-        several the weights are the mean.
+        Effective number of neighbours, exp of the entropy of p_{·|i}; use about three times as many `Neighbors`. If
+        several are given, the weights are the mean.
     """
 
     perplexity: float | tuple[float, ...] = 30.0
@@ -45,15 +45,15 @@ class Perplexity(Transform):
 
 
 class EntropicAffinity(TransformedAffinity):
-    """Gaussian affinities whose widths give every row the same perplexity, symmetrised, ΣP = 1.
+    """Symmetrised Gaussian affinities whose widths give every row the same perplexity; ΣP = 1.
 
     p_{j|i} ∝ exp(−β_i d²_ij) over the 3·perplexity nearest neighbours; P = (p + pᵀ) / 2n.
 
     Parameters
     ----------
     perplexity : float or sequence of float, default=30.0
-        Effective number of neighbours, exp of the entropy of p_{·|i}. Of several, which see near and far structure at
-        once (Kobak & Berens, 2019), p is the mean, over three times as many neighbours as the largest.
+        Effective number of neighbours, exp of the entropy of p_{·|i}. If several are given, p is their mean over three
+        times as many neighbours as the largest, which captures near and far structure (Kobak & Berens, 2019).
     metric, backend
         See `Affinity`.
     """
@@ -71,7 +71,7 @@ class EntropicAffinity(TransformedAffinity):
         return Perplexity(one_or_more[0] if len(one_or_more) == 1 else one_or_more), Symmetrize("mean")
 
     def from_neighbors(self, neighbors: NeighborGraph) -> AffinityGraph:
-        """Solve each row's perplexity, symmetrise, and divide by the number of rows, each of which sums to 1."""
+        """Return the symmetrised graph, divided by the number of rows, as each of these sums to 1."""
         graph = super().from_neighbors(neighbors)
         return replace(graph, weights=graph.weights * (1 / neighbors.share.n))
 
@@ -85,7 +85,7 @@ def several(perplexity: float | Sequence[float]) -> tuple[float, ...]:
 def conditional_probabilities(distances_nk: Tensor, perplexity: float) -> Tensor:
     """Return p_{j|i} (n, k), float64, with rows of the given perplexity (to 1e-6, where one exists).
 
-    A row of k neighbours cannot exceed perplexity k; it then is uniform. No row looks at another.
+    A row of k neighbours cannot exceed perplexity k and is then uniform. No row depends on another.
     """
     from torchdr_cne.affinity import kernels  # imports Numba
 

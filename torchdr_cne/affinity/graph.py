@@ -50,7 +50,7 @@ class AffinityGraph:
 
     @cached_property
     def rows(self) -> Tensor:
-        """Row of each directed edge, (E,) int64, counted from the first one held here."""
+        """Row of each directed edge, (E,) int64, counted from the first row of this graph."""
         ids = torch.arange(self.n_rows, device=self.indptr.device)
         return torch.repeat_interleave(ids, self.indptr.diff(), output_size=self.n_edges)
 
@@ -72,8 +72,8 @@ class AffinityGraph:
         return AffinityGraph(indptr - indptr[0], self.indices[edges], self.weights[edges], self.n_points)
 
     def to_scipy(self) -> scipy.sparse.csr_array:
-        """Return the graph as a SciPy CSR array (n, n), or (n_rows, n) of the rows held here."""
-        # SciPy widens both index arrays to the wider one, and scikit-learn refuses 64-bit ones.
+        """Return the graph as a SciPy CSR array (n, n), or (n_rows, n) if it holds the rows of one rank."""
+        # SciPy gives both index arrays the wider dtype, and scikit-learn refuses 64-bit indices.
         pointers = self.indptr.cpu().numpy()
         pointers = pointers.astype(np.int32) if self.n_edges < 2**31 else pointers
         parts = (self.weights.cpu().numpy(), self.indices.cpu().numpy(), pointers)
@@ -94,7 +94,7 @@ class AffinityGraph:
 
 
 def gathered(graph: AffinityGraph, share: Share) -> AffinityGraph | None:
-    """Return the whole graph on rank 0, of which each rank has its own rows, and None on the others."""
+    """Return on rank 0 the whole graph, of which each rank has its own rows, and None on the other ranks."""
     if share.ranks.size == 1:
         return graph
     parts = [
@@ -119,9 +119,9 @@ def directed_matrix(indices_nk: Tensor, weights_nk: Tensor, n_columns: int) -> s
 
 
 def transposed(indices_nk: Tensor, weights_nk: Tensor, share: Share) -> scipy.sparse.csr_array:
-    """Return this rank's rows of the transpose of all ranks' ``directed_matrix``: who lists each of its rows.
+    """Return this rank's rows of the transpose of all ranks' ``directed_matrix``: the rows that list each of its rows.
 
-    Every edge goes to the rank that has its end, as integers and the bits of its weight.
+    Every edge is sent to the rank that owns its end, as two integers and the exact bits of its weight.
     """
     n_own, k = indices_nk.shape
     lister = torch.arange(share.start, share.start + n_own).to(indices_nk.dtype).repeat_interleave(k)
@@ -142,7 +142,7 @@ def without_zeros(graph: AffinityGraph) -> AffinityGraph:
 
 
 def symmetric_mean(indices_nk: Tensor, weights_nk: Tensor, share: Share) -> AffinityGraph:
-    """Return (A + Aᵀ)/2 of each row's weighted neighbours and those that list it, in the dtype of the weights."""
+    """Return (A + Aᵀ)/2 for the matrix A of each row's weighted neighbours, in the dtype of the weights."""
     directed = directed_matrix(indices_nk, weights_nk, share.n)
     listed_by = directed.T.tocsr() if share.ranks.size == 1 else transposed(indices_nk, weights_nk, share)
     return AffinityGraph.from_scipy((directed + listed_by) * 0.5)
@@ -151,7 +151,7 @@ def symmetric_mean(indices_nk: Tensor, weights_nk: Tensor, share: Share) -> Affi
 def symmetrized(
     indices_nk: Tensor, weights_nk: Tensor, set_op_mix_ratio: float = 1.0, share: Share | None = None
 ) -> "AffinityGraph":
-    """Return the fuzzy union A + Aᵀ − A∘Aᵀ of each row's weighted neighbours with those that list it.
+    """Return the fuzzy union A + Aᵀ − A∘Aᵀ for the matrix A of each row's weighted neighbours.
 
     Parameters
     ----------
@@ -160,9 +160,9 @@ def symmetrized(
     weights_nk : Tensor of shape (n, k), float32
         Weights of the neighbours, in [0, 1].
     set_op_mix_ratio : float, default=1.0
-        1 is the union, 0 the intersection A∘Aᵀ; between lies their mixture.
+        Mixture of the union (1) with the intersection A∘Aᵀ (0).
     share : Share, default=None
-        The rows of each rank, of which these are this one's; None is one rank with all.
+        The rows of each rank, if ``indices_nk`` belongs to one rank; None is one rank with all rows.
     """
     from torchdr_cne.affinity import kernels  # imports Numba
 
@@ -193,17 +193,17 @@ def symmetrized(
 
 
 def _listings(ids: np.ndarray, weights: np.ndarray, workers: Workers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return which rows list each point, and with which weight, and where each point's begin."""
+    """Return where the listings of each point begin, the rows that list it, and their weights."""
     from torchdr_cne.affinity import kernels
 
     n, k = ids.shape
     starts = np.zeros(n + 1, dtype=np.int64)
     kernels.count_listings(ids, starts)
     np.cumsum(starts, out=starts)
-    # A row and its weight lie beside each other: they are written in one go, in random order.
+    # A row and its weight are adjacent in memory, as they are written together in random order.
     listings = np.empty((n * k, 2), dtype=np.int32)
     rows, row_weights = listings[:, 0], listings.view(np.float32)[:, 1]
-    # Every range reads all rows: one a thread.
+    # Every range reads all rows, so there is only one range per thread.
     one_each = -(-n // workers.n_threads)
     workers.parallel_for(kernels.listings, n, ids, weights, starts, rows, row_weights, multiple_of=one_each)
     return starts, rows, row_weights

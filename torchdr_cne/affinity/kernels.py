@@ -1,4 +1,4 @@
-"""Work on ranges of rows of a neighbour graph, compiled where Numba can be imported."""
+"""Functions on ranges of rows of a neighbour graph, compiled if Numba can be imported."""
 
 import math
 from collections.abc import Callable
@@ -12,10 +12,10 @@ if numba_works():
     from numba import njit
 
     jit: Callable[..., Any] = njit(nogil=True, error_model="numpy", cache=True)
-else:  # the same code, slowly
+else:  # the same code without compilation, which is slow
 
     def jit(function: Callable[..., Any]) -> Callable[..., Any]:
-        """Leave ``function`` as it is."""
+        """Return ``function`` as it is."""
         return function
 
 
@@ -23,13 +23,13 @@ _MIN_RELATIVE_SCALE = 1e-3
 _TOLERANCE = 1e-6
 _ENTROPY_TOLERANCE = 1e-7
 _WIDEST = 40.0
-"""Bound of the logarithm of a Gaussian's precision, in units of the row's mean square."""
+"""Bound of the logarithm of a Gaussian's precision, in units of the mean square of the row."""
 _MAX_STEPS = 100
 
 
 @jit
 def _nearest_distance(distances, local_connectivity):
-    """Distance to the ``local_connectivity``-th non-zero neighbour, interpolated; ``distances`` ascend."""
+    """Return the ``local_connectivity``-th non-zero distance, interpolated; ``distances`` ascend."""
     n_zero = 0
     while n_zero < len(distances) and distances[n_zero] <= 0:
         n_zero += 1
@@ -45,9 +45,9 @@ def _nearest_distance(distances, local_connectivity):
 
 @jit
 def _inverse_scale(excess, target):
-    """Return 1/σ at which Σ exp(−excess/σ) is ``target``; infinite if too many neighbours are in excess of nothing.
+    """Return 1/σ at which Σ exp(−excess/σ) is ``target``; infinite if too many neighbours have an excess of 0.
 
-    The sum is convex and falls in 1/σ: Newton's steps from 0 approach the solution from one side.
+    The sum is convex and decreasing in 1/σ, so that Newton's steps from 0 approach the solution from one side.
     """
     beta = 0.0
     for _ in range(_MAX_STEPS):
@@ -66,9 +66,9 @@ def _inverse_scale(excess, target):
 
 @jit
 def _log_precision(squares, target, p):
-    """Find log β at which p_j ∝ exp(−β s_j) has entropy ``target``, and write p.
+    """Write p with p_j ∝ exp(−β s_j) and the entropy ``target``.
 
-    Newton's steps on the entropy, which falls in log β, within a bracket that every step narrows.
+    Newton's steps on the entropy, which falls with log β, find log β within a bracket that every step narrows.
     """
     low, high, x = -_WIDEST, _WIDEST, 0.0
     smallest = squares.min()
@@ -99,9 +99,9 @@ def _log_precision(squares, target, p):
 
 @jit
 def conditional_probabilities(first, last, distances, target, p):
-    """Write the Gaussian weights of entropy ``target`` of the neighbours of rows [first, last).
+    """Write Gaussian weights with the entropy ``target`` for the neighbours of rows [first, last).
 
-    Squares are taken relative to the row's largest distance and then to their mean: no scale of the data matters.
+    Squares are relative to the row's largest distance and then to their mean, so that the scale has no effect.
     """
     k = distances.shape[1]
     squares = np.empty(k)
@@ -123,8 +123,8 @@ def conditional_probabilities(first, last, distances, target, p):
 def memberships(first, last, distances, local_connectivity, target, mean_distance, weights):
     """Write the fuzzy memberships of the neighbours of rows [first, last).
 
-    σ has a lower bound in proportion to the mean distance: the row's own, or, where its nearest neighbour is at
-    distance 0, ``mean_distance``; if that is NaN the row's own as well.
+    σ has a lower bound in proportion to a mean distance: ``mean_distance`` if ρ is 0 and ``mean_distance`` is not
+    NaN, and otherwise the mean distance of the row itself.
     """
     k = distances.shape[1]
     excess = np.empty(k)
@@ -144,7 +144,7 @@ def memberships(first, last, distances, local_connectivity, target, mean_distanc
 
 @jit
 def count_listings(ids, starts):
-    """Add to ``starts[j + 1]`` how many rows list j."""
+    """Add the number of rows that list j to ``starts[j + 1]``."""
     for i in range(ids.shape[0]):
         for j in ids[i]:
             starts[j + 1] += 1
@@ -152,7 +152,7 @@ def count_listings(ids, starts):
 
 @jit
 def listings(first, last, ids, weights, starts, rows, row_weights):
-    """Write which rows list each point of [first, last), ascending, and with which weight."""
+    """Write the rows that list each point of [first, last), in ascending order, and their weights."""
     place = starts[first:last].copy()
     for i in range(ids.shape[0]):
         for c in range(ids.shape[1]):
@@ -175,7 +175,7 @@ def _sort(ids, weights):
 
 @jit
 def fuzzy_union(first, last, ids, weights, starts, rows, row_weights, mix, counts, columns, values):
-    """Merge what rows [first, last) list with who lists them; row i's edges begin at ``starts[i] + i * k``."""
+    """Merge the lists of rows [first, last) with the rows that list them; edges of i begin at ``starts[i] + i * k``."""
     k = ids.shape[1]
     own_ids, own_weights = np.empty(k, dtype=ids.dtype), np.empty(k, dtype=weights.dtype)
     zero, one = weights.dtype.type(0), weights.dtype.type(1)
@@ -201,7 +201,7 @@ def fuzzy_union(first, last, ids, weights, starts, rows, row_weights, mix, count
 
 @jit
 def close_gaps(starts, k, counts, indptr, columns, values):
-    """Move each row's edges up to those of the row before; ``indptr`` receives where they begin."""
+    """Move the edges of each row up to those of the row before; ``indptr`` receives their beginnings."""
     place = 0
     for i in range(len(counts)):
         indptr[i] = place

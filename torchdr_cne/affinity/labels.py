@@ -1,4 +1,4 @@
-"""Class labels in the input graph, as UMAP's intersection with the categories' simplicial set."""
+"""Class labels in the input graph, by UMAP's intersection with the simplicial set of the categories."""
 
 import math
 from dataclasses import replace
@@ -17,21 +17,21 @@ _FAR = 2.5
 def intersect_labels(
     graph: AffinityGraph, labels: Tensor, target_weight: float = 0.5, share: Share | None = None
 ) -> AffinityGraph:
-    """Weaken the edges between classes, then give each row back an edge of weight 1; equal to umap-learn's graph.
+    """Return the graph with weaker edges between classes and an edge of weight 1 in each row, as umap-learn does.
 
     Weights of edges between different classes are multiplied by exp(−2.5/(1 − ``target_weight``)), those of edges with
-    an unlabelled end by exp(−1); each row is divided by its maximum, and the fuzzy union A + Aᵀ − A∘Aᵀ taken.
+    an unlabelled end by exp(−1). Then each row is divided by its maximum, and A + Aᵀ − A∘Aᵀ is taken, the fuzzy union.
 
     Parameters
     ----------
     graph : AffinityGraph
-        Symmetric affinities; one rank's rows under several.
+        Symmetric affinities, or one rank's rows of them.
     labels : Tensor of shape (n,), int64
         Class of every point of all ranks, −1 where the class is unknown.
     target_weight : float, default=0.5
-        From 0, the graph as it is, to 1, no edge between different classes.
+        Weight of the labels, from 0 (the graph as it is) to 1 (no edges between different classes).
     share : Share, default=None
-        The rows of each rank; None is one rank with all.
+        The rows of each rank; None is one rank with all rows.
 
     Raises
     ------
@@ -55,9 +55,9 @@ def intersect_labels(
 
 
 def locally_connected(graph: AffinityGraph, share: Share) -> AffinityGraph:
-    """Divide each row by its maximum and return the fuzzy union A + Aᵀ − A∘Aᵀ: each row has an edge of weight 1."""
+    """Return the fuzzy union A + Aᵀ − A∘Aᵀ of rows divided by their maxima: each row has an edge of weight 1."""
     own = torch.segment_reduce(graph.weights, "max", offsets=graph.indptr, initial=0, unsafe=True)
     largest = share.gather(own, "the exchange of row maxima")
-    # The weights are symmetric, so that Aᵀ needs the other row's maximum only.
+    # The weights are symmetric, so that Aᵀ needs only the maximum of the other row.
     here, there = graph.weights / own[graph.rows], graph.weights / largest[graph.indices.long()]
     return without_zeros(replace(graph, weights=here + there - here * there))

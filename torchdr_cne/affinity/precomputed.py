@@ -22,12 +22,12 @@ def graph_from_user(matrix: Any, n_points: int | None = None) -> AffinityGraph:
     matrix : scipy sparse matrix, ndarray, dense or sparse Tensor, or AffinityGraph of shape (n, n)
         Affinities; the diagonal is ignored.
     n_points : int, default=None
-        Number of rows the graph has to have.
+        Number of rows that the graph must have.
 
     Raises
     ------
     ValueError
-        If the matrix is not square, of another size, not finite, negative, asymmetric or without an edge.
+        If the matrix is not square, has the wrong size or no edges, or is not finite, non-negative and symmetric.
     """
     if isinstance(matrix, AffinityGraph):
         matrix = matrix.to_scipy()
@@ -58,7 +58,7 @@ def graph_from_user(matrix: Any, n_points: int | None = None) -> AffinityGraph:
 
 
 def own_rows_from_user(matrix: Any, share: Share) -> AffinityGraph:
-    """Take this rank's rows, such as another fit's ``graph_``, of a symmetric graph that all ranks have together.
+    """Return this rank's rows, such as another fit's ``graph_``, of a symmetric graph that the ranks hold together.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def own_rows_from_user(matrix: Any, share: Share) -> AffinityGraph:
 
 
 def _checked_weights(matrix: Any) -> scipy.sparse.csr_array:
-    """Return a copy in double precision with finite weights that are not negative."""
+    """Return a copy in double precision, after checking that the weights are finite and not negative."""
     csr = scipy.sparse.csr_array(matrix, dtype=np.float64, copy=True)
     if not np.isfinite(csr.data).all():
         raise ValueError("the graph contains NaN or infinite weights; drop or mend these edges.")

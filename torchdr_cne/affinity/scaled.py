@@ -1,4 +1,4 @@
-"""Neighbours by distances that are relative to how densely the points lie at both ends."""
+"""Neighbours by distances that are relative to the density of the points at both ends."""
 
 import torch
 from torch import Tensor
@@ -10,20 +10,20 @@ from torchdr_cne.neighbors import NeighborGraph
 _MORE_CANDIDATES = 50
 _LOCAL_SCALE = slice(3, 6)
 _NEGLIGIBLE = 1e-6
-"""Fraction of the mean local scale to which smaller scales, which are those of duplicates, are raised."""
+"""Fraction of the mean local scale to which smaller scales, those of duplicates, are raised."""
 
 
 class ScaledAffinity(Affinity):
-    """Unweighted neighbours by scaled distance, as PaCMAP takes them (Wang, Huang, Rudin & Shaposhnik, 2021).
+    """Unweighted neighbours by scaled distance, as in PaCMAP (Wang, Huang, Rudin & Shaposhnik, 2021).
 
-    Of a point's k + 50 nearest others its neighbours are the k with the smallest d²_ij / (σ_i σ_j), σ_i the mean
-    distance to the 4th to 6th nearest. The graph is (A + Aᵀ)/2 of the relation A: 1 where both points list each other,
-    ½ where one does.
+    The neighbours of a point are, among its k + 50 nearest other points, the k with the smallest d²_ij / (σ_i σ_j),
+    where σ_i is the mean distance to the 4th to 6th nearest. The graph is (A + Aᵀ)/2 of this relation A: weights are 1
+    if both points list each other, and ½ if one does.
 
     Parameters
     ----------
     n_neighbors : int, default=10
-        k, the number of other points that count as near.
+        Number k of neighbours of each row, not counting the row itself.
     metric, backend
         See `Affinity`.
     """
@@ -34,7 +34,7 @@ class ScaledAffinity(Affinity):
         return max(self.n_neighbors, min(self.n_neighbors + _MORE_CANDIDATES, n - 1))
 
     def from_neighbors(self, neighbors: NeighborGraph) -> AffinityGraph:
-        """Choose each row's neighbours and symmetrise."""
+        """Return the symmetrised graph of each row's chosen neighbours."""
         indices = neighbors.indices.gather(1, _places_of_nearest(neighbors, self.n_neighbors))
         return symmetric_mean(indices, torch.ones(indices.shape), neighbors.share)
 
@@ -44,14 +44,14 @@ class ScaledAffinity(Affinity):
         return torch.zeros(neighbors.indices.shape).scatter_(1, chosen, 1.0)
 
     def weights_of_new(self, neighbors: NeighborGraph) -> Tensor:
-        """Return 1 for the k nearest: the scales of the rows of the fit are not known here."""
+        """Return 1 for the k nearest rows, as the scales of the rows of the fit are not known here."""
         weights = torch.zeros(neighbors.indices.shape)
         weights[:, : self.n_neighbors] = 1.0
         return weights
 
 
 def _places_of_nearest(neighbors: NeighborGraph, k: int) -> Tensor:
-    """Return where the k candidates of smallest scaled distance stand in each row's list, (q, k) int64.
+    """Return where the k candidates with the smallest scaled distances are in each row's list, (q, k) int64.
 
     σ_i is the same for all of row i, so that d_ij / √σ_j has the order of d²_ij / (σ_i σ_j).
     """
@@ -63,6 +63,6 @@ def _places_of_nearest(neighbors: NeighborGraph, k: int) -> Tensor:
 
 
 def _local_scales(distances_nk: Tensor) -> Tensor:
-    """Return each row's mean distance to the 4th to 6th nearest (n,), or to the last one of fewer."""
+    """Return each row's mean distance (n,) to the 4th to 6th nearest, or to the last one if there are fewer."""
     first = min(_LOCAL_SCALE.start, distances_nk.shape[1] - 1)
     return distances_nk[:, first : _LOCAL_SCALE.stop].mean(dim=1)

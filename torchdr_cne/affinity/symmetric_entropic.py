@@ -15,20 +15,20 @@ from torchdr_cne.affinity.entropic import conditional_probabilities
 
 _TOLERANCE, _MOST_STEPS, _MOST_STARTS = 1e-3, 1000, 10
 _LEAST_WIDTH = 1e-3
-"""Least width of a row relative to that of its entropic affinity; it replaces 0, which would be divided by."""
+"""Least width of a row relative to that of its entropic affinity, which prevents a division by 0."""
 
 
 class SymmetricEntropicAffinity(AllPairsAffinity):
     """The doubly stochastic P of least transport cost whose rows have at least the given perplexity; ΣP = 1.
 
-    n P_ij = exp((λ_i + λ_j − 2 d²_ij)/(γ_i + γ_j)): unlike the mean of a matrix of conditional probabilities with its
-    transpose, all its rows have the same sum, 1/n, and the asked perplexity. Only where a point's neighbours press more
-    of their mass on it than it would take has its row more.
+    n P_ij = exp((λ_i + λ_j − 2 d²_ij)/(γ_i + γ_j)). Unlike the mean of a matrix of conditional probabilities and its
+    transpose, P has rows of equal sum, 1/n, and of the given perplexity. A row has a higher perplexity only if the
+    neighbours of its point give it more of their mass than it would take itself.
 
     Parameters
     ----------
     perplexity : float, default=30.0
-        Effective number of neighbours, exp of the entropy of a row; from n − 1 on all pairs weigh the same.
+        Effective number of neighbours, exp of the entropy of a row; from n − 1 on all pairs have equal weight.
     metric, backend
         See `Affinity`.
     """
@@ -53,7 +53,7 @@ class SymmetricEntropicAffinity(AllPairsAffinity):
 
 
 class _Dual:
-    """The concave dual in γ (n,) and λ (n,), in units of the widths of the rows' entropic affinities."""
+    """The concave dual function of γ (n,) and λ (n,), in units of the widths of the rows' entropic affinities."""
 
     def __init__(self, cost: Tensor, perplexity: float) -> None:
         self._cost, self._target = cost, math.log(perplexity)
@@ -61,7 +61,7 @@ class _Dual:
         is_other = ~torch.eye(n, dtype=torch.bool)
         others = cost[is_other].view(n, n - 1)
         p = conditional_probabilities(others.sqrt(), perplexity)
-        # p falls as exp(−d²/γ): its width is read off where it has its mass.
+        # p falls as exp(−d²/γ), so its width is measured where its mass is.
         nearest = others.argmin(dim=1, keepdim=True)
         rise = others - others.gather(1, nearest)
         fall = (p.gather(1, nearest) / p.clamp_min(1e-300)).log()
@@ -83,13 +83,13 @@ class _Dual:
         bounds = [(_LEAST_WIDTH, None)] * n + [(None, None)] * n
         options = {"maxiter": _MOST_STEPS, "maxfun": 2 * _MOST_STEPS, "ftol": 0.0, "gtol": 0.0, "maxcor": 20}
         multipliers, n_steps = self._start.numpy(), 0
-        for _ in range(_MOST_STARTS):  # a search that no longer sees the dual rise goes on without its memory
+        for _ in range(_MOST_STARTS):  # a search that stalls is restarted without its memory
             found = minimize(
                 self._negative, multipliers, jac=True, method="L-BFGS-B", bounds=bounds,
                 callback=self._stop_if_solved, options=options,
             )  # fmt: skip
             multipliers, n_steps = found.x, n_steps + found.nit
-            self._negative(multipliers)  # the error is that of the last place looked at
+            self._negative(multipliers)  # sets the error to that of these multipliers
             if self.error < _TOLERANCE or n_steps >= _MOST_STEPS or found.nit == 0:
                 break
         if self.error > 0.05:
@@ -112,7 +112,7 @@ class _Dual:
         value = (gamma * (self._target + 1 - sums)).sum() + lam.sum()
         lacking = self._target + 1 - entropy - sums
         at_bound = found.chunk(2)[0] <= _LEAST_WIDTH
-        # A row at the bound may have more perplexity, and not less.
+        # A row at the bound may exceed the given perplexity, but not fall short of it.
         of_entropy = torch.where(at_bound, lacking.clamp_min(0), lacking.abs()).max()
         self.error = float(torch.maximum((sums - 1).abs().max(), of_entropy))
         return -float(value), -(torch.cat([self._width * lacking, self._width * (1 - sums)])).numpy()

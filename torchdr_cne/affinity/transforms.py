@@ -13,7 +13,7 @@ from torchdr_cne.neighbors import NeighborGraph
 from torchdr_cne.similarities import CosineExp, Similarity
 
 _BLOCK = 4096
-"""Values that a function sees at once: whole vectors of one thread, so that equal values give equal bits anywhere."""
+"""Number of values per call of a function: whole vectors of one thread, so that equal values give equal bits."""
 _PROBES = torch.cat([torch.zeros(1), torch.logspace(-6, 6, 37)])
 
 
@@ -26,7 +26,7 @@ class Symmetrize(Transform):
     rule : {"union", "mean"}, default="union"
         "union" is P + Pᵀ − P∘Pᵀ for weights in [0, 1], float32, the fuzzy union of UMAP; "mean" is (P + Pᵀ)/2.
     set_op_mix_ratio : float, default=1.0
-        Of "union": 1 is the union, 0 the intersection P∘Pᵀ; between lies their mixture.
+        For "union": mixture of the union (1) with the intersection P∘Pᵀ (0).
     """
 
     rule: str = "union"
@@ -62,7 +62,7 @@ class Normalize(Transform):
     Parameters
     ----------
     to : {"total", "rows"}, default="total"
-        "total": all weights sum to 1; "rows": those of a row sum to 1 in the mean over rows.
+        "total" makes all weights sum to 1; "rows" makes those of a row sum to 1 on average over the rows.
     """
 
     to: str = "total"
@@ -88,8 +88,8 @@ class Function(Transform):
     Parameters
     ----------
     function : callable or Similarity
-        Takes a 1-D tensor of values and returns one of equally many, each of which depends on its own value only; they
-        have to be finite and >= 0. A `Cauchy` or `StudentT` is taken of distances, and can be saved.
+        Function from a 1-D tensor of values to a tensor of equally many weights, finite and >= 0, each of which depends
+        only on its own value. A `Cauchy` or `StudentT` is a function of distances, and can be saved.
     """
 
     function: Callable[[Tensor], Tensor] | Similarity
@@ -126,7 +126,7 @@ class Function(Transform):
         if not len(flat):
             return values
         padded = torch.nn.functional.pad(flat, (0, -len(flat) % _BLOCK))
-        padded[len(flat) :] = flat[:1]  # a value that does occur
+        padded[len(flat) :] = flat[:1]  # padding with a value that occurs
         blocks = [self._of_block(block) for block in padded.split(_BLOCK)]
         self._check_elementwise(padded[:_BLOCK], blocks[0])
         weights = torch.cat(blocks)[: len(flat)].to(values.dtype)
@@ -152,10 +152,10 @@ class Function(Transform):
     def _called(self, block: Tensor) -> Any:
         if isinstance(self.function, Similarity):
             return self.function(block.unsqueeze(-1), block.new_zeros(1)).exp()
-        return self.function(block.clone())  # which may change its argument
+        return self.function(block.clone())  # the function may change its argument
 
     def _check_elementwise(self, block: Tensor, result: Tensor) -> None:
-        """Raise unless the first values, without the others, give what they gave among them."""
+        """Raise a ValueError unless the first few values alone give the same weights as among the others."""
         few = slice(0, _BLOCK // 64)
         if not torch.allclose(self._of_block(block[few]).double(), result[few].double(), rtol=1e-3, equal_nan=True):
             raise ValueError(

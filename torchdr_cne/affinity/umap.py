@@ -20,7 +20,7 @@ class Connectivity(Transform):
     Parameters
     ----------
     local_connectivity : float, default=1.0
-        Number of nearest neighbours taken as fully connected; fractions interpolate.
+        Number of nearest neighbours that count as fully connected; fractions interpolate.
     """
 
     local_connectivity: float = 1.0
@@ -39,7 +39,7 @@ class Connectivity(Transform):
         return self._memberships(values, float(total) / n_distances)
 
     def apply_to_new(self, values: Tensor, neighbors: NeighborGraph) -> Tensor:
-        """Return each row's memberships (q, k); the least σ follows from the row's own mean distance only."""
+        """Return each row's memberships (q, k); the lower bound of σ depends only on the row's own mean distance."""
         return self._memberships(values, math.nan)
 
     def _memberships(self, values: Tensor, mean_distance: float) -> Tensor:
@@ -55,19 +55,19 @@ class Connectivity(Transform):
 
 
 class UMAPAffinity(TransformedAffinity):
-    """Fuzzy union of each row's exponential memberships.
+    """UMAP's graph, the fuzzy union of each row's exponential memberships.
 
-    Row i has memberships exp(−(d_ij − ρ_i)⁺/σ_i) that sum to log₂ k, ρ_i being the distance to the nearest
-    non-zero neighbour; the graph is A + Aᵀ − A∘Aᵀ. Equal to umap-learn's graph for equal neighbours.
+    Row i has memberships exp(−(d_ij − ρ_i)⁺/σ_i) that sum to log₂ k, where ρ_i is the smallest non-zero distance to
+    a neighbour; the graph is A + Aᵀ − A∘Aᵀ. It equals that of umap-learn for equal neighbours.
 
     Parameters
     ----------
     n_neighbors : int, default=15
-        Neighbourhood size counting the point itself, as umap-learn counts.
+        Number k of neighbours including the point itself, as in umap-learn.
     local_connectivity : float, default=1.0
-        Number of nearest neighbours taken as fully connected; fractions interpolate.
+        Number of nearest neighbours that count as fully connected; fractions interpolate.
     set_op_mix_ratio : float, default=1.0
-        1 is the fuzzy union, 0 the fuzzy intersection.
+        Mixture of the fuzzy union (1) with the fuzzy intersection (0).
     metric, backend
         See `Affinity`.
     """

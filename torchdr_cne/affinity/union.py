@@ -22,12 +22,12 @@ class Binary(Transform):
 
 
 class UnionAffinity(TransformedAffinity):
-    """Unweighted graph: i and j are joined if either is among the other's nearest (Damrich et al., 2023).
+    """Unweighted graph in which i and j are joined if either is a neighbour of the other (Damrich et al., 2023).
 
     Parameters
     ----------
     n_neighbors : int, default=15
-        Number of other points that count as near.
+        Number of neighbours of each row, not counting the row itself.
     metric, backend
         See `Affinity`.
     """

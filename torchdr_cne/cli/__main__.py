@@ -1,4 +1,4 @@
-"""``python -m torchdr_cne.cli`` is ``torchdr-cne``."""
+"""Entry point of ``python -m torchdr_cne.cli``, which is the same as ``torchdr-cne``."""
 
 import sys
 

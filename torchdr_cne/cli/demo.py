@@ -76,7 +76,7 @@ def _folder(name: str) -> Path:
 
 
 def _digits(n: int | None, seed: int) -> "tuple[np.ndarray, np.ndarray, str]":
-    """Return ``n`` rows of the largest set of digits that is installed, their classes and its name."""
+    """Return ``n`` rows of the largest set of digits that is installed, their classes, and the name of the set."""
     import numpy as np
 
     try:
@@ -96,14 +96,14 @@ def _digits(n: int | None, seed: int) -> "tuple[np.ndarray, np.ndarray, str]":
 
 
 def _embed(method: str, X: Any, y: Any, values: Any) -> "tuple[np.ndarray, list[str]]":
-    """Return the embedding and its line of the table."""
+    """Return the embedding and the cells of its line in the table."""
     from torchdr_cne.evaluation import evaluate
 
     with library_errors():
         make = estimator_class(method)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of so few rows; the fit itself tells its own
-            make(max_iter=1, random_state=0).fit(X[:_FEWEST])  # compiles: not to be timed
+            warnings.simplefilter("ignore")  # about so few rows; the fit that counts gives its own
+            make(max_iter=1, random_state=0).fit(X[:_FEWEST])  # compiles before the timing starts
         iterations = {} if values.max_iter is None else {"max_iter": values.max_iter}
         estimator = make(random_state=values.random_state, verbose=not values.quiet, **iterations)
         start = time.perf_counter()

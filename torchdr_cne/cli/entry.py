@@ -1,4 +1,4 @@
-"""From arguments to an exit code."""
+"""The entry point of the command line, which turns arguments into an exit code."""
 
 import importlib
 import sys
@@ -39,13 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str or None, default=None
-        Arguments without the program's name; None takes those of the process.
+        Arguments without the name of the program; None takes those of the process.
 
     Returns
     -------
     int
-        0 done; 1 the optimisation diverged, memory ran out or a worker process failed; 2 the arguments or files
-        cannot be used; 130 interrupted before there was a result; 143 workers were ended by SIGTERM.
+        0 on success; 1 if the optimisation diverged, memory ran out or a worker process failed; 2 if arguments or
+        files cannot be used; 130 if interrupted before there was a result; 143 if workers were ended by SIGTERM.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     speaker = f"error (rank {rank()})" if rank() else "error"

@@ -55,7 +55,7 @@ def run(values: Any, tokens: Sequence[str]) -> None:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Align columns: the first to the left, the others to the right."""
+    """Return rows as text with aligned columns: the first to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(
@@ -71,6 +71,6 @@ def _lines(scores: Mapping[str, float]) -> list[list[str]]:
 
 
 def _as_json(scores: Mapping[str, float]) -> str:
-    """JSON has no NaN: a score that is not defined is null."""
+    """Return the scores as JSON; a score that is not defined is null, as JSON has no NaN."""
     defined = {name: None if math.isnan(value) else value for name, value in scores.items()}
     return json.dumps(defined, indent=2)

@@ -30,7 +30,7 @@ _PROCESS_OPTIONS = (
 
 
 def read(tokens: Sequence[str]) -> Any:
-    """Return the values that ``tokens`` and the configuration give; None if the help was asked for."""
+    """Return the values that ``tokens`` and the configuration file set; None if the user asked for the help."""
     config_file = scan(tokens, "config")
     config = {} if config_file is None else read_config(config_file)
     method = str(scan(tokens, "method") or config.get("method", "negtsne"))
@@ -38,18 +38,18 @@ def read(tokens: Sequence[str]) -> Any:
 
 
 def run(values: Any, tokens: Sequence[str]) -> int:
-    """Embed a file, in this process or in several that are given ``tokens`` too, and return the exit code."""
+    """Embed a file, in this process or in several that also receive ``tokens``, and return the exit code."""
     parameters = {name: getattr(values, name) for name in options_of(values.method)}
     if values.nproc_per_node is None:
         _fit(values.method, values, parameters)
         return 0
     _check_launch(values, parameters)
-    # Said again at the end, the option is undone for the workers, wherever else it stands.
+    # Repeated at the end, the option is undone for the workers, wherever else it may be.
     return launch(["fit", *tokens, "--nproc-per-node=null"], values.nproc_per_node, values.max_restarts)
 
 
 def _fit(method: str, values: Any, parameters: dict[str, Any]) -> None:
-    """Read, embed, write and report; of the ranks of a launcher the first one writes and reports."""
+    """Read, embed, write and report; under a launcher only the first rank writes and reports."""
     is_first = rank() == 0
     _check_graph_is_whole(values, parameters, world_size())
     targets = _targets(values, parameters) if is_first else {}
@@ -95,7 +95,7 @@ def _command(method: str) -> Command:
 
 
 def _of_another_method(method: str, name: str, known: Sequence[str]) -> str | None:
-    """Say whose option ``name`` is, or is a slip of; None if no other method has it."""
+    """Return a message about the methods that have the option ``name``, or one like it; None if there are none."""
     options = {other: options_of(other) for other in by_command()}
     meant = closest(name, {*known, *chain(*options.values())})
     owners = ", ".join(other for other, names in options.items() if meant in names)
@@ -107,7 +107,7 @@ def _of_another_method(method: str, name: str, known: Sequence[str]) -> str | No
 
 
 def _check_launch(values: Any, parameters: dict[str, Any]) -> None:
-    """Raise a UsageError for what can be seen before any process is started."""
+    """Raise a UsageError for mistakes that can be seen before any process is started."""
     from torchdr_cne.cli.reading import existing, is_source, open_source
 
     if is_worker():
@@ -128,7 +128,7 @@ def _check_launch(values: Any, parameters: dict[str, Any]) -> None:
 
 
 def _check_graph_is_whole(values: Any, parameters: dict[str, Any], n_processes: int) -> None:
-    """Raise a UsageError if the graph to save might be spread over the ranks."""
+    """Raise a UsageError if the graph that is to be saved might be divided among ranks."""
     if values.save_graph and n_processes > 1 and parameters["distributed"] is not False:
         raise UsageError(
             f"--save-graph needs one process, since each of {n_processes} keeps the graph of its rows only; save the "
@@ -138,7 +138,7 @@ def _check_graph_is_whole(values: Any, parameters: dict[str, Any], n_processes: 
 
 @contextmanager
 def _failures() -> Iterator[None]:
-    """Say in one sentence that another rank has failed, or that a checkpoint could not be written."""
+    """Turn the failure of another rank, or to write a checkpoint, into a `FitError` of one sentence."""
     from torchdr_cne.distributed import RankError
 
     try:
@@ -148,7 +148,7 @@ def _failures() -> Iterator[None]:
 
 
 def _targets(values: Any, parameters: dict[str, Any]) -> dict[str, Path]:
-    """Return the files to write by option, checked before any work."""
+    """Return the files to write by option, after checking that they can be written."""
     from torchdr_cne.cli.reading import files_read
     from torchdr_cne.cli.writing import EMBEDDING_ENDINGS, FIGURE_ENDINGS, check_target
 
@@ -170,7 +170,7 @@ def _targets(values: Any, parameters: dict[str, Any]) -> dict[str, Path]:
 
 
 def _read_inputs(values: Any, parameters: dict[str, Any]) -> tuple[Any, Any, Any]:
-    """Return data, labels and graph; a start in a file is read into ``parameters``."""
+    """Return data, labels and graph; if ``init`` names a file, the first embedding is read into ``parameters``."""
     import scipy.sparse
 
     from torchdr_cne.cli.reading import ENDINGS, column_of_labels, is_source, labels_of, open_source, read_matrix

@@ -1,4 +1,4 @@
-"""Several processes of one machine: starting them under torchrun, and knowing that one is among them."""
+"""Functions that start several processes on one machine under torchrun, or tell that this is one of them."""
 
 import logging
 import os
@@ -12,25 +12,25 @@ _HANDLED = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 
 
 def is_worker() -> bool:
-    """Tell whether torchrun, or a launcher that sets the same variables, has started this process."""
+    """Return whether torchrun, or a launcher that sets the same variables, has started this process."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 def rank() -> int:
-    """Return this process's number among those of its launcher; 0 if it has none."""
+    """Return the number of this process among those of its launcher; 0 if it has no launcher."""
     return int(os.environ["RANK"]) if is_worker() else 0
 
 
 def world_size() -> int:
-    """Return how many processes the launcher has started; 1 if there is none."""
+    """Return the number of processes that the launcher has started; 1 if there is no launcher."""
     return int(os.environ["WORLD_SIZE"]) if is_worker() else 1
 
 
 def launch(arguments: Sequence[str], n_processes: int, max_restarts: int) -> int:
-    """Run ``torchdr-cne arguments`` in processes of this machine and return the exit code of the first that failed.
+    """Run ``torchdr-cne arguments`` in several processes; return the exit code of the first that failed, or else 0.
 
-    torchrun's agent runs in this process: it passes SIGTERM and Ctrl-C on to the workers and waits until they have
-    saved what they have to.
+    The agent of torchrun runs in this process. It passes SIGTERM and Ctrl-C on to the workers, and waits until they
+    have saved their work.
     """
     from torch.distributed import run as torchrun
     from torch.distributed.elastic.multiprocessing import SignalException
@@ -38,7 +38,7 @@ def launch(arguments: Sequence[str], n_processes: int, max_restarts: int) -> int
 
     options = ["--standalone", "--nnodes=1", f"--nproc-per-node={n_processes}", f"--max-restarts={max_restarts}"]
     configuration = torchrun.parse_args([*options, "-m", "torchdr_cne.cli"])
-    configuration.training_script_args = list(arguments)  # unparsed: --s would pass for a short form of --standalone
+    configuration.training_script_args = list(arguments)  # not parsed, as --s would count as --standalone
     _share_threads(n_processes)
     with _launcher_kept_apart():
         try:
@@ -51,14 +51,14 @@ def launch(arguments: Sequence[str], n_processes: int, max_restarts: int) -> int
 
 
 def _share_threads(n_processes: int) -> None:
-    """Give each worker its part of the cores; torchrun would leave it one."""
+    """Give each worker its part of the cores; torchrun would give it only one."""
     import joblib
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, joblib.cpu_count() // n_processes)))
 
 
 def _exit_code(failed_rank: int, failure: object) -> int:
-    """Return a failed worker's exit code; of one that a signal has ended, nobody has said anything yet."""
+    """Return the exit code of a failed worker, and report one that a signal has ended, as it could not do so itself."""
     code = int(getattr(failure, "exitcode", 1))
     if code >= 0:
         return code
@@ -70,7 +70,7 @@ def _exit_code(failed_rank: int, failure: object) -> int:
 
 @contextmanager
 def _launcher_kept_apart() -> Iterator[None]:
-    """Silence torchrun's log, since the workers speak for themselves, and give back the signals it takes over."""
+    """Silence the log of torchrun, as workers report their own errors, and restore the signal handlers it replaces."""
     before = {
         number: signal.getsignal(number) for number in (getattr(signal, name, None) for name in _HANDLED) if number
     }

@@ -1,4 +1,4 @@
-"""What the user is told on stderr: one line for an error, a warning or a result."""
+"""Messages to the user on stderr: one line for each error, warning or result."""
 
 import difflib
 import sys
@@ -9,15 +9,15 @@ from typing import Any
 
 
 class UsageError(Exception):
-    """Something the user can mend; its text is the one sentence that is shown."""
+    """A mistake that the user can correct; its text is the one sentence that is shown."""
 
 
 class FitError(Exception):
-    """A fit that failed for no fault of its arguments; its text is the one sentence that is shown."""
+    """A failure of a fit that its arguments did not cause; its text is the one sentence that is shown."""
 
 
 def one_line(text: object) -> str:
-    """Return ``text`` with every run of blanks and line ends as one blank."""
+    """Return ``text`` with each run of blanks and line ends replaced by one blank."""
     return " ".join(str(text).split())
 
 
@@ -27,19 +27,19 @@ def tell(text: object) -> None:
 
 
 def closest(given: str, known: Iterable[str]) -> str | None:
-    """Return the one of ``known`` that ``given`` is probably meant to be, if any."""
+    """Return the element of ``known`` that ``given`` probably stands for, or None."""
     return next(iter(difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)), None)
 
 
 def choose(given: str, known: Iterable[str]) -> str:
-    """Return the remedy for a ``given`` that is none of ``known``."""
+    """Return advice for a ``given`` that is not in ``known``."""
     close = closest(given, known)
     return f"did you mean {close}?" if close else f"choose one of {', '.join(known)}"
 
 
 @contextmanager
 def library_errors() -> Iterator[None]:
-    """Turn what the library raises for data and parameters it cannot use into a `UsageError`."""
+    """Turn the errors that the library raises for unusable data and parameters into a `UsageError`."""
     try:
         yield
     except (ValueError, TypeError, ImportError) as error:

@@ -1,7 +1,7 @@
-"""From command-line tokens and a configuration file to values; every mistake becomes one sentence.
+"""Parsing of command-line tokens and of a configuration file; every mistake becomes one sentence.
 
-A loop of its own, since argparse takes ``-1e-3`` for an option and ``--n-neighbors`` for another one than
-``--n_neighbors``.
+argparse is not used, since it takes ``-1e-3`` for an option and treats ``--n-neighbors`` and ``--n_neighbors`` as
+different options.
 """
 
 import json
@@ -16,15 +16,15 @@ from typing import Any
 
 from torchdr_cne.cli.messages import UsageError, closest, one_line
 
-_COLUMN, _WIDTH = 26, 100  # of the help: where descriptions begin, and where lines end
+_COLUMN, _WIDTH = 26, 100  # of the help: where descriptions begin and where lines end
 
 
 def _yaml(text: str) -> Any:
-    """Return what YAML says; 1e-8 is a number in it since YAML 1.2, but not to PyYAML."""
+    """Return the value of YAML text; numbers like 1e-8, which PyYAML reads as text, are numbers as in YAML 1.2."""
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """Knows numbers without a point."""
+        """A loader that also recognises numbers without a decimal point."""
 
     number = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
@@ -42,7 +42,7 @@ KINDS: Mapping[str, tuple[Callable[[str], Any], str]] = {
     "dict": (lambda text: {**_yaml(text)}, "a mapping"),
     "str": (str, "text"),
 }
-"""Kind of a value → how it is read from text, and what it is in words; in the order in which they are tried."""
+"""Kind of a value → function that reads it from text, and its name in words, in the order in which kinds are tried."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,15 @@ class Option:
     Attributes
     ----------
     name : str
-        Its name; dashes and underscores are the same.
+        Name of the option, in which dashes and underscores are the same.
     type : str
-        Kinds of its value, as in an annotation: ``int | None``.
+        Kinds of value that it takes, as in an annotation: ``int | None``.
     default : Any
-        Its value where it is not given.
+        Value if the option is not given.
     help : str
-        What it is.
+        Description of the option.
     metavar : str
-        What stands for its value in the help, which shows type and default of a mere VALUE.
+        Name of its value in the help, which shows type and default if this is just "VALUE".
     """
 
     name: str
@@ -71,12 +71,12 @@ class Option:
 
     @property
     def key(self) -> str:
-        """Name of the value."""
+        """Name under which the value is stored."""
         return self.name.replace("-", "_")
 
     @property
     def needs(self) -> str:
-        """What a value has to be, in words."""
+        """Description of a valid value in words."""
         kinds = sorted(self.type.split(" | "), key="None".__eq__)
         return f"a {self.metavar}" if self.metavar != "VALUE" else " or ".join(KINDS[kind][1] for kind in kinds)
 
@@ -91,7 +91,7 @@ class Option:
         raise UsageError(f"--{self.name} got {text!r} and needs {self.needs}")
 
     def take(self, rest: list[str]) -> Any:
-        """Remove the value from the tokens that follow and return it; ``true`` may be left out."""
+        """Remove the value from the tokens that follow the option and return it; ``true`` may be left out."""
         has_value = bool(rest) and not rest[0].startswith("--")
         if self.type == "bool" and not (has_value and rest[0].lower() in ("true", "false")):
             return True
@@ -102,20 +102,20 @@ class Option:
 
 @dataclass(frozen=True)
 class Command:
-    """A subcommand: what it takes, and what its help says.
+    """A subcommand with its arguments and the text of its help.
 
     Attributes
     ----------
     name : str
-        ``fit`` and the like.
+        Name of the subcommand, such as ``fit``.
     positionals : mapping of str to str
-        Name → help of each file it needs, in order; they may be named like options, too.
+        Name → help of each file that it needs, in order; files may also be given like options.
     groups : mapping of str to sequence of Option
-        Title → options.
+        Title of a group → its options.
     description, example : str
-        First and last paragraph of the help.
+        Paragraphs at the beginning and the end of the help.
     explain : callable
-        Given the name of an unknown option and the known ones, what there is to say of it, if anything.
+        Function from the name of an unknown option and the known names to a message about it, or to None.
     """
 
     name: str
@@ -126,19 +126,19 @@ class Command:
     explain: Callable[[str, Sequence[str]], str | None] = lambda key, known: None
 
     def parse(self, tokens: Sequence[str], config: Mapping[str, Any] | None = None) -> SimpleNamespace | None:
-        """Return the values by key; print the help and return None if it is asked for.
+        """Return the values by key, or print the help and return None if the tokens ask for it.
 
         Parameters
         ----------
         tokens : sequence of str
             Arguments after the subcommand.
         config : mapping, optional
-            Values of a configuration file, which ``tokens`` override.
+            Values of a configuration file; ``tokens`` override them.
 
         Raises
         ------
         UsageError
-            For an unknown option, a value of the wrong type, and files missing or too many.
+            If an option is unknown, a value has the wrong type, or there are too few or too many files.
         """
         if "-h" in tokens or "--help" in tokens:
             print(self._help())
@@ -165,7 +165,7 @@ class Command:
         return SimpleNamespace(**values)
 
     def _known(self, shown: str, options: Mapping[str, Option]) -> Option:
-        """Return the option that is ``shown``, with two dashes before it on the command line and none in a file."""
+        """Return the option written as ``shown``: with two dashes on the command line, without dashes in a file."""
         name = shown.removeprefix("--")
         key = name.replace("-", "_")
         if key not in options:
@@ -184,7 +184,7 @@ class Command:
 
 
 def _heading(option: Option) -> tuple[str, str]:
-    """Return how an option is written, and its description."""
+    """Return the written form of an option and its description."""
     if option.metavar != "VALUE":
         return f"--{option.name} {option.metavar}", option.help
     written = f"--{option.name}" if option.type == "bool" else f"--{option.name} VALUE"
@@ -193,7 +193,7 @@ def _heading(option: Option) -> tuple[str, str]:
 
 
 def _entry(written: str, text: str) -> str:
-    """Return lines of the help: what is written, and beside it or, if that is long, below it what it means."""
+    """Return lines of the help: the written form and, beside it or below it if it is long, its meaning."""
     margin = " " * _COLUMN
     lines = textwrap.fill(text, _WIDTH, initial_indent=margin, subsequent_indent=margin)
     head = f"  {written}"
@@ -201,19 +201,19 @@ def _entry(written: str, text: str) -> str:
 
 
 def _as_text(value: Any) -> str:
-    """Write a value as it would stand on the command line."""
+    """Return a value as it is written on the command line."""
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def scan(tokens: Sequence[str], name: str) -> str | None:
-    """Return the last value that ``tokens`` give to ``--name``, before anything else is understood."""
+    """Return the last value that ``tokens`` give to ``--name``, without parsing any other option."""
     pairs = ((*token.partition("="), following) for token, following in zip_longest(tokens, tokens[1:], fillvalue=""))
     given = [text if equals else following for shown, equals, text, following in pairs if shown == f"--{name}"]
     return given[-1] if given else None
 
 
 def read_config(path: str) -> dict[str, Any]:
-    """Return the options in a YAML file, by key."""
+    """Return the options that a YAML file sets, by key."""
     try:
         content = _yaml(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -1,7 +1,7 @@
 """The parameters of the methods, read from their source without importing them.
 
-Importing an estimator imports torch, which takes seconds; help and a mistyped option need only names,
-defaults and descriptions, and those stand in the dataclasses' text. A class that is not ours is imported.
+Importing an estimator imports torch, which takes seconds. The help and a mistyped option need only names, defaults
+and descriptions, which the source of the dataclasses contains. A class from outside this package is imported.
 """
 
 import ast
@@ -26,12 +26,12 @@ _SPELLINGS = {
     r"(Mapping|dict)\[[^]]*\]": "dict",
     r"Literal\[[^]]*\]|Backend": "str",
 }
-"""Pattern → what it means among the kinds of `options.KINDS`; modules are left out."""
+"""Pattern in an annotation → its replacement by kinds of `options.KINDS`; names of modules are removed."""
 _KINDS_OF_ANY = {"init": "str", "random_state": "int | None"}
 
 
 def estimator_class(method: str) -> Any:
-    """Import and return the estimator of ``method``: a name of the catalogue, ``module:Class`` or ``file.py:Class``."""
+    """Import and return the estimator ``method``: a name in the catalogue, ``module:Class`` or ``file.py:Class``."""
     if method in catalogue.by_command():
         return catalogue.load(catalogue.by_command()[method])
     home, separator, name = method.rpartition(":")
@@ -50,7 +50,7 @@ def estimator_class(method: str) -> Any:
 
 
 def _imported(home: str) -> Any:
-    """Import a module, or a file, as Python would from the folder where it runs, or that of the file."""
+    """Import a module from the working folder, or a file from its own folder, as Python would do there."""
     is_file = home.endswith(".py")
     folder = str(Path(home).resolve().parent if is_file else Path.cwd())
     sys.path.insert(0, folder)
@@ -63,7 +63,7 @@ def _imported(home: str) -> Any:
 
 
 def parameters_of(method: str) -> dict[str, Option]:
-    """Return the parameters of ``method``, inherited ones first; those that text cannot say have the type ""."""
+    """Return the parameters of ``method``, inherited ones first; those that cannot be typed in have the type ""."""
     entry = catalogue.by_command().get(method)
     if entry is not None and entry.module.startswith(f"{_PACKAGE.name}."):
         return _in_source(entry.module, entry.name)[0]
@@ -77,19 +77,19 @@ def parameters_of(method: str) -> dict[str, Option]:
 
 
 def options_of(method: str) -> dict[str, Option]:
-    """Return the parameters of ``method`` that text can say, as options."""
+    """Return the parameters of ``method`` that can be typed in, as options."""
     return {name: option for name, option in parameters_of(method).items() if option.type and name != "verbose"}
 
 
 @cache
 def _in_source(module: str, class_name: str) -> tuple[dict[str, Option], frozenset[str]]:
-    """Return the parameters of a class, and the names that it or a base has replaced."""
+    """Return the parameters of a class, and the names of those that it or a base has replaced."""
     node = _statements(module).get(class_name)
     if not isinstance(node, ast.ClassDef):
         return ({}, frozenset()) if node is None else _in_source(node, class_name)
     found: dict[str, Option] = {}
     replaced = {name for keyword in node.keywords for name in ast.literal_eval(keyword.value)}
-    for base in reversed(node.bases):  # as dataclasses do: of several bases with a field, the first has the last word
+    for base in reversed(node.bases):  # as in dataclasses, the first of several bases with a field decides
         inherited, replaced_there = _in_source(module, ast.unparse(base))
         found |= inherited
         replaced |= replaced_there
@@ -110,7 +110,7 @@ def _in_source(module: str, class_name: str) -> tuple[dict[str, Option], frozens
 
 @cache
 def _statements(module: str) -> dict[str, Any]:
-    """Return name → class statement, or the module of this package that it is imported from."""
+    """Return name → class statement, or the module of this package from which the name is imported."""
     path = _PACKAGE.joinpath(*module.split(".")[1:])
     file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     body = ast.parse(file.read_text(encoding="utf-8")).body
@@ -121,7 +121,7 @@ def _statements(module: str) -> dict[str, Any]:
 
 
 def _type_of(name: str, annotation: Any) -> str:
-    """Return what of an annotation, an object or its text, can be typed in; "" if nothing can."""
+    """Return the kinds in an annotation, an object or its text, that can be typed in; "" if there are none."""
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     for pattern, kind in _SPELLINGS.items():
         text = re.sub(pattern, kind, text)

@@ -1,4 +1,4 @@
-"""Reading data, labels and graphs; pickled objects are never loaded."""
+"""Functions that read data, labels and graphs; pickled objects are never loaded."""
 
 import zipfile
 from collections.abc import Iterator
@@ -16,16 +16,16 @@ _SPARSE_KEYS = {"format", "shape", "data"}
 
 
 def read_matrix(name: str, *, key: str | None = None, leave_out: str | None = None) -> Any:
-    """Return the array (n, f) in a file: rows of numbers, or a sparse matrix from an npz of SciPy.
+    """Return the array (n, f) in a file: rows of numbers, or a sparse matrix from an npz file of SciPy.
 
     Parameters
     ----------
     name : str
-        An npy file (opened, not read: a read-only memory map), npz, csv or parquet file.
+        An npy (opened as a read-only memory map, not read), npz, csv or parquet file.
     key : str, optional
-        Array of an npz file; by default the only one, or ``X``.
+        Name of the array in an npz file; by default the only one, or ``X``.
     leave_out : str, optional
-        Column of a table, or array of an npz file, that holds labels.
+        Column of a table, or array of an npz file, that holds labels and is left out.
     """
     path = existing(name)
     if key is not None and path.suffix != ".npz":
@@ -46,7 +46,7 @@ def read_matrix(name: str, *, key: str | None = None, leave_out: str | None = No
 
 
 def read_labels(name: str, n: int, *, key: str | None = None, column: str | None = None) -> np.ndarray:
-    """Return n labels, numbers or strings, from a file: its only column, or the named one."""
+    """Return n labels, numbers or strings, from a file: from its only column, or from the one that is named."""
     path = existing(name)
     with reading(path):
         if path.suffix in TABLES:
@@ -71,26 +71,26 @@ def read_labels(name: str, n: int, *, key: str | None = None, column: str | None
 
 
 def column_of_labels(values: Any) -> str | None:
-    """Return the column, or array, of the data that holds the labels, if the options name one."""
+    """Return the column or array of the data that holds the labels; None if the options name none."""
     return None if values.labels else values.labels_column or values.labels_key
 
 
 def labels_of(values: Any, n: int) -> np.ndarray | None:
-    """Return the n labels that the options name, in a file of their own or in the data; None if they name none."""
+    """Return the n labels that the options name, in a separate file or in the data; None if they name none."""
     if not (values.labels or column_of_labels(values)):
         return None
     return read_labels(values.labels or values.data, n, key=values.labels_key, column=values.labels_column)
 
 
 def is_source(name: str) -> bool:
-    """Tell a zarr folder, a folder of shards or a pattern, which are read by rows, from a single file."""
+    """Return whether a name is a zarr folder, a folder of shards or a pattern, and not a single file."""
     from torchdr_cne.inputs.opening import is_pattern
 
     return Path(name).is_dir() or is_pattern(name)
 
 
 def open_source(name: str, *, key: str | None = None) -> Any:
-    """Return the rows of a zarr folder, a folder of npy or parquet files or a pattern, none of them read yet."""
+    """Return the rows of a zarr folder, a folder of npy or parquet files or a pattern, without reading them."""
     from torchdr_cne.inputs import open_rows
 
     try:
@@ -100,7 +100,7 @@ def open_source(name: str, *, key: str | None = None) -> Any:
 
 
 def files_read(name: str) -> list[str]:
-    """Return the files behind a name; only itself where it stands for nothing that can be read."""
+    """Return the files that a name stands for; only the name itself if it stands for nothing readable."""
     from torchdr_cne.inputs.opening import files_of
 
     try:
@@ -110,7 +110,7 @@ def files_read(name: str) -> list[str]:
 
 
 def existing(name: str) -> Path:
-    """Return the path of a file that is there and whose ending is known."""
+    """Return the path of a file, after checking that it exists and that its ending is known."""
     path = Path(name)
     if not path.is_file():
         raise UsageError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; give a file")
@@ -121,7 +121,7 @@ def existing(name: str) -> Path:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn whatever a damaged file makes a parser raise into a `UsageError`."""
+    """Turn any error that a parser raises for a damaged file into a `UsageError`."""
     try:
         yield
     except (UsageError, MemoryError):
@@ -177,7 +177,7 @@ def _labels_of_table(table: Table, column: str | None, n: int) -> np.ndarray:
 
 
 def _refuse(option: str, value: str | None, path: Path, meaning: str, other: str | None) -> None:
-    """Raise a UsageError if an option is given that has no meaning for the file."""
+    """Raise a UsageError if an option is set that has no meaning for the file."""
     if value is not None:
         remedy = f"use {other}" if other else "leave it out"
         raise UsageError(f"{option} names {meaning}, and {path} is none; {remedy}")

@@ -1,4 +1,4 @@
-"""Tables with columns: csv and parquet."""
+"""Tables with named columns in csv and parquet files."""
 
 import csv
 import warnings
@@ -13,14 +13,14 @@ from torchdr_cne.cli.messages import UsageError, choose
 
 
 class Table(ABC):
-    """A file of named columns.
+    """A file with named columns.
 
     Attributes
     ----------
     path : Path
         The file.
     names : list of str
-        Names of its columns; ``"0"``, ``"1"``, … where it has none.
+        Names of the columns; ``"0"``, ``"1"``, … if the file has none.
     """
 
     path: Path
@@ -28,11 +28,11 @@ class Table(ABC):
 
     @abstractmethod
     def numbers(self, leave_out: str | None) -> np.ndarray:
-        """Return the columns of numbers as (n, f), without the column ``leave_out``."""
+        """Return the numeric columns as (n, f), without the column ``leave_out``."""
 
     @abstractmethod
     def labels(self, column: str, n: int) -> np.ndarray:
-        """Return a column as integers, floats or strings; None marks a missing one."""
+        """Return a column as integers, floats or strings; None marks a missing value."""
 
     def _check_column(self, name: str) -> None:
         if name not in self.names:
@@ -44,7 +44,7 @@ class Table(ABC):
 
 
 class CsvTable(Table):
-    """Comma-separated values in UTF-8, with or without a line of names."""
+    """A file of comma-separated values in UTF-8, with or without a line of names."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -54,14 +54,14 @@ class CsvTable(Table):
         if first is None:
             raise UsageError(f"{path} is empty; a table of numbers is needed")
         counted = [str(i) for i in range(len(first))]
-        # pandas writes unnamed columns as 0, 1, …: names, though they are numbers.
+        # pandas writes the names of unnamed columns as 0, 1, …, so these numbers are names.
         self.has_header = not all(map(_is_number, first)) or (len(first) > 1 and first == counted)
         self.names = first if self.has_header else counted
         row = second if self.has_header else first
         self._texts = [name for name, cell in zip(self.names, row, strict=False) if cell and not _is_number(cell)]
 
     def numbers(self, leave_out: str | None) -> np.ndarray:
-        """Return the columns whose first cell is a number as float64 (n, f), without a row index."""
+        """Return the columns whose first cell is a number, as float64 (n, f) and without a row index."""
         if leave_out is not None:
             self._check_column(leave_out)
         _tell_left_out(self.path, [name for name in self._texts if name != leave_out])
@@ -78,7 +78,7 @@ class CsvTable(Table):
             ) from error
 
     def labels(self, column: str, n: int) -> np.ndarray:
-        """Return a column; a first line that cannot be told from a label is a name if there are n more."""
+        """Return a column; a first line that may be a name or a label is a name if n lines follow it."""
         self._check_column(column)
         values = self._load([self.names.index(column)], np.str_)[:, 0]
         if self.has_header and len(values) == n - 1 and len(self.names) == 1:
@@ -107,7 +107,7 @@ class CsvTable(Table):
 
 
 class ParquetTable(Table):
-    """An Apache Parquet file; pandas' stored index is no column."""
+    """An Apache Parquet file; an index that pandas has stored does not count as a column."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -138,11 +138,11 @@ class ParquetTable(Table):
 
 
 TABLES: dict[str, Any] = {".csv": CsvTable, ".parquet": ParquetTable}
-"""Ending → class."""
+"""Ending of a file → class that reads it."""
 
 
 def _tell_left_out(path: Path, names: list[str]) -> None:
-    """Warn of columns that are no numbers."""
+    """Warn about columns that are left out because they are not numeric."""
     if names:
         shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
         warnings.warn(f"columns of {path} that are not numbers are left out: {shown}", stacklevel=3)

@@ -1,4 +1,4 @@
-"""Writing results: refused before the work if it cannot succeed, and never leaving half a file."""
+"""Functions that write results; they refuse early what cannot succeed, and never leave half a file."""
 
 import os
 import tempfile
@@ -14,18 +14,18 @@ from torchdr_cne.cli.messages import UsageError, library_errors
 
 
 def check_target(option: str, name: str, endings: Sequence[str], inputs: Sequence[str | None]) -> Path:
-    """Return the path of a file to write; raise a UsageError if that will not be possible.
+    """Return the path of a file to write; raise a UsageError if it cannot be written.
 
     Parameters
     ----------
     option : str
-        The option that names it.
+        The option that names the file.
     name : str
-        The file.
+        Name of the file.
     endings : sequence of str
         Endings that can be written.
     inputs : sequence of str or None
-        Files that are read, which are not overwritten.
+        Files that are read, and must not be overwritten.
     """
     path = Path(name)
     if path.suffix not in endings:
@@ -42,7 +42,7 @@ def check_target(option: str, name: str, endings: Sequence[str], inputs: Sequenc
 
 
 def check_folder(option: str, folder: Path) -> None:
-    """Raise a UsageError unless files can be made in ``folder``."""
+    """Raise a UsageError unless files can be created in ``folder``."""
     if not folder.is_dir():
         raise UsageError(f"{option}: the folder {folder} does not exist; make it first")
     try:
@@ -54,7 +54,7 @@ def check_folder(option: str, folder: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside ``path`` that takes its place once it is written in full."""
+    """Open a temporary file in the folder of ``path``, which replaces ``path`` once it is completely written."""
     target = path.resolve()
     temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
@@ -68,7 +68,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_embedding(path: Path, embedding_nd: np.ndarray, names: Sequence[str]) -> None:
-    """Write an embedding as its ending says; csv and parquet have ``names`` as columns."""
+    """Write an embedding in the format of the ending; csv and parquet files have ``names`` as columns."""
     with replacing(path) as file:
         _WRITERS[path.suffix](file, embedding_nd, names)
 

@@ -1,4 +1,4 @@
-"""Several processes that fit one embedding together: their group, which rank owns what, and how ranks agree."""
+"""Several processes that fit one embedding together: their group, their shares of the rows, and their agreements."""
 
 from torchdr_cne.distributed.config import DistributedConfig
 from torchdr_cne.distributed.group import joined

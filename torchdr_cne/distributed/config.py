@@ -10,13 +10,13 @@ _LONGEST = 1e9
 
 @dataclass(frozen=True, kw_only=True)
 class DistributedConfig(Storable):
-    """How ranks work together; every field has a working default.
+    """Settings for the work of ranks together; every field has a working default.
 
     Attributes
     ----------
     min_rows : int, default=100_000
-        With fewer rows rank 0 works alone and hands its result to the others: exchanging positions would take longer
-        than the steps.
+        With fewer rows rank 0 works alone and hands its result to the others, as exchanging the embedding would take
+        longer than the iterations.
     timeout : float, default=300.0
         Seconds that a rank waits for another before it gives up with an error.
     """

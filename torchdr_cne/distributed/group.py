@@ -23,7 +23,7 @@ from torchdr_cne.distributed.ranks import RankError, Ranks
 _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _LOOK_AT_PARENT = 1.0
 _FAREWELL = 6.0
-"""Seconds between SIGTERM and the end, for the ranks of a launcher that is gone."""
+"""Seconds between SIGTERM and exit for ranks whose launcher has died."""
 _fits = itertools.count()
 
 
@@ -41,12 +41,12 @@ def is_first_process() -> bool:
 
 @contextmanager
 def joined(distributed: bool | str | DistributedConfig, *, cuda: bool = False) -> Iterator[Ranks]:
-    """Return the ranks of this fit: those of an initialised process group, of torchrun, or one.
+    """Yield the ranks of this fit: those of an initialised process group or of torchrun, or a single one.
 
     Parameters
     ----------
     distributed : bool, "auto" or DistributedConfig
-        False is one process whatever there is; True and a configuration insist on several, and True splits any size.
+        False is one process in any case; True and a configuration require several, and True splits fits of any size.
     cuda : bool, default=False
         Whether CUDA tensors will be exchanged, by NCCL.
     """
@@ -83,7 +83,7 @@ def _backend(cuda: bool) -> str:
 def _group_of_launcher(config: DistributedConfig, cuda: bool, environment: Mapping[str, str]) -> Iterator[Ranks]:
     rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
     timeout = timedelta(seconds=config.timeout)
-    # Imported later, it would keep this group in default arguments, and the connections open for ever.
+    # If imported later, this module would keep the group in default arguments, and the connections open for ever.
     importlib.import_module("torch.distributed.nn.functional")
     with _meeting(config):
         dist.init_process_group(
@@ -97,7 +97,7 @@ def _group_of_launcher(config: DistributedConfig, cuda: bool, environment: Mappi
 
 @contextmanager
 def _meeting(config: DistributedConfig) -> Iterator[None]:
-    """Say what to do where the ranks do not find each other."""
+    """Raise a RankError with advice if the ranks do not find each other."""
     try:
         yield
     except RuntimeError as error:
@@ -108,9 +108,9 @@ def _meeting(config: DistributedConfig) -> Iterator[None]:
 
 
 def _store(rank: int, size: int, timeout: timedelta, environment: Mapping[str, str]) -> Any:
-    """Return the launcher's store, under a name of this attempt and fit.
+    """Return the store of the launcher, with a prefix for this attempt and this fit.
 
-    The addresses of ranks that have been killed stay in a store: those that replace them must not find them.
+    The addresses of killed ranks stay in a store, where the ranks that replace them must not find them.
     """
     by_launcher = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     address, port = environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
@@ -121,16 +121,16 @@ def _store(rank: int, size: int, timeout: timedelta, environment: Mapping[str, s
 
 @cache
 def _connection(address: str, port: int, size: int, is_host: bool, timeout: timedelta) -> Any:
-    """Return the one connection of this process to a store, or the store itself.
+    """Return the only connection of this process to a store, or the store itself.
 
-    It stays for the next fit: one that rank 0 made anew could be missed by a rank that still finds the old one.
+    It is kept for the next fit, as a rank that still finds the old store could miss a new one of rank 0.
     """
     return TCPStore(address, port, size, is_master=is_host, timeout=timeout, multi_tenant=True)
 
 
 @contextmanager
 def _leaving_with_parent() -> Iterator[None]:
-    """End this process when its launcher has died: first as SIGTERM would, then at once."""
+    """End this process if its launcher dies within the block: first by SIGTERM, then at once."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:  # started by hand, perhaps to outlive its shell
         yield
         return
@@ -154,12 +154,12 @@ def _leaving_with_parent() -> Iterator[None]:
 
 
 def ranks_of_this_machine() -> int:
-    """Return how many ranks a launcher has started here."""
+    """Return the number of ranks that a launcher has started on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if launched() else 1
 
 
 def own_device(device: torch.device) -> torch.device:
-    """Return the CUDA device of this rank, by LOCAL_RANK, where ``device`` names none in particular."""
+    """Return the CUDA device of this rank, by LOCAL_RANK, if ``device`` has no index; otherwise ``device``."""
     if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
         return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     return device

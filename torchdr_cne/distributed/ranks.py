@@ -1,4 +1,4 @@
-"""One rank's view of its process group: the few collectives a fit needs, each with a name for its errors."""
+"""One rank's view of its process group: the few collectives that a fit needs, each with a name for errors."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ class RankError(RuntimeError):
 
 
 class Signal(IntFlag):
-    """What a rank wants all ranks to do before the next step."""
+    """A request of a rank, which all ranks follow before the next step."""
 
     NONE = 0
     STOP = 1
@@ -31,18 +31,18 @@ class Signal(IntFlag):
 
 
 class Ranks:
-    """The processes of a fit; alone, every method returns what a group of one would.
+    """The processes of a fit; for a single process every method returns the result of a group of one.
 
     Every rank calls the same methods in the same order.
 
     Parameters
     ----------
     rank, size : int
-        Number of this process, and how many processes there are.
+        Number of this process, and number of processes.
     group : ProcessGroup, default=None
-        torch.distributed's group; CPU tensors always go through gloo.
+        Group of torch.distributed; CPU tensors always use gloo.
     config : DistributedConfig
-        Timeout and smallest size worth splitting.
+        Timeout, and the smallest number of rows that is split.
 
     Attributes
     ----------
@@ -65,10 +65,10 @@ class Ranks:
         """Whether this is rank 0, which writes and reports."""
         return self.rank == 0
 
-    # ---- agreeing -------------------------------------------------------------------------------------
+    # Agreement.
 
     def all_gather_ints(self, numbers: Sequence[int], what: str) -> Tensor:
-        """Return everyone's ``numbers``, equally many on each rank, as (size, m) int64."""
+        """Return the ``numbers`` of all ranks, equally many on each, as (size, m) int64."""
         own = torch.tensor(list(numbers), dtype=torch.int64)
         if self.size == 1:
             return own.unsqueeze(0)
@@ -78,7 +78,7 @@ class Ranks:
         return torch.stack(everyone)
 
     def agreed_signal(self) -> Signal:
-        """Return what any rank asks for; the same on all ranks, at the same step."""
+        """Return the union of the signals of all ranks, which all of them receive at the same step."""
         if self.size == 1:
             return self.signal
         union = Signal.NONE
@@ -88,7 +88,7 @@ class Ranks:
 
     @contextmanager
     def all_or_none(self, what: str) -> Iterator[None]:
-        """Do work of one's own; if it fails on any rank, all ranks raise, before the next collective."""
+        """Run the block on every rank; if it fails on any rank, all ranks raise before the next collective."""
         error: Exception | None = None
         try:
             yield
@@ -114,7 +114,7 @@ class Ranks:
         raise RankError(f"rank {failed} failed in {what}: {reason}")
 
     def check_equal(self, values: Mapping[str, Any], what: str) -> None:
-        """Raise a ValueError on all ranks if one of the named ``values`` is not the same on all of them."""
+        """Raise a ValueError on all ranks if one of the named ``values`` differs between ranks."""
         digests = [int.from_bytes(hashlib.sha256(repr(value).encode()).digest()[:7]) for value in values.values()]
         everyone = self.all_gather_ints(digests, what)
         if torch.equal(everyone, everyone[:1].expand_as(everyone)):
@@ -140,7 +140,7 @@ class Ranks:
             dist.destroy_process_group(self._group)
             self._group = before
 
-    # ---- moving tensors -----------------------------------------------------------------------------------
+    # Exchange of tensors.
 
     def add_up(self, tensor: Tensor, what: str) -> Tensor:
         """Replace ``tensor`` by its sum over ranks, and return it."""
@@ -166,7 +166,7 @@ class Ranks:
     def copy_state_from(
         self, source: int, state: tuple[Mapping[str, Tensor], Any] | None, what: str
     ) -> tuple[dict[str, Tensor], Any]:
-        """Return rank ``source``'s tensors and plain (JSON) data on all ranks; theirs may be None."""
+        """Return the tensors and plain (JSON) data of rank ``source`` on all ranks; those of the others may be None."""
         if self.size == 1:
             assert state is not None
             return dict(state[0]), state[1]
@@ -186,9 +186,9 @@ class Ranks:
         return tensors, plain
 
     def gather_(self, full: Tensor, bounds: Sequence[int], what: str) -> Tensor:
-        """Fill ``full`` (…, n), of which this rank has the part between its ``bounds``, with those of the others.
+        """Fill ``full`` (…, n), of which this rank has the part between its ``bounds``, with the parts of the others.
 
-        Parts travel round the ring, so that each leaves and reaches every rank once, and need not be of one size.
+        Parts travel round a ring, so that each reaches and leaves every rank once, and their sizes may differ.
         """
         lines = full.view(-1, full.shape[-1])
         for hop in range(self.size - 1):
@@ -198,7 +198,7 @@ class Ranks:
         return full
 
     def pass_on(self, tensors: Sequence[Tensor], n_coming: int, what: str) -> list[Tensor]:
-        """Send ``tensors`` to the next rank and return those of the one before, ``n_coming`` rows each."""
+        """Send ``tensors`` to the next rank, and return those of the previous rank, with ``n_coming`` rows each."""
         if self.size == 1:
             return list(tensors)
         coming = [tensor.new_empty((n_coming, *tensor.shape[1:])) for tensor in tensors]
@@ -214,7 +214,7 @@ class Ranks:
                 work.wait()
 
     def exchange(self, outgoing: Tensor, counts: Sequence[int], what: str) -> Tensor:
-        """Send the first ``counts[0]`` rows to rank 0, the next to rank 1, …; return what came, rank 0's first."""
+        """Send the first ``counts[0]`` rows to rank 0, the next to rank 1, …; return the received rows, by rank."""
         if self.size == 1:
             return outgoing
         coming = self.all_gather_ints(counts, what)[:, self.rank].tolist()
@@ -228,7 +228,7 @@ class Ranks:
 
     @contextmanager
     def _collective(self, what: str) -> Iterator[None]:
-        """Say in which collective, and at which step, the group broke."""
+        """Raise a RankError that names the collective and the step in which the group broke."""
         try:
             yield
         except RuntimeError as error:

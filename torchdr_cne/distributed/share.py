@@ -86,7 +86,7 @@ class Share:
         return [self.ranks.exchange(sent.pop(0), counts, what) for _ in values]
 
     def gather_(self, full: Tensor, what: str) -> Tensor:
-        """Fill the other ranks' items in the last axis of ``full`` (…, n)."""
+        """Fill in the items of the other ranks in the last axis of ``full`` (…, n)."""
         return self.ranks.gather_(full, self.bounds, what)
 
     def gather(self, own: Tensor, what: str) -> Tensor:
@@ -100,7 +100,7 @@ class Share:
         return full
 
     def total(self, own: Tensor, what: str, per_unit: int = UNIT) -> Tensor:
-        """Sum a vector over all ranks, in an order that no split changes, as float64 ().
+        """Return the sum of a vector over all ranks, float64 (), in an order that does not depend on the split.
 
         ``per_unit`` values, a power of two, belong to 256 of the items.
         """
@@ -112,7 +112,7 @@ class Share:
 
 
 def _pairwise_sums(values: Tensor) -> Tensor:
-    """Sum each row (m, power of two), neighbours first: in whatever vectors that is done, the bits are the same."""
+    """Return the sum of each row (m, power of two), neighbours first, so that no vector width changes the bits."""
     while values.shape[1] > 1:
         values = values[:, ::2] + values[:, 1::2]
     return values[:, 0]

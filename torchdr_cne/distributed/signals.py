@@ -12,17 +12,17 @@ from torchdr_cne.distributed.ranks import Ranks, Signal
 
 @contextmanager
 def listening(ranks: Ranks, *, resumable: bool) -> Iterator[None]:
-    """Turn signals into ``ranks.signal`` within the block; a SIGTERM is passed on at its end.
+    """Turn signals into ``ranks.signal`` within the block; a SIGTERM is raised again at its end.
 
     Parameters
     ----------
     ranks : Ranks
         The ranks whose ``signal`` is set.
     resumable : bool
-        Whether the fit is saved before it ends, which it can be between two steps only.
+        Whether the fit is saved before it ends, which is possible only between two steps.
     """
     wishes = {signal.SIGTERM: Signal.PREEMPTED} if resumable else {}
-    if resumable or ranks.size > 1:  # where no rank may leave by itself
+    if resumable or ranks.size > 1:  # no rank may leave alone
         wishes[signal.SIGINT] = Signal.INTERRUPTED
     if threading.current_thread() is not threading.main_thread():
         wishes = {}

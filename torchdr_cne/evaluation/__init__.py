@@ -1,8 +1,8 @@
-"""How well an embedding keeps neighbours, classes and distances, and how well features tell classes apart.
+"""Metrics of how well an embedding keeps neighbours, classes and distances, and how well features separate classes.
 
-Nothing here uses the searches, graphs or losses of the rest of the package: what judges an embedding is
-independent of what made it. Neighbours are found by exact search in NumPy. In names of arrays: n points,
-r sampled rows, k neighbours, f features, c classes.
+Nothing here uses the searches, graphs or losses of the rest of the package, so that the evaluation of an embedding is
+independent of the code that made it. Neighbours are found by exact search in NumPy. In names of arrays there are
+n points, r sampled rows, k neighbours, f features and c classes.
 """
 
 from torchdr_cne.evaluation.distances import distance_correlation

@@ -9,27 +9,27 @@ _SLACK = 16
 
 
 def squared_distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Squared Euclidean distances between matching rows, from differences in float64."""
+    """Return squared Euclidean distances between matching rows, computed from differences in float64."""
     difference = left.astype(np.float64) - right
     return np.einsum("...d,...d->...", difference, difference)
 
 
 class ExactSearch:
-    """Neighbours in the order of (distance, id), self removed by id.
+    """Exact search for neighbours in the order of (distance, id); a point itself is removed by its id.
 
-    Blocks of |x|² + |y|² − 2xy, a matrix product, find candidates; differences of rows in float64 decide
-    wherever that form's rounding error could. The rows are centred first, for the error grows with their
-    norms.
+    Blocks of |x|² + |y|² − 2xy, a matrix product, find candidates. Wherever the rounding error of that form could
+    change the order, differences of rows in float64 decide. The rows are centred first, as the error grows with
+    their norms.
 
     Parameters
     ----------
     points : numpy.ndarray of shape (n, d)
-        Finite numbers; held as a centred float64 copy.
+        Finite numbers; a centred copy in float64 is kept.
 
     Notes
     -----
-    The centre is a median of rows, so that it is (nearly) one of the values: subtracting it is exact for
-    integers and almost always for float32, and equal distances stay equal.
+    The centre is a median of rows, so that it is (nearly) one of the values. Subtracting it is then exact for
+    integers, and almost always for float32, and equal distances stay equal.
     """
 
     def __init__(self, points: np.ndarray) -> None:
@@ -56,7 +56,7 @@ class ExactSearch:
         return np.concatenate(found)
 
     def ranks(self, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-        """Return the rank of each of ``others`` (r, k) among the neighbours of its row, the nearest 1."""
+        """Return the rank of each of ``others`` (r, k) among the neighbours of its row; the nearest has rank 1."""
         ranks = np.empty(others.shape, dtype=np.int64)
         start = 0
         for block_rows, distances, tolerance in self._blocks(rows):
@@ -78,21 +78,21 @@ class ExactSearch:
         return nearer + 1
 
     def _products_are_exact(self) -> bool:
-        """Tell whether all values are multiples of ½ so small that no product or sum is rounded.
+        """Return whether all values are multiples of ½ so small that no product or sum is rounded.
 
-        Such data have most equal distances; without this every tie would be settled by differences.
+        Such data have the most equal distances, and without this check differences would settle every tie.
         """
         is_whole = all(np.array_equal(2 * row, np.rint(2 * row)) for row in self._points)
         return is_whole and float(self._sq_norms.max()) < 2.0**48
 
     def _settle(self, row_id: int, ids: np.ndarray, distances: np.ndarray, error: float) -> np.ndarray:
-        """Squared distances of one row to ``ids`` without the rounding error of its ``distances``."""
+        """Return squared distances of one row to ``ids`` without the rounding error of its ``distances``."""
         if error == 0.0:
             return distances[ids]
         return squared_distances(self._points[ids], self._points[row_id])
 
     def _blocks(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yield row ids, their squared distances to all points (self: inf), and the error of each row's."""
+        """Yield row ids, squared distances to all points (inf to itself), and each row's rounding error."""
         size = max(1, _BLOCK_VALUES // len(self._points))
         largest = self._sq_norms.max()
         for start in range(0, len(rows), size):

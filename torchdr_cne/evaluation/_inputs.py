@@ -1,4 +1,4 @@
-"""What every metric accepts and refuses, and which rows or pairs it looks at."""
+"""Checks of the input of all metrics, and the choice of the rows or pairs that a metric looks at."""
 
 import operator
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -15,7 +15,7 @@ RandomState: TypeAlias = int | np.random.Generator | None
 
 
 def to_numpy(data: Any) -> np.ndarray:
-    """Return ``data`` as a NumPy array; tensors leave their device, bfloat16 becomes float64."""
+    """Return ``data`` as a NumPy array; tensors are moved to the CPU, and bfloat16 becomes float64."""
     if hasattr(data, "detach"):
         data = data.detach().cpu()
         data = (data.double() if data.is_floating_point() else data).numpy()
@@ -28,7 +28,7 @@ def as_points(data: Any, name: str) -> np.ndarray:
     Raises
     ------
     ValueError
-        If it is sparse, not numeric, not 2-D, has no column, or holds NaN or infinite values.
+        If ``data`` is sparse, not numeric or not 2-D, has no columns, or holds NaN or infinite values.
     """
     if hasattr(data, "toarray"):
         raise ValueError(f"{name} is a sparse {type(data).__name__}; pass {name}.toarray(), a dense array")
@@ -60,7 +60,7 @@ def as_pair(X: Any, embedding: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def is_missing(values: np.ndarray) -> np.ndarray:
-    """Mask of NaN, None and the missing marks of table libraries in a 1-D array."""
+    """Return a mask of NaN, None and the missing values of table libraries in a 1-D array."""
     if values.dtype.kind == "f":
         return np.isnan(values)
     if values.dtype != object:
@@ -75,12 +75,12 @@ def as_class_codes(labels: Any, n: int) -> np.ndarray:
 
 
 def as_classes(labels: Any, n: int, name: str, data_name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sorted classes of n labels and the labels' codes (n,) into them.
+    """Return the sorted classes of n labels, and the position (n,) of each label among them.
 
     Raises
     ------
     ValueError
-        If there are not n labels, or some are missing or not classes (fractions).
+        If there are not n labels, or if some are missing or are fractions instead of classes.
     """
     values = to_numpy(labels)
     if values.shape != (n,):
@@ -95,7 +95,7 @@ def as_classes(labels: Any, n: int, name: str, data_name: str) -> tuple[np.ndarr
 
 
 def check_n_neighbors(n_neighbors: int, n: int, name: str = "n_neighbors") -> int:
-    """Return ``n_neighbors`` as an int; raise ValueError, naming it ``name``, unless 1 ≤ it < n."""
+    """Return ``n_neighbors`` as an int; raise a ValueError about ``name`` unless 1 ≤ n_neighbors < n."""
     k = operator.index(n_neighbors)
     if k < 1:
         raise ValueError(f"{name}={k} is too small; it must be at least 1")
@@ -105,7 +105,7 @@ def check_n_neighbors(n_neighbors: int, n: int, name: str = "n_neighbors") -> in
 
 
 def sample_rows(n: int, n_samples: int | None, random_state: RandomState) -> np.ndarray:
-    """Return ``n_samples`` row ids of n without repetition, or all ids if n is no larger or it is None."""
+    """Return ``n_samples`` of n row ids without repetition, or all ids if there are no more, or with None."""
     if n_samples is not None and n_samples < 1:
         raise ValueError(f"n_samples={n_samples} must be at least 1; None takes all rows")
     if n_samples is None or n <= n_samples:
@@ -114,10 +114,10 @@ def sample_rows(n: int, n_samples: int | None, random_state: RandomState) -> np.
 
 
 def sample_pairs(n: int, n_pairs: int | None, random_state: RandomState) -> tuple[np.ndarray, np.ndarray]:
-    """Return ids (i, j), i > j, of ``n_pairs`` different pairs of n points, or of all pairs if fewer.
+    """Return ids (i, j), i > j, of ``n_pairs`` different pairs of n points, or of all pairs if there are fewer.
 
-    The pairs are numbered along the rows of the lower triangle: pair t = i (i − 1) / 2 + j. The square
-    root below is exact in float64 for n up to 40 million.
+    The pairs are numbered along the rows of the lower triangle: pair t = i (i − 1) / 2 + j. The square root that
+    is used here is exact in float64 for n up to 40 million.
     """
     if n < 2:
         raise ValueError(f"a pair needs at least 2 rows, got {n}; pass more rows")

@@ -1,4 +1,4 @@
-"""Correlation of distances: the large structure that neighbourhoods do not see."""
+"""Correlation of distances: a metric of the global structure, which neighbourhoods do not capture."""
 
 from typing import TYPE_CHECKING
 
@@ -16,25 +16,25 @@ _BLOCK_VALUES = 2**22
 def distance_correlation(
     X: "Data", embedding: "Data", *, n_pairs: int | None = 100_000, random_state: RandomState = 0
 ) -> float:
-    """Spearman correlation of distances between pairs in ``X`` and in the embedding.
+    """Return the Spearman correlation of the distances of pairs in ``X`` with those in the embedding.
 
     Parameters
     ----------
     X : array or tensor of shape (n, features)
-        The data, any real dtype.
+        The data, of any real dtype.
     embedding : array or tensor of shape (n, components)
-        Its embedding, rows in the same order.
+        The embedding of the same rows in the same order.
     n_pairs : int or None, default=100_000
-        Different pairs i ≠ j, drawn without repetition; all pairs if there are no more than that (n up to
-        447), or None. With 100 000 the score moves by about 0.003 with the sample.
+        Number of pairs i ≠ j, drawn without repetition; all pairs if there are no more (n up to 447), or with
+        None. With 100 000 pairs the score varies by about 0.003 between samples.
     random_state : int, numpy.random.Generator or None, default=0
         Source of the sample.
 
     Returns
     -------
     float
-        Between −1 and 1, about 0 for a random embedding. NaN if all distances on one side are equal
-        (as in a collapsed embedding): they have no order to compare.
+        Between −1 and 1; about 0 for a random embedding. NaN if all distances on one side are equal
+        (as in a collapsed embedding), as they have no order to compare.
 
     Raises
     ------
@@ -52,14 +52,14 @@ def distance_correlation(
 
 
 def pair_distances(points: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-    """Squared distances of the pairs, in blocks; their order is that of the distances."""
+    """Return squared distances of the pairs, computed in blocks; their order is that of the distances."""
     size = max(1, _BLOCK_VALUES // points.shape[1])
     starts = range(0, len(i), size)
     return np.concatenate([squared_distances(points[i[s : s + size]], points[j[s : s + size]]) for s in starts])
 
 
 def spearman(left: np.ndarray, right: np.ndarray) -> float:
-    """Spearman correlation, NaN without a warning if one side is constant."""
+    """Return the Spearman correlation; NaN without a warning if one side is constant."""
     from scipy.stats import rankdata
 
     if np.ptp(left) == 0 or np.ptp(right) == 0:

@@ -1,4 +1,4 @@
-"""Metrics of neighbourhoods: recall, accuracy of a vote, trustworthiness."""
+"""Metrics of neighbourhoods: recall, accuracy of a vote, and trustworthiness."""
 
 from typing import TYPE_CHECKING
 
@@ -26,37 +26,37 @@ def knn_recall(
     n_samples: int | None = 3000,
     random_state: RandomState = 0,
 ) -> float:
-    """Mean share of the nearest neighbours in ``X`` that are nearest neighbours in the embedding.
+    """Return the mean fraction of nearest neighbours in ``X`` that are also nearest neighbours in the embedding.
 
     Parameters
     ----------
     X : array or tensor of shape (n, features)
-        The data, any real dtype; tensors of any device.
+        The data, of any real dtype; tensors may be on any device.
     embedding : array or tensor of shape (n, components)
-        Its embedding, rows in the same order.
+        The embedding of the same rows in the same order.
     n_neighbors : int, default=15
-        Neighbours k a row, itself not counted. 15 is the size of the graph that the methods embed.
+        Number k of neighbours of a row, not counting the row itself. 15 is the default of the methods.
     n_samples : int or None, default=3000
-        Rows to judge, drawn without repetition by ``default_rng(random_state).choice``; all rows if there
-        are no more than that, or None. Their neighbours are sought among all n rows. With 3000 the score
-        moves by about 0.003 with the sample.
+        Number of rows to judge, drawn without repetition by ``default_rng(random_state).choice``; all rows if
+        there are no more, or with None. Their neighbours are searched for among all n rows. With 3000 rows the
+        score varies by about 0.003 between samples.
     random_state : int, numpy.random.Generator or None, default=0
-        Source of the sample. Fixed, so that scores of several embeddings concern the same rows.
+        Source of the sample. The default is fixed, so that the scores of several embeddings use the same rows.
 
     Returns
     -------
     float
-        Between 0 and 1. A random embedding has about k / n.
+        Between 0 and 1; about k / n for a random embedding.
 
     Raises
     ------
     ValueError
-        If the rows do not match, values are not finite, or not 1 ≤ n_neighbors < n.
+        If the rows do not match, values are not finite, or 1 ≤ n_neighbors < n does not hold.
 
     Notes
     -----
-    Neighbours are Euclidean and exact, equal distances in the order of row numbers. A row is kept from its
-    own neighbours by its number, not by its distance of 0: a duplicate is a neighbour.
+    Neighbours are exact, by Euclidean distance and then by row number. A row is excluded from its own
+    neighbours by its number and not by its distance of 0, so that a duplicate is a neighbour.
 
     References
     ----------
@@ -77,29 +77,29 @@ def knn_accuracy(
     n_samples: int | None = 3000,
     random_state: RandomState = 0,
 ) -> float:
-    """Share of rows whose label wins the vote of their nearest neighbours in the embedding.
+    """Return the fraction of rows whose label wins the vote of their nearest neighbours in the embedding.
 
     Parameters
     ----------
     embedding : array or tensor of shape (n, components)
-        Points, any real dtype.
+        The embedding, of any real dtype.
     labels : array or tensor of shape (n,)
         Classes: integers, strings, booleans or whole floats, none missing.
     n_neighbors : int, default=10
-        Voters a row, itself not counted (leave-one-out).
+        Number of neighbours that vote on a row, not counting the row itself (leave-one-out).
     n_samples, random_state
         As in `knn_recall`.
 
     Returns
     -------
     float
-        Between 0 and 1. Of classes with equally many votes the smallest label (in sorting order) wins.
+        Between 0 and 1. If classes have equally many votes, the one that sorts first wins.
 
     Raises
     ------
     ValueError
-        If the lengths do not match, labels are missing or fractions, values are not finite, or not
-        1 ≤ n_neighbors < n.
+        If the lengths do not match, labels are missing or fractions, values are not finite, or
+        1 ≤ n_neighbors < n does not hold.
     """
     embedded = as_points(embedding, "embedding")
     codes = as_class_codes(labels, len(embedded))
@@ -116,22 +116,22 @@ def trustworthiness(
     n_samples: int | None = 3000,
     random_state: RandomState = 0,
 ) -> float:
-    """One minus a penalty on neighbours in the embedding, by how far down the ranks of ``X`` they are.
+    """Return one minus a penalty on neighbours in the embedding that have high ranks in ``X``.
 
-    With r rows judged, and rank(i, j) the place of j among the neighbours of i in ``X``,
-    ``1 − 2 / (r k (2n − 3k − 1)) ∑ max(0, rank(i, j) − k)`` over the rows i and the k neighbours j of each
-    in the embedding. On all rows this is `sklearn.manifold.trustworthiness`.
+    The score is ``1 − 2 / (r k (2n − 3k − 1)) ∑ max(0, rank(i, j) − k)``, summed over the r rows i that are judged and
+    the k neighbours j of each in the embedding, where rank(i, j) is the rank of j among the neighbours of i in
+    ``X``. With all rows this is `sklearn.manifold.trustworthiness`.
 
     Parameters
     ----------
     X : array or tensor of shape (n, features)
-        The data, any real dtype.
+        The data, of any real dtype.
     embedding : array or tensor of shape (n, components)
-        Its embedding, rows in the same order.
+        The embedding of the same rows in the same order.
     n_neighbors : int, default=15
-        Neighbours k a row, fewer than n / 2: the scale is defined only there.
+        Number k of neighbours of a row, less than n / 2, as the score is defined only there.
     n_samples, random_state
-        As in `knn_recall`; ranks are among all n rows.
+        As in `knn_recall`; ranks are those among all n rows.
 
     Returns
     -------
@@ -141,7 +141,7 @@ def trustworthiness(
     Raises
     ------
     ValueError
-        If the rows do not match, values are not finite, or not 1 ≤ n_neighbors < n / 2.
+        If the rows do not match, values are not finite, or 1 ≤ n_neighbors < n / 2 does not hold.
 
     References
     ----------
@@ -171,18 +171,18 @@ def ranks_of_embedding_neighbors(points: np.ndarray, embedded: np.ndarray, rows:
 
 
 def recall_from_ranks(ranks_rk: np.ndarray) -> float:
-    """Share of ranks that are at most k: those neighbours are among the k nearest in the data too."""
+    """Return the fraction of ranks up to k: these neighbours are also among the k nearest in the data."""
     return float(np.mean(ranks_rk <= ranks_rk.shape[1]))
 
 
 def trust_from_ranks(ranks_rk: np.ndarray, n: int) -> float:
-    """Venna and Kaski's scale of the ranks beyond k, averaged over the rows."""
+    """Return Venna and Kaski's score from the ranks beyond k, averaged over the rows."""
     r, k = ranks_rk.shape
     return float(1.0 - np.maximum(ranks_rk - k, 0).sum() * (2.0 / (r * k * (2.0 * n - 3.0 * k - 1.0))))
 
 
 def accuracy_of_vote(codes_r: np.ndarray, votes_rk: np.ndarray) -> float:
-    """Share of rows whose code has most votes; of equally many, the smallest code wins."""
+    """Return the fraction of rows whose code has the most votes; in a tie the smallest code wins."""
     counts_rk = (votes_rk[:, :, None] == votes_rk[:, None, :]).sum(axis=2)
     is_most = counts_rk == counts_rk.max(axis=1, keepdims=True)
     winners_r = np.where(is_most, votes_rk, np.iinfo(votes_rk.dtype).max).min(axis=1)

@@ -1,4 +1,4 @@
-"""How well a linear classifier tells classes apart from features."""
+"""Accuracy with which a linear classifier predicts classes from features."""
 
 import operator
 from typing import TYPE_CHECKING, Any
@@ -22,40 +22,40 @@ def linear_probe(
     n_folds: int = 5,
     random_state: RandomState = 0,
 ) -> float:
-    """Accuracy of a logistic regression on standardised features, on rows it was not fitted to.
+    """Return the accuracy of a logistic regression on standardised features, for rows it was not fitted to.
 
     Parameters
     ----------
     features : array or tensor of shape (n, f)
-        Such as the output of an encoder; any real dtype.
+        Features, such as the output of an encoder, of any real dtype.
     labels : array or tensor of shape (n,)
         Classes: integers, strings, booleans or whole floats, none missing.
     test_features : array or tensor of shape (m, f), optional
-        Rows to judge by, of which the fit uses nothing. Without them, `features` are judged by
-        cross-validation.
+        Rows on which the classifier is judged, and to which it is not fitted. Without them, `features` are judged
+        by cross-validation.
     test_labels : array or tensor of shape (m,), optional
-        Their classes, each one of `labels`.
+        Classes of the test rows, each of which occurs in `labels`.
     n_folds : int, default=5
-        Folds of the cross-validation, shuffled and stratified; every class needs as many rows. Not used
-        with a test set.
+        Number of folds of the cross-validation, shuffled and stratified; every class needs at least as many rows.
+        It is not used with a test set.
     random_state : int, numpy.random.Generator or None, default=0
-        Source of the shuffle. Not used with a test set, on which nothing is random.
+        Source of the shuffle. It is not used with a test set, where nothing is random.
 
     Returns
     -------
     float
-        Share of rows whose class is predicted: of the test set, or the mean of the folds' shares.
+        Fraction of rows whose class is predicted, in the test set or as the mean over the folds.
 
     Raises
     ------
     ValueError
         If lengths or widths do not match, values are not finite, labels are missing, fractions or all the
-        same, a class has fewer rows than there are folds, or a test set has a class that `labels` has not.
+        same, a class has fewer rows than there are folds, or a class of the test set is not in `labels`.
 
     Notes
     -----
-    `sklearn.linear_model.LogisticRegression` with its default penalty (C = 1) and at most 1000 iterations,
-    after a `StandardScaler` fitted to the same rows.
+    The classifier is `sklearn.linear_model.LogisticRegression` with its default penalty (C = 1) and at most 1000
+    iterations, after a `StandardScaler` that is fitted to the same rows.
     """
     points = as_points(features, "features").astype(np.float64, copy=False)
     classes, codes = as_classes(labels, len(points), "labels", "features")
@@ -97,7 +97,7 @@ def _cross_validated(
 
 
 def _codes_among(classes: np.ndarray, test_labels: Any, m: int) -> np.ndarray:
-    """Return the codes (m,) of the test labels into the classes; raise ValueError if one is not there."""
+    """Return the positions (m,) of the test labels among the classes; raise a ValueError if one is not there."""
     test_classes, test_codes = as_classes(test_labels, m, "test_labels", "test_features")
     code_of = {label: code for code, label in enumerate(classes.tolist())}
     unknown = [label for label in test_classes.tolist() if label not in code_of]

@@ -1,4 +1,4 @@
-"""All metrics in one call."""
+"""All metrics of an embedding in one call."""
 
 from typing import TYPE_CHECKING
 
@@ -33,37 +33,37 @@ def evaluate(
     n_pairs: int | None = 100_000,
     random_state: RandomState = 0,
 ) -> dict[str, float]:
-    """Compute all metrics of an embedding, searching the data and the embedding once each.
+    """Return all metrics of an embedding; the data and the embedding are searched once each.
 
     Parameters
     ----------
     X : array or tensor of shape (n, features)
-        The data, any real dtype.
+        The data, of any real dtype.
     embedding : array or tensor of shape (n, components)
-        Its embedding, rows in the same order.
+        The embedding of the same rows in the same order.
     labels : array or tensor of shape (n,), optional
-        Classes, for `knn_accuracy`; without them that key is left out.
+        Classes for `knn_accuracy`; without them that metric is left out.
     n_neighbors : int, default=15
-        Neighbours of `knn_recall` and `trustworthiness`, fewer than n / 2.
+        Number of neighbours for `knn_recall` and `trustworthiness`, less than n / 2.
     n_voters : int, default=10
         ``n_neighbors`` of `knn_accuracy`.
     n_samples : int or None, default=3000
-        Rows that the neighbour metrics judge; None for all.
+        Number of rows that the neighbour metrics judge; None for all.
     n_pairs : int or None, default=100_000
-        Pairs of `distance_correlation`; None for all.
+        Number of pairs for `distance_correlation`; None for all.
     random_state : int, numpy.random.Generator or None, default=0
         Source of the samples.
 
     Returns
     -------
     dict of str to float
-        ``knn_recall``, ``knn_accuracy`` (if there are labels), ``trustworthiness`` and
-        ``distance_correlation``: for an integer ``random_state`` what the functions of these names return.
+        ``knn_recall``, ``knn_accuracy`` (if there are labels), ``trustworthiness`` and ``distance_correlation``.
+        With an integer ``random_state`` these are the results of the functions of the same names.
 
     Raises
     ------
     ValueError
-        As these functions do.
+        In the same cases as these functions.
     """
     points, embedded = as_pair(X, embedding)
     n = len(points)

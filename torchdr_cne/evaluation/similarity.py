@@ -1,4 +1,4 @@
-"""How alike the directions of features are within classes and between them."""
+"""Similarity of the directions of features within classes and between them."""
 
 from typing import TYPE_CHECKING
 
@@ -13,34 +13,34 @@ _BLOCK_VALUES = 2**22
 
 
 def class_similarity_matrix(features: "Data", labels: "Data") -> tuple[np.ndarray, np.ndarray]:
-    """Mean cosine between the points of any two classes.
+    """Return the mean cosine between the points of any two classes.
 
     Parameters
     ----------
     features : array or tensor of shape (n, f)
-        Any real dtype; the cosines are computed in float64. They are taken as they are: subtract the mean
-        first if it is not to count.
+        Features of any real dtype; cosines are computed in float64. The features are not centred: subtract their
+        mean first if it is not to count.
     labels : array or tensor of shape (n,)
         Classes: integers, strings, booleans or whole floats, none missing.
 
     Returns
     -------
     matrix : numpy.ndarray of shape (c, c)
-        Symmetric, between −1 and 1. An entry is the mean over all pairs of a point of one class and a point
-        of the other; on the diagonal, over all pairs of different points, which a class of one point does
-        not have: its entry is NaN.
+        Symmetric, with values between −1 and 1. An entry is the mean over all pairs of a point of one class and
+        a point of the other; on the diagonal it is the mean over all pairs of different points, or NaN for a
+        class of one point.
     classes : numpy.ndarray of shape (c,)
-        The labels of the rows and columns, sorted.
+        The classes of the rows and columns, in sorted order.
 
     Raises
     ------
     ValueError
-        If there is no row or a row of zeros, values are not finite, the lengths do not match, or labels are
-        missing or fractions.
+        If there are no rows, a row is zero, values are not finite, the lengths do not match, or labels are missing
+        or fractions.
 
     Notes
     -----
-    The mean of all products of two sets of unit vectors is the product of their sums, so that the cost is
+    The sum of all products of two sets of unit vectors is the product of their sums, so that the cost is
     O(n f + c² f) and no n × n matrix is made.
 
     Examples
@@ -78,7 +78,7 @@ def _sums_of_unit_vectors(points: np.ndarray, codes: np.ndarray, n_classes: int)
 
 
 def _unit_rows(block: np.ndarray, first_row: int) -> np.ndarray:
-    """Scale rows to length 1, first by their largest value so that no square over- or underflows."""
+    """Return rows scaled to length 1, first by their largest value so that no square over- or underflows."""
     rows = block.astype(np.float64)
     largest = np.abs(rows).max(axis=1, keepdims=True)
     zero_rows = np.flatnonzero(largest == 0)

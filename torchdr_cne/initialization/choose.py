@@ -32,10 +32,10 @@ def initial_embedding(
     Parameters
     ----------
     init : {"pca", "spectral", "random"} or array of shape (n, d)
-        An array is taken as it is; the others are scaled. A direction in which the data do not spread
-        starts with a little noise, since forces never leave a flat start's subspace.
+        An array is used as it is; the others are scaled. A direction in which the data have no spread starts with a
+        little noise, since forces never leave the subspace of a flat start.
     rows : Rows or None
-        The features; without them (a precomputed graph) "pca" becomes "spectral".
+        The features; without them (for a precomputed graph) "pca" becomes "spectral".
     graph : AffinityGraph or None
         The input graph, or this rank's rows of it; a spectral start needs it.
     n_components : int
@@ -43,7 +43,7 @@ def initial_embedding(
     scaling : float
         Standard deviation of the widest column.
     seed : int
-        Seed of random numbers and of starting vectors.
+        Seed of the random numbers and of starting vectors.
     share : Share, default=None
         The rows of each rank; None is one rank with all rows.
     """

@@ -1,4 +1,4 @@
-"""Principal components from the covariance, or from the Gram matrix of wide tables."""
+"""Principal components from the covariance matrix or, for wide tables, from the Gram matrix."""
 
 import numpy as np
 import scipy.sparse.linalg
@@ -9,7 +9,7 @@ from torchdr_cne.inputs import Rows
 
 _BLOCK_ELEMENTS = 1 << 18
 _WIDE, _WIDEST = 1000, 16_384
-"""Columns of which the leading directions are found by themselves, and at most, if there are fewer rows."""
+"""If there are fewer rows: columns above which only leading directions are computed, and the largest number allowed."""
 _RESOLVED = 1e-6
 """Fraction of the largest variance above which components keep six digits in float32 products."""
 
@@ -17,8 +17,8 @@ _RESOLVED = 1e-6
 def pca_embedding(rows: Rows | Tensor, n_components: int) -> Tensor:
     """Return the scores (n, n_components), float64, on the leading principal components.
 
-    Each rank adds up its own rows' covariance and projects them. Signs are fixed so that each component's largest
-    loading is positive; components beyond the data's rank are 0.
+    Each rank adds up the covariance of its own rows and projects them. Signs are such that the largest loading of
+    each component is positive. Components beyond the rank of the data are 0.
     """
     rows = Rows(rows) if isinstance(rows, Tensor) else rows
     n, f, ranks, values = rows.n_points, rows.n_columns, rows.share.ranks, rows.values
@@ -28,10 +28,10 @@ def pca_embedding(rows: Rows | Tensor, n_components: int) -> Tensor:
     mean = ranks.add_up(mean, "the sum of columns") / n
     has_all = rows.in_memory and ranks.size == 1
     variances, directions = (_from_gram if has_all and f > n else _from_covariance)(rows, mean, n_components)
-    # The same to the last bit on all ranks, whatever their processors.
+    # All ranks must have the same bits, even if their processors differ.
     for part in (variances, directions):
         ranks.copy_from(0, part, "the exchange of directions")
-    # Spreads that small are the rounding of the rows and of the eigenvalues.
+    # Spreads below this are rounding errors of the rows and of the eigenvalues.
     rounding = 16 * (torch.finfo(values.dtype).eps ** 2 + min(n, f) * torch.finfo(torch.float64).eps)
     directions = directions * (variances > rounding * variances[0])
     largest = directions.gather(0, directions.abs().argmax(dim=0, keepdim=True))
@@ -57,7 +57,7 @@ def _from_covariance(rows: Rows, mean: Tensor, n_components: int) -> tuple[Tenso
         centred = block.double() - mean
         covariance.addmm_(centred.T, centred)
     rows.share.ranks.add_up(covariance, "the sum of covariances")
-    if rows.n_columns > max(_WIDE, rows.n_points):  # no room for a decomposition of it all
+    if rows.n_columns > max(_WIDE, rows.n_points):  # a full decomposition would take too much memory
         return _leading_few(covariance, n_components)
     return _leading(covariance, n_components)
 

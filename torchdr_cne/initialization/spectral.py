@@ -22,11 +22,11 @@ _FILLED = 0.9
 def spectral_embedding(graph: AffinityGraph, n_components: int, *, rows: Rows | None = None, seed: int = 0) -> Tensor:
     """Return the leading non-trivial eigenvectors of the normalised graph, (n, n_components), float32.
 
-    A disconnected graph has one trivial eigenvector a component, which says nothing within components. Each
-    component is therefore laid out by itself, in a disc whose area is in proportion to its size. The discs'
-    centres are the principal components of the components' mean features, drawn apart until no two discs
-    overlap; without features, or where these places are too crowded, the discs are packed side by side. A
-    warning names the number of components.
+    A disconnected graph has one trivial eigenvector per component, which does not distinguish points within it. Each
+    component is therefore embedded separately, in a disc whose area is proportional to its size. The centres of the
+    discs are the principal components of the components' mean features, moved apart until no two discs overlap.
+    Without features, or if these centres are too crowded, the discs are packed side by side. A warning states the
+    number of components.
     """
     matrix = graph.to_scipy().astype(np.float64)
     n_parts, labels = scipy.sparse.csgraph.connected_components(matrix, directed=False)
@@ -52,7 +52,7 @@ def spectral_embedding(graph: AffinityGraph, n_components: int, *, rows: Rows | 
 
 
 def _mean_places(labels: np.ndarray, sizes: np.ndarray, n_components: int, rows: Rows) -> np.ndarray:
-    """Return principal components (n_parts, d), of unit spread, of the components' mean features."""
+    """Return principal components (n_parts, d) of the components' mean features, scaled to unit spread."""
     values = rows.values.double().cpu()
     totals = torch.zeros((len(sizes), values.shape[1]), dtype=torch.float64)
     totals.index_add_(0, torch.from_numpy(labels).long(), values)
@@ -74,7 +74,7 @@ def _drawn_apart(places: np.ndarray, radii: np.ndarray) -> np.ndarray | None:
 
 
 def _packed(radii: np.ndarray, n_components: int) -> np.ndarray:
-    """Return centres of discs side by side on shelves, the largest first; in one dimension they are on one line."""
+    """Return centres of discs that are packed on shelves, the largest first, or on a line in one dimension."""
     width = np.inf if n_components == 1 else 4 * np.sqrt((radii**2).sum())
     centres = np.zeros((len(radii), n_components))
     x = y = height = 0.0
@@ -89,7 +89,7 @@ def _packed(radii: np.ndarray, n_components: int) -> np.ndarray:
 
 
 def _component(matrix: scipy.sparse.csr_array, n_components: int, seed: int) -> np.ndarray:
-    """Return the eigenmap of one connected graph; columns have standard deviation 1 (0 beyond its rank)."""
+    """Return the eigenmap of a connected graph; columns have standard deviation 1, or 0 beyond its rank."""
     n = matrix.shape[0]
     degrees = matrix.sum(axis=1)
     scale = 1 / np.sqrt(np.where(degrees > 0, degrees, 1.0))
@@ -98,7 +98,7 @@ def _component(matrix: scipy.sparse.csr_array, n_components: int, seed: int) -> 
     if n <= max(_DENSE_BELOW, 2 * wanted + 1):
         vectors = np.linalg.eigh(normalised.toarray())[1][:, ::-1][:, :wanted]
     else:
-        # Half of (I + A) has its spectrum in [0, 1]: large eigenvalues only, as Lanczos likes them.
+        # (I + A)/2 has its spectrum in [0, 1], where Lanczos finds the largest eigenvalues well.
         shifted = (scipy.sparse.eye_array(n, format="csr") + normalised) / 2
         start = np.random.default_rng(seed).standard_normal(n)
         values, vectors = scipy.sparse.linalg.eigsh(

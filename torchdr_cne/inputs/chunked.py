@@ -12,23 +12,23 @@ from torchdr_cne._optional import import_optional
 from torchdr_cne.inputs.sources import RowSource
 
 _SMALLEST_PIECE = 1 << 20
-"""Bytes below which chunks are decoded several at once: each call into the format's library costs."""
+"""Bytes below which several chunks are decoded at once, as each call into the library of the format takes time."""
 _COLUMN_PARTS = 8
-"""A row group's columns are decoded in so many parts: decoding takes several times what it gives."""
+"""Number of parts in which the columns of a row group are decoded, as decoding takes several times their memory."""
 
 
 class ChunkedSource(RowSource):
-    """A source that is decoded in chunks, and keeps the last one for ranges shorter than it."""
+    """A source that is decoded in chunks; the last chunk is kept if a range was shorter than it."""
 
     _kept: tuple[int, np.ndarray] | None = None
 
     @abstractmethod
     def _chunk(self, row: int) -> tuple[int, int]:
-        """Return the first row of the chunk that holds ``row``, and where it ends."""
+        """Return the first row of the chunk that holds ``row``, and the end of the chunk."""
 
     @abstractmethod
     def _decode(self, first: int, last: int) -> np.ndarray:
-        """Return a chunk."""
+        """Return the rows of a chunk."""
 
     def _piece_end(self, row: int) -> int:
         return self._chunk(row)[1]
@@ -37,7 +37,7 @@ class ChunkedSource(RowSource):
         first, last = self._chunk(start)
         kept = self._kept
         if kept is None or kept[0] != first:
-            self._kept = None  # before the next is decoded, so that two are never held
+            self._kept = None  # before the next chunk is decoded, so that two are never in memory
             with _reading(self.origin):
                 kept = first, self._decode(first, last)
             self._kept = kept if stop - start < last - first else None
@@ -80,19 +80,19 @@ class ZarrSource(ChunkedSource):
 
 
 class ParquetSource(ChunkedSource):
-    """The numeric columns of a parquet file, decoded a row group at a time; nulls are NaN.
+    """The numeric columns of a parquet file, decoded one row group at a time; nulls become NaN.
 
     Parameters
     ----------
     path : Path
         The file.
     columns : sequence of str, optional
-        Which columns, in which order; by default all that hold numbers, without pandas' stored index.
+        Columns to read, in this order; by default all that hold numbers, without the index that pandas stores.
 
     Attributes
     ----------
     left_out : list of str
-        Columns that hold no numbers.
+        Columns that do not hold numbers.
     """
 
     def __init__(self, path: Path, columns: Sequence[str] | None = None) -> None:
@@ -111,7 +111,7 @@ class ParquetSource(ChunkedSource):
             whole = [name for name, dtype in zip(self.names, dtypes, strict=True) if dtype.kind != "f"]
             with_nulls = _may_hold_nulls(metadata, whole)
         if with_nulls:
-            dtypes.append(np.dtype(np.float32))  # which result_type widens to what holds the integers
+            dtypes.append(np.dtype(np.float32))  # result_type widens it to a dtype that holds the integers
         groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
         self._edges = np.cumsum([0, *groups])
         self._set_description((int(self._edges[-1]), len(self.names)), np.result_type(*dtypes), str(path))
@@ -141,7 +141,7 @@ class ParquetSource(ChunkedSource):
 
 @contextmanager
 def _reading(origin: str) -> Iterator[None]:
-    """Turn whatever a damaged file makes a format's library raise into one ValueError that names the file."""
+    """Turn any error that the library of a format raises for a damaged file into a ValueError that names the file."""
     try:
         yield
     except (MemoryError, ImportError):
@@ -179,7 +179,7 @@ def _is_numeric(kind: Any) -> bool:
 
 
 def _may_hold_nulls(metadata: Any, names: list[str]) -> bool:
-    """Tell from the statistics of a parquet file whether any of the columns may hold a null."""
+    """Return whether any of the columns may hold a null, according to the statistics of a parquet file."""
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
         for column in map(group.column, range(group.num_columns)):
             if column.path_in_schema in names:

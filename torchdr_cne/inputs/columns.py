@@ -25,5 +25,5 @@ class Columns:
     input_shape: tuple[int, ...] | None = None
 
     def attributes(self) -> dict[str, Any]:
-        """Return what is known, by name."""
+        """Return the attributes that are known, by name."""
         return {name: value for name, value in vars(self).items() if value is not None}

@@ -1,4 +1,4 @@
-"""The kind of the data (NumPy, torch, pandas, polars, memmap, DataLoader), in which results are returned."""
+"""Checks of data of all kinds (NumPy, torch, pandas, polars, memmap, DataLoader), and the kind of results."""
 
 import warnings
 from collections.abc import Iterable
@@ -27,12 +27,12 @@ _DATASET_BATCH = 1024
 
 @dataclass(frozen=True)
 class OutputKind:
-    """How the embedding is handed back: a tensor on ``device``, or a NumPy array if that is None."""
+    """The form in which the embedding is returned: a tensor on ``device``, or a NumPy array if that is None."""
 
     device: torch.device | None = None
 
     def wrap(self, embedding_nd: Tensor) -> np.ndarray | Tensor:
-        """Return a copy of ``embedding_nd`` that shares nothing with the fit."""
+        """Return a copy of ``embedding_nd`` that shares no memory with the fit."""
         detached = embedding_nd.detach()
         if self.device is not None:
             return detached.to(self.device, copy=True)
@@ -40,23 +40,23 @@ class OutputKind:
 
 
 def read_features(X: Any, name: str) -> tuple[np.ndarray | Tensor | RowSource, OutputKind, Columns]:
-    """Check the table of a fit, and return it as an array.
+    """Return the table of a fit as an array, after checking it.
 
     Parameters
     ----------
     X : array-like, Tensor, data frame, Dataset, DataLoader or RowSource of shape (n, f)
-        A torch Dataset or DataLoader is read once, batch by batch; of a tuple or list batch the first entry is used.
+        A torch Dataset or DataLoader is read once, in batches; of a tuple or list batch only the first entry is used.
     name : str
         Name of the estimator, for error messages.
 
     Returns
     -------
     features : ndarray, Tensor or RowSource of shape (n, f)
-        Finite real numbers in the caller's dtype; the caller's memory where possible. A source is handed on unread.
+        Finite real numbers in the caller's dtype and, if possible, the caller's memory. A source is returned unread.
     kind : OutputKind
         The kind in which the embedding is returned.
     columns : Columns
-        Number of features and, of data frames, their names.
+        Number of features and, for data frames, their names.
     """
     if isinstance(X, RowSource):
         return X, OutputKind(), _columns_of_source(X)
@@ -66,13 +66,13 @@ def read_features(X: Any, name: str) -> tuple[np.ndarray | Tensor | RowSource, O
 
 
 class _Recorder(BaseEstimator):
-    """Receives what scikit-learn's validation records of a table."""
+    """An object on which the validation of scikit-learn records the columns of a table."""
 
     n_features_in_: int
 
 
 def read_new_features(estimator: BaseEstimator, X: Any) -> tuple[np.ndarray | Tensor | RowSource, OutputKind]:
-    """Check new rows, one or more, against the feature count and names of the fit; else as `read_features`."""
+    """Return new rows as `read_features` does, checked against the number and names of the features of the fit."""
     if isinstance(X, RowSource):
         names = X.names if X.names is None else np.asarray(X.names, dtype=object)
         known = getattr(estimator, "feature_names_in_", None)
@@ -105,7 +105,7 @@ def _read_table_of(
 
 
 def read_table(X: Any) -> np.ndarray | Tensor:
-    """Check ``X`` as `read_features` does, where there is no estimator to record anything on."""
+    """Return ``X``, checked as by `read_features`, if there is no estimator to record anything on."""
     if isinstance(X, Tensor):
         if X.device.type != "cpu":
             return _checked_device_tensor(X.detach(), 2)
@@ -122,7 +122,7 @@ def _columns_of_source(X: RowSource) -> Columns:
 
 
 def _as_numpy(X: Tensor) -> np.ndarray:
-    """Return a CPU tensor as an array, in the same memory where NumPy knows its dtype."""
+    """Return a CPU tensor as an array, in the same memory if NumPy has its dtype."""
     if X.layout != torch.strided:
         raise TypeError(f"X is a sparse tensor ({X.layout}), but dense data are required; pass X.to_dense().")
     X = X.detach()
@@ -132,7 +132,7 @@ def _as_numpy(X: Tensor) -> np.ndarray:
 
 
 def _checked_device_tensor(X: Tensor, at_least: int) -> Tensor:
-    """Check a tensor that is not on the CPU, where scikit-learn's validation cannot look."""
+    """Return a tensor, checked here because scikit-learn can only validate tensors on the CPU."""
     if X.ndim != 2 or X.shape[0] < at_least or X.shape[1] < 1 or X.is_complex():
         raise ValueError(
             f"X must be a real tensor of shape (n_samples >= {at_least}, n_features >= 1), got shape {tuple(X.shape)} "
@@ -143,7 +143,7 @@ def _checked_device_tensor(X: Tensor, at_least: int) -> Tensor:
 
 
 def _stack_batches(loader: Iterable[Any]) -> np.ndarray:
-    """Read a DataLoader into one array, growing by doubling where its length is unknown.
+    """Return the rows of a DataLoader as one array, which doubles when it is full if the length is unknown.
 
     The array is float64 if the first batch is, and float32 otherwise.
     """
@@ -189,7 +189,7 @@ def _stack_batches(loader: Iterable[Any]) -> np.ndarray:
 
 
 def _expected_rows(loader: Iterable[Any], batch_rows: int) -> int:
-    """Return the data set's length where it is known, else one batch."""
+    """Return the length of the data set if it is known, or else that of a batch."""
     try:
         return max(batch_rows, len(loader.dataset))  # type: ignore[attr-defined]  # the except below
     except (AttributeError, TypeError):

@@ -10,12 +10,12 @@ UNLABELLED = -1
 
 
 def read_labels(y: Any, n: int, otherwise: str = "leave y out") -> Tensor | None:
-    """Return the codes of class labels, which are checked.
+    """Return the codes of class labels, after checking them.
 
     Parameters
     ----------
     y : array-like, Series or Tensor of shape (n,)
-        Integers, booleans, strings or floats that are whole numbers; −1, also among strings, is a row without label.
+        Integers, booleans, strings or floats that are whole numbers; −1, or "-1", marks a row without a label.
     n : int
         Number of rows of the data.
     otherwise : str, default="leave y out"
@@ -24,12 +24,12 @@ def read_labels(y: Any, n: int, otherwise: str = "leave y out") -> Tensor | None
     Returns
     -------
     Tensor of shape (n,) or None
-        int64 codes 0, 1, … of the sorted classes, −1 for unlabelled rows; None if all are.
+        Codes 0, 1, … of the sorted classes, int64, and −1 for unlabelled rows; None if all rows are unlabelled.
 
     Raises
     ------
     ValueError
-        For another length, missing values, continuous numbers, and what is neither numbers nor strings.
+        If ``y`` has the wrong length, missing values, continuous numbers, or labels that are not numbers or strings.
     """
     values = _as_array(y)
     if values.ndim != 1:
@@ -54,12 +54,12 @@ def read_labels(y: Any, n: int, otherwise: str = "leave y out") -> Tensor | None
 
 
 _MISSING = {"nan", "None", "<NA>", "NaT"}
-"""Texts of the missing values in object arrays, by which they are found without importing pandas."""
+"""Texts of missing values in object arrays, by which these are recognised without importing pandas."""
 
 
 def _as_array(y: Any) -> np.ndarray:
     if isinstance(y, (list, tuple)):
-        return np.asarray(y, dtype=object)  # where NaN among strings stays NaN
+        return np.asarray(y, dtype=object)  # so that NaN among strings stays NaN
     if not isinstance(y, Tensor):
         return np.asarray(y)
     y = y.detach().cpu()

@@ -22,10 +22,10 @@ def open_rows(path: Paths, *, columns: Sequence[str] | None = None, array: str |
     ----------
     path : str, Path, or a list of them
         An npy or parquet file; a zarr folder; a folder of npy or parquet files; or a pattern such as
-        ``"shards/*.npy"``. The files of a folder or a pattern follow one another in natural order (shard-10 after
-        shard-9), those of a list in its order.
+        ``"shards/*.npy"``. The files of a folder or a pattern are in natural order (shard-10 after shard-9), those of
+        a list in the order of the list.
     columns : sequence of str, optional
-        Which columns of parquet files, in which order; by default all that hold numbers, with one warning that
+        Columns of parquet files to read, in this order; by default all that hold numbers, with one warning that
         names the others.
     array : str, optional
         Name of the array inside a zarr group; by default the only one.
@@ -33,15 +33,15 @@ def open_rows(path: Paths, *, columns: Sequence[str] | None = None, array: str |
     Returns
     -------
     RowSource
-        With at least one row and one column.
+        A source with at least one row and one column.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file, or none matches.
+        If the file does not exist, or no file matches.
     ValueError
-        If a file is damaged, of an unknown kind, not two-dimensional, not of numbers, or does not fit the others;
-        if there are no rows.
+        If a file is damaged, has an unknown ending, is not two-dimensional or not numeric, or does not match the
+        others, or if there are no rows.
     ImportError
         If the package that reads the format is not installed; the message says how to install it.
 
@@ -68,7 +68,7 @@ def open_rows(path: Paths, *, columns: Sequence[str] | None = None, array: str |
 
 
 def files_of(path: Paths) -> list[Path]:
-    """Return the files (and zarr folders) that a path, a folder, a pattern or a list of them stands for."""
+    """Return the files (and zarr folders) that a path, a pattern or a list of these stands for."""
     if not isinstance(path, (str, PathLike)):
         files = [file for entry in path for file in files_of(entry)]
         if not files:

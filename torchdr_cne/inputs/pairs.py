@@ -16,20 +16,20 @@ _LOADING = 14
 
 
 class PositivePairs:
-    """The data of a fit by pairs: no neighbours are searched, each pair is an edge.
+    """The data of a fit by pairs, in which each pair is an edge and no neighbours are searched for.
 
     Parameters
     ----------
     loader : DataLoader or other iterable with a length
-        Yields ``(a, b)``, tensors of the same shape (rows, …), or tuples that start so; row i of ``a`` and of ``b``
-        belong together. It is gone through once an epoch. Its random numbers are those of the fit's seed as far as
-        they are torch's, drawn in this process.
+        Yields ``(a, b)``, tensors of the same shape (rows, …), or longer tuples that start with them; rows i of ``a``
+        and ``b`` are a pair. Each epoch iterates over it once. Random numbers that it draws by torch in this process
+        follow from the seed of the fit.
     """
 
     def __init__(self, loader: Any) -> None:
         try:
             length = len(loader)
-        except TypeError:  # also that of a DataLoader, over an IterableDataset
+        except TypeError:  # also raised by a DataLoader of an IterableDataset
             length = None
         if not hasattr(loader, "__iter__") or length is None:
             raise TypeError(
@@ -41,20 +41,20 @@ class PositivePairs:
         self.loader = loader
 
     def __len__(self) -> int:
-        """Return the number of mini-batches."""
+        """Return the number of mini-batches in an epoch."""
         return len(self.loader)
 
     def stream(self, first: int, seed: int, ranks: Ranks) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the mini-batches from number ``first`` on, epoch after epoch, without end.
+        """Yield the mini-batches from number ``first`` on, for an endless number of epochs.
 
         Parameters
         ----------
         first : int
-            Number of the first one, counted over all epochs.
+            Number of the first mini-batch, counted over all epochs.
         seed : int
             Seed of the random numbers, which differ between ranks even if their loaders are the same.
         ranks : Ranks
-            The processes, each with a loader of its own.
+            The processes, each of which has a separate loader.
         """
         length = len(self)
         epoch, n_passed = divmod(first, length)
@@ -78,7 +78,7 @@ class PositivePairs:
             epoch, n_passed = epoch + 1, 0
 
     def first_members(self) -> Iterator[Tensor]:
-        """Yield the rows ``a``, in the data set's order where it has one; the same whenever they are asked for."""
+        """Yield the rows ``a``, in the order of the data set if it has one; they are the same in every call."""
         loaded = None
         for number in count():
             with reproducible(number):

@@ -1,4 +1,4 @@
-"""Rows made safe for float32 arithmetic: centred, scaled by a power of two, never the caller's memory."""
+"""Rows that are safe for float32 arithmetic: they are centred and scaled by a power of two."""
 
 import math
 from collections.abc import Iterator
@@ -14,16 +14,16 @@ from torchdr_cne.distributed import Share
 from torchdr_cne.inputs.sources import RowSource
 
 _BLOCK_ELEMENTS = 1 << 17
-"""Elements that stay in a core's cache in float64 while they are looked at several times."""
+"""Number of float64 elements that stay in the cache of a core while they are used several times."""
 _SAFE_RANGE = (1e-6, 1e6)
-"""Largest absolute values between which squares and their sums keep float32's full precision."""
+"""Range of the largest absolute value in which squares and their sums keep the full precision of float32."""
 _CENTRE_BITS = 7
 _NEGLIGIBLE = 0.1
 """Fraction of the largest absolute value below which column means are not subtracted."""
 _LARGEST_NEW = 1e15
-"""New rows with larger values are shortened to this: their squares have to be finite too."""
+"""Largest value in new rows; rows with larger values are shortened, so that their squares are finite."""
 _ROUGH_ROWS, _ROUGHNESS = 1 << 12, 1e-3
-"""A float32 sum of so many values, whatever their order, is exact to this share of the sum of their sizes."""
+"""A float32 sum of this many values in any order is exact up to this fraction of the sum of absolute values."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class Rows:
     values : Tensor of shape (m, f)
         Contiguous floating-point rows of this rank; possibly the caller's own memory, so never written to.
     scale : float
-        Power of two by which the centred data were multiplied; a distance is divided by it.
+        Power of two by which the centred data were multiplied; distances have to be divided by it.
     share : Share
-        Which of all n rows these are; None is all.
+        Position of these rows among all n; None if they are all rows.
     is_constant : bool
         Whether all n rows are known to be equal.
     centre : Tensor of shape (f,), float64
-        The vector that was subtracted from each row; None if nothing was.
+        Vector that was subtracted from each row; None is 0.
     """
 
     values: Tensor
@@ -73,19 +73,19 @@ class Rows:
         return self.values.shape[1]
 
     def block(self, start: int, stop: int) -> Tensor:
-        """Return some of this rank's rows, counted from its first."""
+        """Return some of this rank's rows, counted from its first row."""
         return self.values[start:stop]
 
     def blocks(self, n_elements: int) -> Iterator[Tensor]:
-        """Iterate over this rank's rows in blocks of about so many numbers."""
+        """Yield the rows of this rank in blocks of about ``n_elements`` numbers."""
         step = max(1, n_elements // max(1, self.n_columns))
         for start in range(0, len(self.share), step):
             yield self.block(start, min(start + step, len(self.share)))
 
     def alike(self, X: np.ndarray | Tensor) -> Tensor:
-        """Return rows of another table (m, f) centred, scaled and rounded as these: equal ones have equal values.
+        """Return rows (m, f) of another table, centred, scaled and rounded like these, so that equal rows stay equal.
 
-        Rows that leave the range of ``values`` keep their direction.
+        Rows outside the range of ``values`` are shortened and keep their direction.
         """
         device = self.values.device
         found = torch.empty((len(X), self.n_columns), dtype=self.values.dtype, device=device)
@@ -99,10 +99,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class StreamedRows(Rows):
-    """Rows that stay in their file: each block is read, centred and scaled when it is asked for.
+    """Rows that stay in their file: each block is read, centred and scaled when it is needed.
 
-    ``values`` is (0, f); ``source`` has all n rows; ``budget`` is how many bytes of rows and their index may be held at
-    a time.
+    ``values`` is (0, f); ``source`` has all n rows; ``budget`` is the number of bytes that rows and their index may
+    take in memory at a time.
     """
 
     source: RowSource = None  # type: ignore[assignment]  # filled in below
@@ -110,20 +110,20 @@ class StreamedRows(Rows):
 
     @property
     def in_memory(self) -> bool:
-        """False: ``block`` reads."""
+        """False, as ``block`` reads the rows from their file."""
         return False
 
     def block(self, start: int, stop: int) -> Tensor:
-        """Read some of this rank's rows, counted from its first."""
+        """Return some of this rank's rows, counted from its first row, by reading them."""
         found = self.source.read(self.share.start + start, self.share.start + stop)
         values = torch.from_numpy(found).double().sub_(self.centre).mul_(self.scale)
         return values.to(self.values.dtype)
 
 
 def row_blocks(X: np.ndarray | Tensor | RowSource, own: slice | None = None) -> Iterator[tuple[slice, Tensor]]:
-    """Yield ``(slice, float64 block)`` over the ``own`` rows of ``X``, None is all; every block is a copy.
+    """Yield ``(slice, float64 block)`` over the ``own`` rows of ``X``, or over all with None; blocks are copies.
 
-    The slices count from the first own row.
+    Slices are counted from the first own row.
     """
     first, last = (0, len(X)) if own is None else (own.start, own.stop)
     step = max(1, _BLOCK_ELEMENTS // max(1, X.shape[1]))
@@ -142,7 +142,7 @@ def check_finite(X: np.ndarray | Tensor, name: str = "X") -> None:
     if isinstance(X, np.ndarray) and X.dtype.kind in "iub":
         return
     with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(float(X.sum(dtype=_sum_type(X)))):  # one pass, and a copy of nothing
+        if np.isfinite(float(X.sum(dtype=_sum_type(X)))):  # one pass without a copy
             return
     _refuse_not_finite(X, None, name)
 
@@ -179,23 +179,23 @@ def as_rows(
     share: Share | None = None,
     budget: int | None = None,
 ) -> Rows:
-    """Turn a 2-D table into `Rows`: at most one copy, and none when the data are fit as they are.
+    """Return a 2-D table as `Rows`, with at most one copy, or none if the data can be used as they are.
 
-    Centring happens in float64 before rounding to ``dtype``, so that data far from the origin keep their
-    differences; scaling by a power of two keeps squares of very large or very small values finite.
+    Centring is in float64 before rounding to ``dtype``, so that data far from the origin keep their differences.
+    Scaling by a power of two keeps the squares of very large values finite and those of very small values above 0.
 
     Parameters
     ----------
     X : ndarray, Tensor or RowSource of shape (n, f)
-        Numbers of any real dtype, checked if they are in memory.
+        Numbers of any real dtype, which are already checked if they are in memory.
     center : bool, default=True
-        Subtract the column means. False where the origin matters (cosine).
+        Whether to subtract the column means; False if the origin matters (cosine).
     dtype : torch.dtype, default=torch.float32
         Dtype to which the rows are rounded.
     share : Share, default=None
-        This rank takes its own rows only; means and ranges are those of all. None is one rank.
+        The rows of each rank; this one takes its own, with the means and ranges of all rows. None is one rank.
     budget : int, default=None
-        Leave rows of a source that take more bytes than this in their file; None reads them.
+        Bytes above which the rows of a source stay in their file; None reads all rows into memory.
     """
     share = Share.whole(len(X)) if share is None else share
     if share.ranks.size > 1 and not isinstance(X, RowSource):
@@ -203,7 +203,7 @@ def as_rows(
     else:
         own = share.own
     centre, largest, is_constant = _centre_and_size(X, own, center, share)
-    # Decided by the values alone, so that dtype and memory layout of X never change the result.
+    # The scale depends only on the values, so that dtype and memory layout of X never change the result.
     in_range = largest == 0 or _SAFE_RANGE[0] <= largest <= _SAFE_RANGE[1]
     scale = 1.0 if in_range else 2.0 ** -round(np.log2(largest))
     longest = max(end - start for start, end in pairwise(share.bounds))  # all ranks decide alike
@@ -223,22 +223,22 @@ def as_rows(
 def _centre_and_size(
     X: np.ndarray | Tensor | RowSource, own: slice | None, center: bool, share: Share
 ) -> tuple[Tensor, float, bool]:
-    """Return what to subtract from each column, the largest absolute value that leaves, and if all rows are equal.
+    """Return what to subtract from each column, the largest absolute value after it, and if all rows are equal.
 
-    Column means are rounded to the largest value's leading bits: subtracting them then is exact for data of
-    few digits (pixels, counts), whose equal distances stay equal. Means near 0 are left alone.
+    Column means are rounded to the leading bits of the largest value. Subtracting them is then exact for data with
+    few digits (pixels, counts), and equal distances stay equal. Means near 0 are not subtracted.
     """
     zero = torch.zeros(X.shape[1], dtype=torch.float64, device=X.device if isinstance(X, Tensor) else "cpu")
     if isinstance(X, np.ndarray) and X.dtype == np.float32 and X.flags.c_contiguous:
         mean, low, high = _of_all(share, *map(torch.from_numpy, _rough_statistics(X)))
         largest = _largest_from(zero, low, high)
-        # Negligible beside what is left of the largest value after subtraction, however the mean was rounded.
+        # The mean is negligible relative to the largest value after subtraction, however it was rounded.
         if not center or float(mean.abs().max()) <= (_NEGLIGIBLE / (1 + _NEGLIGIBLE) - _ROUGHNESS) * largest:
             return zero, largest, bool((low == high).all())
     with share.ranks.all_or_none("reading the rows"):
         statistics = _statistics(X, own, zero)
     mean, low, high = _of_all(share, *statistics)
-    # A mean's rounding error must not pass for a spread: a constant column is centred by its value.
+    # A constant column is centred by its value, so that the rounding error of its mean does not look like a spread.
     mean = torch.where(low == high, low, mean) if center else zero
     largest = _largest_from(mean, low, high)
     if float(mean.abs().max()) <= _NEGLIGIBLE * largest:
@@ -250,7 +250,7 @@ def _centre_and_size(
 
 
 def _statistics(X: np.ndarray | Tensor | RowSource, own: slice | None, zero: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the sums, minima and maxima of own rows' columns; what a source holds is checked on the way."""
+    """Return the column sums, minima and maxima of own rows; the values of a source are checked meanwhile."""
     total, low, high = zero.clone(), torch.full_like(zero, torch.inf), torch.full_like(zero, -torch.inf)
     for _, block in row_blocks(X, own):
         total += block.sum(dim=0)
@@ -262,7 +262,7 @@ def _statistics(X: np.ndarray | Tensor | RowSource, own: slice | None, zero: Ten
 
 
 def _of_all(share: Share, total: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the columns' means, minima and maxima over the rows of all ranks."""
+    """Return the means, minima and maxima of the columns over the rows of all ranks."""
     what = "the exchange of column means"
     mean = share.ranks.add_up(total, what) / share.n
     ends = share.ranks.smallest(torch.stack([low, -high]), what)
@@ -270,7 +270,7 @@ def _of_all(share: Share, total: Tensor, low: Tensor, high: Tensor) -> tuple[Ten
 
 
 def _rough_statistics(X: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return float32 columns' sums, to `_ROUGHNESS` of n times the largest value, and exact minima and maxima."""
+    """Return float32 column sums, to `_ROUGHNESS` of n times the largest value, and exact minima and maxima."""
     total, low, high = np.zeros(X.shape[1]), np.full(X.shape[1], np.inf), np.full(X.shape[1], -np.inf)
     step = max(1, min(_BLOCK_ELEMENTS // max(1, X.shape[1]), _ROUGH_ROWS))
     with np.errstate(over="ignore", invalid="ignore"):
@@ -287,7 +287,7 @@ def _largest_from(centre: Tensor, low: Tensor, high: Tensor) -> float:
 
 
 def _shared_tensor(X: np.ndarray | Tensor, dtype: torch.dtype) -> Tensor | None:
-    """Return ``X`` itself as a tensor where dtype, layout and writability permit, else None."""
+    """Return ``X`` itself as a tensor if dtype, layout and writability permit this, or else None."""
     if isinstance(X, Tensor):
         return X if X.dtype == dtype and X.is_contiguous() else None
     plain = X.flags.c_contiguous and X.flags.writeable and min(X.strides, default=0) > 0

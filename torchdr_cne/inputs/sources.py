@@ -1,4 +1,4 @@
-"""Tables larger than memory, whose rows are read a range at a time when they are needed."""
+"""Tables larger than memory, whose rows are read in ranges when they are needed."""
 
 from abc import ABC, abstractmethod
 from bisect import bisect_right
@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 _PIECE_BYTES = 1 << 26
-"""What is mapped into memory at once while a longer range is copied out."""
+"""Bytes that are mapped into memory at once while a longer range is copied."""
 
 
 class RowSource(ABC):
-    """Rows of numbers that stay where they are until a range of them is read.
+    """Rows of numbers that stay in their file until a range of them is read.
 
-    Opening a source reads no more than its description, so every rank of a distributed fit opens the whole and
+    Opening a source reads only its description, so that every rank of a distributed fit opens the whole table and
     reads its own rows.
 
     Attributes
@@ -22,7 +22,7 @@ class RowSource(ABC):
     shape : tuple of int
         Rows and columns, (n, f).
     dtype : numpy.dtype
-        Dtype of the rows that are read: integers, floats or truth values, in the machine's byte order.
+        Dtype of the rows that are read: integers, floats or booleans, in the byte order of the machine.
     names : list of str or None
         Names of the columns; None if they have no names.
     origin : str
@@ -38,14 +38,14 @@ class RowSource(ABC):
         return self.shape[0]
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Return rows ``start`` to ``stop`` as a C-contiguous array (stop − start, f) that nothing else holds.
+        """Return rows ``start`` to ``stop`` as a new C-contiguous array (stop − start, f).
 
         Raises
         ------
         IndexError
-            If there are no such rows.
+            If these rows do not exist.
         ValueError
-            If the file is damaged there.
+            If the file is damaged in this range.
         """
         if not 0 <= start <= stop <= len(self):
             raise IndexError(f"rows {start} to {stop} of {self.origin} were asked for, and it has {len(self)}")
@@ -74,14 +74,14 @@ class RowSource(ABC):
 
     @abstractmethod
     def _piece_end(self, row: int) -> int:
-        """Return where the piece that holds ``row`` ends: what is loaded together, such as a chunk."""
+        """Return the end of the piece that holds ``row``; a piece, such as a chunk, is loaded as a whole."""
 
     @abstractmethod
     def _load(self, start: int, stop: int) -> np.ndarray:
-        """Return rows within one piece; a view will do, it is copied from."""
+        """Return rows within one piece, possibly as a view, which the caller copies."""
 
     def _release(self) -> None:  # noqa: B027, most sources keep nothing
-        """Give back memory kept for the next range."""
+        """Release memory that was kept for the next range."""
 
     def _set_description(self, shape: Sequence[int], dtype: np.dtype, origin: str) -> None:
         if len(shape) != 2 or shape[1] == 0:
@@ -106,7 +106,7 @@ class ArraySource(RowSource):
 
 
 class NpySource(RowSource):
-    """An npy file, mapped anew for each piece: the pages of a map count as the process's memory while it lives."""
+    """An npy file that is mapped again for each piece, as the pages of a map count as memory of the process."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

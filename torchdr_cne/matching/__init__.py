@@ -1,4 +1,4 @@
-"""The classes of estimators: descriptions of a fit, which `torchdr_cne.fitting` carries out."""
+"""Estimator classes, each of which describes a fit that `torchdr_cne.fitting` carries out."""
 
 from torchdr_cne.matching.affinity_matcher import AffinityMatcher
 from torchdr_cne.matching.all_pairs import AllPairsNeighborEmbedding

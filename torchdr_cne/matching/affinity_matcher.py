@@ -1,4 +1,4 @@
-"""The root of the hierarchy: match an affinity of the input with one of the embedding."""
+"""The base class of all methods that match an affinity of the input with one of the embedding."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
@@ -34,26 +34,26 @@ from torchdr_cne.placement.refinement import Refinement
 class AffinityMatcher(Graph, Scheduling, Moving, EmbeddingEstimator):
     """Find an embedding whose affinities match those of the data.
 
-    By itself it compares whole matrices, for a few thousand points. A subclass states a loss of its own
-    (`_compute_loss`) and the affinity used when ``affinity_in`` is None (`_default_affinity`).
+    By itself it compares whole matrices, which is feasible for a few thousand points. A subclass defines a loss of its
+    own (`_compute_loss`) and the affinity used when ``affinity_in`` is None (`_default_affinity`).
 
     Parameters
     ----------
     affinity_out : OutputAffinity or None, default=None
-        Affinity of the embedding; None is ``Normalized(Cauchy())``, see `torchdr_cne.objectives.matrices`.
+        Affinity of the embedding; None is ``Normalized(Cauchy())``; see `torchdr_cne.objectives.matrices`.
     loss : {"cross_entropy", "square"} or callable, default="cross_entropy"
-        −Σ P log Q, the square ‖P − Q‖²/‖P‖², or a function of P and Q, both (n, n), that returns a scalar tensor.
+        −Σ P log Q, ‖P − Q‖²/‖P‖², or a function of the matrices P and Q, both (n, n), that returns a scalar tensor.
 
     Attributes
     ----------
     graph_ : scipy.sparse.csr_array of shape (n, n)
-        The input affinities; pass it as ``graph=`` to reuse it. If ranks share the fit, each has its own rows only.
+        The input affinities; pass them as ``graph=`` to reuse them. If ranks share the fit, each has only its rows.
     graph_start_ : int
-        The point of ``graph_``'s first row: 0 unless ranks share the fit.
+        Number of the point that the first row of ``graph_`` belongs to: 0 unless ranks share the fit.
     n_connected_components_ : int
-        Connected components of the graph; a warning tells of a second one with 5 % of the points or more.
+        Number of components; if the second has at least 5 % of the points, there is a warning unless init is spectral.
     training_rows_ : KeptRows or None
-        The rows of the fit, if they are kept.
+        The rows of the fit; None if they were not kept.
     """
 
     affinity_out: OutputAffinity | None = None
@@ -62,10 +62,10 @@ class AffinityMatcher(Graph, Scheduling, Moving, EmbeddingEstimator):
     _max_row_gradient: ClassVar[float | None] = None
     _former_parameters: ClassVar[dict[str, Any]] = dict.fromkeys(("encoder", "decoder", "extra_loss", "batch_size"))
 
-    # ---- may be overridden --------------------------------------------------------------------------
+    # Hooks that a subclass may override.
 
     def _compute_loss(self, embedding_nd: Tensor, state: FitState) -> Tensor:
-        """Return the scalar loss of ``embedding_nd`` at ``state.step``; differentiated by autograd."""
+        """Return the scalar loss of ``embedding_nd`` at ``state.step``, which autograd differentiates."""
         if state.target is None:
             state.target = input_matrix(self.affinity_in, state, embedding_nd.detach())
         return len(embedding_nd) * matching_loss(
@@ -80,32 +80,32 @@ class AffinityMatcher(Graph, Scheduling, Moving, EmbeddingEstimator):
         return number_phases([Phase(self._n_iter(n))])
 
     def _bytes_by_stage(self, n: int, d: int) -> dict[str, int]:
-        """Return what the stages of a fit on the CPU hold beside the data; empty if that is not known."""
+        """Return the bytes that each stage of a fit on the CPU holds besides the data; empty if not known."""
         return {}
 
     def _refinement(self, embedding_nd: Tensor) -> Refinement | None:
-        """Return how new points are moved among those of ``embedding_nd``; None leaves them beside their neighbours."""
+        """Return the descent of new points among ``embedding_nd``; None leaves them beside their neighbours."""
         return None
 
     @decides("placement", "sharing")
     def _make_objective(self, state: FitState, start_nd: Tensor) -> Objective:
-        """Return what the loop asks for gradients."""
+        """Return the objective that the loop asks for gradients."""
         loss = torch.compile(self._compute_loss) if self.compile else self._compute_loss
         return AutogradObjective(start_nd, loss, self._max_row_gradient, state.share.ranks)
 
     def _with_labels(self, graph: AffinityGraph, labels: Tensor, share: Share) -> AffinityGraph:
-        """Return the input graph, this rank's rows of it, as the labels of all points change it."""
+        """Return this rank's rows of the input graph as the labels of all points change them."""
         return graph
 
     def _needs_graph(self, phases: Sequence[Phase]) -> bool:
-        """Tell whether the input graph is needed."""
+        """Return whether the input graph is needed."""
         return not self._matches_function
 
     def _why_not_split(self) -> str:
         """Return why a fit cannot be shared among ranks; "" if the loss is a sum over the rows of ``state.share``."""
         return f"the loss of {type(self).__name__} may need all rows at once"
 
-    # ---- scikit-learn ---------------------------------------------------------------------------------
+    # The interface of scikit-learn.
 
     def _transformed(self, X: Any) -> Any:
         fitted = FittedPoints(
@@ -119,7 +119,7 @@ class AffinityMatcher(Graph, Scheduling, Moving, EmbeddingEstimator):
         return transform_points(fitted, self, X)
 
     def gather_graph(self) -> Any:
-        """Return ``graph_`` with the rows of all ranks on rank 0, None on the others; every rank calls it.
+        """Return ``graph_`` with the rows of all ranks on rank 0, None on the others; every rank has to call this.
 
         Returns
         -------
@@ -137,7 +137,7 @@ class AffinityMatcher(Graph, Scheduling, Moving, EmbeddingEstimator):
         tags.input_tags.pairwise = isinstance(self.affinity_in, str)
         return tags
 
-    # ---- the plan -----------------------------------------------------------------------------------------
+    # The plan of a fit.
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

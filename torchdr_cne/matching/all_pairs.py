@@ -1,4 +1,4 @@
-"""Neighbour embeddings whose repulsion is over all pairs: the exact methods."""
+"""Neighbour embeddings whose repulsion runs over all pairs: the exact methods."""
 
 import math
 from abc import abstractmethod
@@ -24,26 +24,26 @@ REPULSIONS = ("auto", "dense", "keops", "fused", "fft")
 class AllPairsNeighborEmbedding(NeighborEmbedding, replaces=("n_neighbors",)):
     """Attraction along edges, repulsion over all pairs.
 
-    A method is a similarity q and two hooks: `_compute_attractive_loss(pairs)` of shape (E,), −log q unless it is
-    overridden, and `_compute_repulsive_loss(pairs)` of `RowSums`, of shape (R,) or (), written with
-    ``pairs.log_row_sums``, log Σ_{j≠i} q_ij, or ``pairs.log_total``. How these sums are formed is not its affair.
+    A method consists of a similarity q and two hooks, which take `RowSums`. `_compute_attractive_loss(pairs)` returns
+    shape (E,), by default −log q. `_compute_repulsive_loss(pairs)` returns shape (R,) or () and uses
+    ``pairs.log_row_sums``, log Σ_{j≠i} q_ij, or ``pairs.log_total``; it does not depend on how these are computed.
 
     Parameters
     ----------
     perplexity : float or sequence of float, default=30.0
         Effective number of neighbours in the method's own affinity (ignored when ``affinity_in`` is given).
     repulsion : {"auto", "dense", "keops", "fused", "fft"}, default="auto"
-        How sums over all pairs are formed. "dense": by autograd of the hooks, block by block, the definition; "keops":
-        the same by symbolic reductions; "fused": by the declared `_pair_forces`, compiled on a CPU; "fft": in O(n) by
-        interpolation on a grid, with an error of the gradient of about 0.1 %, for methods that allow it and at most
-        three components. "auto" is "fused" for few points and "fft" for many, as far as the method has them.
+        How sums over all pairs are computed. "dense" is the definition, autograd of the hooks block by block; "keops"
+        is the same by symbolic reductions; "fused" sums the declared `_pair_forces`, compiled on a CPU; "fft"
+        interpolates on a grid in O(n), with a gradient error of about 0.1 %, for methods that allow it and up to three
+        components. "auto" is "fused" for few points and "fft" for many, or else "dense" where these are not possible.
     """
 
     perplexity: float | Sequence[float] = 30.0
     repulsion: str = "auto"
 
     _interpolates: ClassVar[bool] = False
-    """Whether the similarity is smooth, and its row sums nowhere so small, that interpolation serves."""
+    """Whether the similarity is smooth enough, and all its row sums large enough, for interpolation."""
     _placement_rate: ClassVar[float] = 0.1
     _longest_placement_gradient: ClassVar[float] = 1.0
 
@@ -62,7 +62,7 @@ class AllPairsNeighborEmbedding(NeighborEmbedding, replaces=("n_neighbors",)):
                 "dimensions; use repulsion='fused'."
             )
 
-    # ---- may be overridden --------------------------------------------------------------------------
+    # Hooks that a subclass may override.
 
     def _compute_attractive_loss(self, pairs: RowSums) -> Tensor:
         """Return −log q of the edges."""
@@ -70,22 +70,22 @@ class AllPairsNeighborEmbedding(NeighborEmbedding, replaces=("n_neighbors",)):
 
     @abstractmethod
     def _compute_repulsive_loss(self, pairs: RowSums) -> Tensor:
-        """Return the repulsive loss of each row (R,), or one of the total ()."""
+        """Return the repulsive loss of each row (R,), or of all rows together ()."""
 
     @decides("placement")
     def _log_charges(self, state: FitState, log_row_sums: Callable[[Tensor | None], Tensor]) -> Tensor | None:
-        """Return c (n,), by which points weigh in the row sums; ``log_row_sums`` is their function. None is 0."""
+        """Return the charges c (n,), from which ``log_row_sums`` computes log Σ_{j≠i} e^{c_j} q_ij; None is 0."""
         return None
 
     @property
     def _width(self) -> float:
-        """Return over how long a distance the similarity is smooth, relative to 1/(1 + d²)."""
+        """Return the distance over which the similarity is smooth, relative to that of 1/(1 + d²)."""
         return 1.0
 
-    # ---- sums over all pairs --------------------------------------------------------------------------
+    # Sums over all pairs.
 
     def _sums(self) -> AllPairsSums:
-        """Return how sums over all pairs are formed."""
+        """Return the object that computes sums over all pairs."""
         width = self._width if self._interpolates else None
         return AllPairsSums(self._pair_loss(), self.repulsion, width, self._log_charges)
 
@@ -95,7 +95,7 @@ class AllPairsNeighborEmbedding(NeighborEmbedding, replaces=("n_neighbors",)):
     def _compute_loss(self, embedding_nd: Tensor, state: FitState) -> Tensor:
         pairs = self._make_pairs(embedding_nd, state)
         repulsion = pairs.reduce_repulsion(self._compute_repulsive_loss(pairs))
-        # Every rank has the whole repulsion, and moves its own rows' part: the value counts once, the gradient fully.
+        # Every rank has the whole repulsion: its value must count once in the sum over ranks, its gradient in full.
         again = repulsion.detach() * (1 - 1 / state.share.ranks.size)
         attraction = pairs.reduce_attraction(self._compute_attractive_loss(pairs))
         return state.phase.exaggeration * attraction + self.repulsion_strength * (repulsion - again)
@@ -112,7 +112,7 @@ class AllPairsNeighborEmbedding(NeighborEmbedding, replaces=("n_neighbors",)):
             return QuietObjective(start_nd, self._compute_loss, self._max_row_gradient, state.share.ranks)
         return sums.objective(state, start_nd)
 
-    # ---- around the fit -------------------------------------------------------------------------------
+    # Parts of a fit besides its loss.
 
     def _default_affinity(self) -> Affinity:
         return EntropicAffinity(perplexity=self.perplexity, metric=self.metric, backend=self.backend)

@@ -16,20 +16,20 @@ from torchdr_cne.parameters.networks import Networks
 from torchdr_cne.parameters.optimizing import Scheduling
 
 _BATCHES, _MIN_BATCHES = 25, 3500
-"""Mini-batches of a fit by an encoder, times the square root of the number of points, and at least."""
+"""Number of mini-batches of a fit by an encoder: the factor of the square root of n, and the lower bound."""
 
 
 class Encoding(Networks, Scheduling, EmbeddingEstimator):
-    """An estimator that takes an ``encoder``; beside it, points of a fit without one move themselves.
+    """An estimator that takes an ``encoder``; in a fit without one, the points themselves move.
 
     Attributes
     ----------
     encoder_, decoder_, classifier_ : torch.nn.Module
-        The networks of a fit by networks, in evaluation mode.
+        The networks of a fit with an encoder, in evaluation mode.
     """
 
     def inverse_transform(self, Z: Any) -> Any:
-        """Return the rows that the decoder gives for points of the embedding.
+        """Return the rows that the decoder makes of points of the embedding.
 
         Parameters
         ----------
@@ -43,7 +43,7 @@ class Encoding(Networks, Scheduling, EmbeddingEstimator):
         Raises
         ------
         ValueError
-            If the estimator was fitted without a decoder, or ``Z`` has another shape or NaN.
+            If the estimator was fitted without a decoder, or if ``Z`` has the wrong shape or contains NaN.
         """
         check_is_fitted(self, "embedding_")
         if not hasattr(self, "decoder_"):
@@ -78,7 +78,7 @@ class Encoding(Networks, Scheduling, EmbeddingEstimator):
 
 
 class EncodedNeighborEmbedding(Encoding, NeighborEmbedding):
-    """A neighbour embedding that takes an ``encoder``: its two hooks are evaluated on mini-batches of edges."""
+    """A neighbour embedding that takes an ``encoder``; the two hooks are evaluated on mini-batches of edges."""
 
     _former_parameters: ClassVar[dict[str, Any]] = {}
 

@@ -1,4 +1,4 @@
-"""What every estimator here is: a description of a fit, which `fit` turns into a plan and carries out."""
+"""The base class of all estimators: a description of a fit, which `fit` turns into a plan and carries out."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -39,10 +39,10 @@ class EmbeddingEstimator(
     BaseEstimator,
     ABC,
 ):
-    """An estimator that is fitted by the one loop.
+    """An estimator that is fitted by the common optimisation loop.
 
-    Subclasses are dataclasses by themselves: an annotated class attribute is a keyword-only parameter, and one line
-    changes a default. A subclass adds the groups of parameters that it means.
+    Subclasses become dataclasses automatically: an annotated class attribute is a keyword-only parameter, and one line
+    changes a default. A subclass inherits from the groups of parameters that it needs.
 
     Parameters
     ----------
@@ -52,16 +52,16 @@ class EmbeddingEstimator(
     Attributes
     ----------
     embedding_ : ndarray or Tensor of shape (n, n_components)
-        The embedding, in the kind of ``X``.
+        The embedding, of the same kind as ``X``.
     n_ranks_ : int
-        How many processes have taken part.
+        Number of processes that took part in the fit.
     n_iter_ : int
-        Iterations done.
+        Number of iterations done.
     learning_rate_ : float
-        The last phase's learning rate before the scheduler; ``history_`` has the scheduled ones.
+        Learning rate of the last phase before the scheduler; ``history_`` records the scheduled rates.
     history_ : dict of str to list
-        ``step``, ``learning_rate``, ``grad_norm`` and learned scalars at every check; where losses are computed, and
-        not only forces, ``loss`` and its parts, means since the last check.
+        ``step``, ``learning_rate``, ``grad_norm`` and learned scalars at every check and, if losses are computed and
+        not only forces, the means of ``loss`` and its parts since the last check.
     n_features_in_, feature_names_in_
         As in scikit-learn.
     """
@@ -76,32 +76,32 @@ class EmbeddingEstimator(
         super().__init_subclass__(**kwargs)
         declare(cls, replaces)
 
-    # ---- may be overridden --------------------------------------------------------------------------
+    # Hooks that a subclass may override.
 
     def on_training_step_start(self) -> None:
         """Do something before each iteration."""
 
     def on_training_step_end(self) -> None:
-        """Do something after each iteration; ``n_iter_`` counts it."""
+        """Do something after each iteration, which ``n_iter_`` already counts."""
 
     @abstractmethod
     def _phases(self, n: int) -> list[Phase]:
         """Return the phases of a fit of ``n`` points."""
 
     def _learned_scalars(self) -> dict[str, float]:
-        """Return names and starting values of scalars learned with the embedding."""
+        """Return names and initial values of the scalars that are learned with the embedding."""
         return {}
 
     def _read_labels(self, y: Any, n: int) -> Tensor | None:
-        """Return the class codes (n,) of ``y``, −1 where unknown (`read_labels`); None is a fit without labels."""
+        """Return the class codes (n,) of ``y``, −1 where unknown (`read_labels`); None if the fit uses no labels."""
         return None
 
     def _conclude(self, objective: Objective, state: FitState) -> Mapping[str, Any]:
-        """Return further fitted attributes by name, without the underscore at their end."""
+        """Return further fitted attributes by name, without the trailing underscore."""
         return {}
 
     def _reported(self, phase: Phase) -> dict[str, float]:
-        """Return constants of a phase that ``history_`` is to have."""
+        """Return those constants of a phase that ``history_`` records."""
         return {}
 
     def on_affinity_computation_start(self) -> None:
@@ -110,7 +110,7 @@ class EmbeddingEstimator(
     def on_affinity_computation_end(self) -> None:
         """Do something once ``graph_`` is known."""
 
-    # ---- scikit-learn ---------------------------------------------------------------------------------
+    # The interface of scikit-learn.
 
     def fit(self, X: Any, y: Any = None, *, graph: Any = None) -> Self:
         """Embed ``X``.
@@ -118,13 +118,13 @@ class EmbeddingEstimator(
         Parameters
         ----------
         X : array-like, Tensor, data frame, memmap or DataLoader of shape (n, f)
-            The data; with ``affinity_in="precomputed"`` a symmetric affinity matrix (n, n).
+            The data or, with ``affinity_in="precomputed"``, a symmetric affinity matrix (n, n).
         y : array-like of shape (n,), default=None
-            Class labels, where the method says that it uses them; ignored by the others. Every rank is given all.
+            Class labels, which all methods ignore that do not say that they use them. Every rank is given all labels.
         graph : sparse matrix of shape (n, n), default=None
-            Symmetric affinities of the rows of ``X``, for instance another estimator's ``graph_``; the
-            neighbour search is left out. Ranks may pass their own rows of it. Where labels change the graph, they
-            change this one too: give one that was made without them.
+            Symmetric affinities of the rows of ``X``, for instance the ``graph_`` of another estimator, which
+            replace the neighbour search. Each rank may pass its own rows only. Labels that change the graph change
+            this one too, so give one that was made without labels.
 
         Returns
         -------
@@ -142,17 +142,17 @@ class EmbeddingEstimator(
         return self
 
     def fit_transform(self, X: Any, y: Any = None, *, graph: Any = None) -> Any:
-        """Embed ``X`` and return the embedding; parameters as in `fit`."""
+        """Fit ``X`` and return the embedding; the parameters are those of `fit`."""
         return self.fit(X, y, graph=graph).embedding_
 
     def transform(self, X: Any) -> Any:
-        """Place new rows in the embedding, which stays as it is.
+        """Embed new rows; the embedding of the fit stays as it is.
 
-        With an encoder, the network says where each row is; what follows is for fits without one.
+        With an encoder, the network embeds every row; what follows applies to fits without one.
 
-        A row that equals one of the fit has its place, the first one's if there are several. Any other gets the mean
-        place of its neighbours in the fit, weighted by the input affinity; methods of two loss hooks, as all here are,
-        take it from there, or from a neighbour's place, down their own loss. No row's place depends on the other rows.
+        A row that equals a row of the fit gets its point, that of the first if there are several. Any other row gets
+        the mean of its neighbours' points, weighted by the input affinity. Methods whose loss is just two hooks, all
+        but COSNE and TSNEkhorn, then move it down their loss from there, or from a neighbour. Rows do not interact.
 
         Parameters
         ----------
@@ -162,14 +162,14 @@ class EmbeddingEstimator(
         Returns
         -------
         ndarray or Tensor of shape (m, n_components)
-            The embedded rows, in the kind of ``X``.
+            The embedding of the rows, of the same kind as ``X``.
 
         Raises
         ------
         NotFittedError
             Before `fit`.
         ValueError
-            If ``X`` is no finite table of the same features, or the fit's rows have not been kept.
+            If ``X`` is not a finite table of the same features, or if the rows of the fit were not kept.
         """
         check_is_fitted(self, "embedding_")
         with limited_threads(self.n_jobs):
@@ -177,16 +177,16 @@ class EmbeddingEstimator(
 
     @abstractmethod
     def _transformed(self, X: Any) -> Any:
-        """Return the embedding of new rows, in the kind of ``X``."""
+        """Return the embedding of new rows, of the same kind as ``X``."""
 
     def save(self, path: str | Path) -> None:
-        """Save the fitted estimator in a folder, for `torchdr_cne.load`.
+        """Save the fitted estimator in a folder, from which `torchdr_cne.load` reads it.
 
         Parameters
         ----------
         path : str or Path
-            The folder; one that holds a saved estimator is replaced. If ranks have done the fit together, rank 0
-            writes it, without the graph where they have shared it.
+            The folder; a saved estimator in it is replaced. After a fit on several ranks rank 0 writes the folder,
+            without the graph if the ranks shared the fit.
 
         Raises
         ------
@@ -212,10 +212,10 @@ class EmbeddingEstimator(
         tags.transformer_tags.preserves_dtype = [self.dtype]
         return tags
 
-    # ---- the plan -----------------------------------------------------------------------------------------
+    # The plan of a fit.
 
     def _plan(self) -> FitPlan:
-        """Check the parameters and return what the stages of a fit need to know."""
+        """Check the parameters and return all that the stages of a fit need to know."""
         self._check_parameters()
         networks = self._networks_plan()
         return FitPlan(
@@ -237,15 +237,15 @@ class EmbeddingEstimator(
         )
 
     def _graph_plan(self) -> GraphPlan | None:
-        """Return what the input graph is; None if there is no use for one."""
+        """Return the plan of the input graph; None if the fit uses no graph."""
         return None
 
     def _points_plan(self) -> PointsPlan | None:
-        """Return how points move themselves; None if networks compute them."""
+        """Return the plan of points that move themselves; None if networks compute the embedding."""
         return None
 
     def _networks_plan(self) -> NetworkOptions | None:
-        """Return the networks that compute the embedding; None if points move themselves."""
+        """Return options of the networks that compute the embedding; None if the points move themselves."""
         return None
 
     def _why_not_split(self) -> str:

@@ -1,4 +1,4 @@
-"""Neighbour embeddings whose pairs are chosen once, in groups whose weights change as the fit goes on."""
+"""Neighbour embeddings whose pairs are chosen once, in groups whose weights change during the fit."""
 
 from abc import abstractmethod
 from typing import Any, ClassVar
@@ -21,19 +21,19 @@ from torchdr_cne.similarities import Similarity
 class FixedPairsNeighborEmbedding(
     NeighborEmbedding, Gradients, replaces=("early_exaggeration", "early_exaggeration_iter")
 ):
-    """Groups of pairs that attract each other, and one that repels, all of them chosen before the first step.
+    """Groups of pairs that attract and one group that repels, all chosen before the first step.
 
-    A method chooses the pairs (`_choose_pairs`), states the groups' weights at each step (`_group_weights`) and the two
-    hooks, whose attraction finds the constant of an edge's group in ``pairs.parameters["constant"]``. Its declared
-    forces have that constant as their only parameter. ``exaggeration`` multiplies the weights of all attraction,
-    ``repulsion_strength`` that of the repulsion. With ``graph=`` the neighbours are its edges.
+    A method chooses the pairs (`_choose_pairs`) and defines the groups' weights at each step (`_group_weights`) and the
+    two hooks. The attractive hook finds the constant of each edge's group in ``pairs.parameters["constant"]``, which is
+    also the only parameter of the declared forces. ``exaggeration`` multiplies the weights of the attracting groups,
+    ``repulsion_strength`` that of the repelling one. With ``graph=`` the neighbours are the edges of that graph.
     """
 
     optimizer: str | type[Optimizer] = "Adam"
     scheduler: str | type[LRScheduler] | None = None
 
     _constant: ClassVar[float]
-    """Constant of the group whose pairs are the graph's edges, by which new points are placed."""
+    """Constant of the group that holds the edges of the graph; it also serves to embed new points."""
     _placement_rate: ClassVar[float] = 1.0
     _former_parameters: ClassVar[dict[str, Any]] = {
         **dict.fromkeys(("encoder", "decoder", "extra_loss", "batch_size", "negatives_per_row")),
@@ -46,7 +46,7 @@ class FixedPairsNeighborEmbedding(
 
     @abstractmethod
     def _choose_pairs(self, state: FitState) -> FixedPairs:
-        """Return the pairs, a function of the seed; the first group holds the edges of the graph."""
+        """Return the pairs, drawn with the seed of the fit; the first group holds the edges of the graph."""
 
     @abstractmethod
     def _group_weights(self, step: int, n_iter: int) -> tuple[float, ...]:
@@ -58,7 +58,7 @@ class FixedPairsNeighborEmbedding(
         """Return the sum of the weights of a row's repelling points."""
 
     def _weights(self, state: FitState) -> tuple[tuple[float, ...], float]:
-        """Return the weights of this step as the loss has them."""
+        """Return the weights of this step, with exaggeration and repulsion strength."""
         *attracting, repelling = self._group_weights(state.step, state.phase.total)
         exaggeration = state.phase.exaggeration
         return tuple(exaggeration * weight for weight in attracting), self.repulsion_strength * repelling
@@ -98,7 +98,7 @@ class FixedPairsNeighborEmbedding(
         return number_phases([Phase(self._n_iter(n), exaggeration=self._main_exaggeration(), parameters=constants)])
 
     def _auto_learning_rate(self, phase: Phase, n: int) -> float:
-        return self._base_learning_rate  # Adam's steps are as long whatever the exaggeration
+        return self._base_learning_rate  # the length of Adam's steps does not depend on the exaggeration
 
     def _refinement(self, embedding_nd: Tensor) -> Refinement | None:
         if overridden(type(self), FixedPairsNeighborEmbedding, "placement"):

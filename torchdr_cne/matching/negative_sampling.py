@@ -25,25 +25,25 @@ from torchdr_cne.similarities import Similarity, temperature_of
 class NegativeSamplingNeighborEmbedding(EncodedNeighborEmbedding, Gradients):
     """Attraction along edges, repulsion from uniformly drawn negatives.
 
-    A method is a similarity and two hooks on log-similarities, `_compute_attractive_loss(pairs)` of shape (E,) and
-    `_compute_repulsive_loss(pairs)` of shape (R, M), (R,) or (E,); see `Pairs`. Autograd of the hooks is the
-    definition and runs everywhere. A method may also declare `_pair_forces`: the fit then sums forces
-    on reciprocal blocks, which is the same gradient, faster.
+    A method consists of a similarity and two hooks on log-similarities, `_compute_attractive_loss(pairs)` of shape (E,)
+    and `_compute_repulsive_loss(pairs)` of shape (R, M), (R,) or (E,); see `Pairs`. Autograd of the hooks is the
+    definition and runs everywhere. If a method also declares `_pair_forces`, the fit sums forces on reciprocal blocks,
+    which gives the same gradient faster.
 
     Parameters
     ----------
     n_negatives : int, default=5
-        m, the noise odds: how many negatives an edge meets in the objective.
+        m, the noise odds: the number of negatives that an edge meets in the objective.
     negatives_per_row : int or None, default=None
-        M, how many are drawn a row and iteration to estimate it; None is the method's own. Rounded to a multiple
-        of 64 (at most all points) where blocks are drawn.
+        M, the number of negatives drawn for a row in an iteration to estimate the objective; None is the method's own
+        number. Where blocks are drawn, it is rounded to a multiple of 64 (at most all points).
     discard_neighbors : bool, default=False
-        Never draw a point's graph neighbours as its negatives.
+        Whether a point's neighbours in the graph are never drawn as its negatives.
     sampling : {"edges", "weighted edges"}, default="edges"
-        Mini-batches under an encoder: each edge once an epoch, its weight in the loss, or edges drawn in proportion to
-        their weights.
+        How mini-batches under an encoder draw edges: each once an epoch and weighted in the loss, or in proportion to
+        the weights.
     negatives : {"batch", "uniform"}, default="batch"
-        Under an encoder, negatives are rows of the mini-batch, or points drawn uniformly beside it.
+        Where negatives come from under an encoder: the mini-batch itself, or points that are drawn uniformly.
     """
 
     n_negatives: int = 5
@@ -55,7 +55,7 @@ class NegativeSamplingNeighborEmbedding(EncodedNeighborEmbedding, Gradients):
     _bounds: ClassVar[dict[str, Bound]] = {"n_negatives": COUNT, "negatives_per_row": COUNT}
     _default_negatives_per_row: ClassVar[int] = 64
     _default_autograd_negatives: ClassVar[int] = 16
-    # Where blocks are drawn, few of them do for finding the embedding; many sharpen it in the end.
+    # Where blocks are drawn, a few of them suffice to find the embedding, and many sharpen it in the end.
     _early_share_of_draws: ClassVar[float] = 1.0
 
     def _check_parameters(self) -> None:
@@ -63,7 +63,7 @@ class NegativeSamplingNeighborEmbedding(EncodedNeighborEmbedding, Gradients):
         check_choice("sampling", self.sampling, SAMPLINGS[:2])
         check_choice("negatives", self.negatives, NEGATIVES)
 
-    # ---- the loss -------------------------------------------------------------------------------------
+    # The loss.
 
     def _make_pairs(self, embedding_nd: Tensor, state: FitState) -> Pairs:
         return sampled_pairs(self._similarity, self.n_negatives, embedding_nd, state)
@@ -101,7 +101,7 @@ class NegativeSamplingNeighborEmbedding(EncodedNeighborEmbedding, Gradients):
     def _drawn_blocks(self) -> DrawnBlocks:
         return DrawnBlocks(self._default_negatives_per_row, self._early_share_of_draws, self.compile)
 
-    # ---- around the fit ---------------------------------------------------------------------------------
+    # Parts of a fit besides its loss.
 
     def _network_options(self, **options: Any) -> NetworkOptions:
         return super()._network_options(sampling=self.sampling, negatives=self.negatives, **options)

@@ -22,16 +22,16 @@ from torchdr_cne.similarities import Cauchy, Similarity
 class NeighborEmbedding(Search, AffinityMatcher, replaces=("affinity_out", "loss")):
     """Loss = exaggeration · attraction + repulsion_strength · repulsion, with early exaggeration.
 
-    In place of an affinity of the embedding and a loss of matrices it has a similarity and two hooks.
+    A method has a similarity and two hooks instead of an affinity of the embedding and a loss of matrices.
 
     Parameters
     ----------
     exaggeration : float or None, default=None
-        Weight of the attraction; None is the method's own, 1 unless it says otherwise.
+        Weight of the attraction; None is the method's own weight, which is 1 unless it says otherwise.
     early_exaggeration : float or None, default=None
-        Weight of the attraction in the first iterations; None is the method's own, 1 is none.
+        Weight of the attraction in the first iterations; None is the method's own weight, 1 switches it off.
     early_exaggeration_iter : int or None, default=None
-        How many iterations that lasts; None is a fifth of ``max_iter``.
+        Number of iterations of early exaggeration; None is a fifth of all, in TSNE and TSNEkhorn a quarter.
     repulsion_strength : float, default=1.0
         Weight of the repulsion.
     """
@@ -51,7 +51,7 @@ class NeighborEmbedding(Search, AffinityMatcher, replaces=("affinity_out", "loss
         "repulsion_strength": NOT_NEGATIVE,
     }
 
-    # ---- the loss -------------------------------------------------------------------------------------
+    # The loss.
 
     @abstractmethod
     @decides("forces")
@@ -66,11 +66,11 @@ class NeighborEmbedding(Search, AffinityMatcher, replaces=("affinity_out", "loss
     @abstractmethod
     @decides("forces", "placement", "sharing")
     def _make_pairs(self, embedding_nd: Tensor, state: FitState) -> Any:
-        """Return what the two loss hooks see; it knows how to weight and sum their results."""
+        """Return the argument of the two loss hooks, which also knows how to weight and sum their results."""
 
     @decides("forces", "placement", "sharing")
     def _compute_loss(self, embedding_nd: Tensor, state: FitState) -> Tensor:
-        """Put attraction and repulsion together, per point."""
+        """Return the weighted sum of attraction and repulsion, summed over points."""
         pairs = self._make_pairs(embedding_nd, state)
         return self._loss_of_pairs(pairs, state.phase.exaggeration)
 
@@ -96,23 +96,23 @@ class NeighborEmbedding(Search, AffinityMatcher, replaces=("affinity_out", "loss
         return {}
 
     def _pair_forces(self) -> PairForces | None:
-        """Declare derivatives of the two hooks with respect to d²; None if there is no fast form."""
+        """Return the derivatives of the two hooks with respect to d²; None if there is no fast form."""
         return None
 
     @decides("forces")
     def _force_parameters(self, parameters: dict[str, Any]) -> tuple[Tensor | float, ...]:
-        """Return the declared functions' second argument from the phase's and learned parameters."""
+        """Return the second argument of the declared functions, from parameters of the phase and learned ones."""
         return ()
 
     def _why_not_forces(self) -> str:
-        """Return why the declared forces cannot stand for this estimator's loss; "" if they can."""
+        """Return why the declared forces cannot replace the loss of this estimator; "" if they can."""
         if self._pair_forces() is None:
             return f"{type(self).__name__} declares no _pair_forces"
         newer = newer_than_forces(type(self))
         return f"{', '.join(newer)} is overridden below the class that declares _pair_forces" if newer else ""
 
     def _pair_loss(self, **options: Any) -> PairLoss:
-        """Return the loss as others see it; ``options`` are what a class knows of its negatives."""
+        """Return the loss for use outside the class; ``options`` are the settings that a class has for negatives."""
         known: Mapping[str, Any] = {"n_negatives": 1.0, "negatives_per_row": None, "discard_neighbors": False}
         return PairLoss(
             similarity=self._similarity,
@@ -128,7 +128,7 @@ class NeighborEmbedding(Search, AffinityMatcher, replaces=("affinity_out", "loss
             **{**known, **options},
         )
 
-    # ---- affinity, rates and phases -----------------------------------------------------------------------
+    # Affinity, rates and phases.
 
     def _default_affinity(self) -> Affinity:
         return UnionAffinity(n_neighbors=self.n_neighbors, metric=self.metric, backend=self.backend)
@@ -137,11 +137,11 @@ class NeighborEmbedding(Search, AffinityMatcher, replaces=("affinity_out", "loss
         return self._base_learning_rate / phase.exaggeration
 
     def _main_exaggeration(self) -> float:
-        """Weight of the attraction after early exaggeration."""
+        """Return the weight of the attraction after early exaggeration."""
         return 1.0 if self.exaggeration is None else self.exaggeration
 
     def _early_exaggeration(self) -> float | None:
-        """Weight of the attraction at first; None where the method needs no such phase."""
+        """Return the weight of the attraction at first; None if the method needs no such phase."""
         return self.early_exaggeration
 
     def _spectrum_parameters(self, s: float) -> dict[str, float | None]:

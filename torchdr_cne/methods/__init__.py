@@ -1,4 +1,4 @@
-"""One file a method, mostly its mathematics."""
+"""The methods, one per file, which holds mostly mathematics."""
 
 from torchdr_cne.methods.cosne import COSNE
 from torchdr_cne.methods.infotsne import InfoTSNE

@@ -15,7 +15,7 @@ from torchdr_cne.overriding import overridden
 from torchdr_cne.similarities import HyperbolicCauchy, Similarity, hyperbolic_distance
 
 _FARTHEST = 4.0
-"""Hyperbolic distance from the centre that the row of largest norm is to have."""
+"""Hyperbolic distance from the centre at which the row of largest norm is to lie."""
 _START_RADIUS = 0.9
 _ROUNDING = 1e-4
 
@@ -23,18 +23,18 @@ _ROUNDING = 1e-4
 class COSNE(AllPairsNeighborEmbedding):
     """CO-SNE: t-SNE in the Poincaré ball, for data that branch out (Guo, Guo & Yu, 2022).
 
-    The loss is −Σ P log Q + λ mean_i (t_i² − d_H(z_i, 0)²)², where Q is 1/(1 + (d_H/γ)²) of hyperbolic distances,
-    normalised over all pairs, and t_i is the norm of row i, centred and scaled so that the largest is 4: what lies
-    far from the centre of the data, such as leaves of a tree, lies near the rim. All points stay within a Euclidean
-    radius of .975. A given ``init`` has to lie inside the unit ball. Distances of the result are
-    `torchdr_cne.similarities.hyperbolic_distance`.
+    The loss is −Σ P log Q + λ mean_i (t_i² − d_H(z_i, 0)²)². Q is 1/(1 + (d_H/γ)²) of the hyperbolic distances d_H,
+    normalised over all pairs. t_i is the norm of the centred row i, scaled so that the largest is 4: rows far from the
+    centre of the data, such as the leaves of a tree, lie near the rim. All points stay within a Euclidean radius of
+    .975. A given ``init`` has to lie inside the unit ball. `torchdr_cne.similarities.hyperbolic_distance` computes
+    distances in the embedding.
 
     Parameters
     ----------
     gamma : float, default=2.0
         Distance γ at which q is one half.
     radius_strength : float, default=0.01
-        Weight λ of the term of the norms; it needs rows of ``X`` unless it is 0.
+        Weight λ of the term with the norms, which needs rows of ``X``; 0 leaves it out.
     """
 
     gamma: float = 2.0
@@ -75,7 +75,7 @@ class COSNE(AllPairsNeighborEmbedding):
 
     def _make_objective(self, state: FitState, start_nd: Tensor) -> Objective:
         if isinstance(self.init, str):
-            # Points of a checkpoint may lie beyond the radius of a start, and have to stay where they are.
+            # Points of a checkpoint may lie beyond the radius of a start, and have to stay there.
             is_outside = start_nd.norm(dim=1, keepdim=True) > LARGEST_RADIUS + _ROUNDING
             start_nd = torch.where(is_outside, inside_ball(start_nd, _START_RADIUS), start_nd)
         elif float(start_nd.norm(dim=1).max()) >= 1:
@@ -88,7 +88,7 @@ class COSNE(AllPairsNeighborEmbedding):
         return super()._make_objective(state, start_nd)
 
     def _target_radii(self, state: FitState, like: Tensor) -> Tensor:
-        """Return the hyperbolic distances from the centre that the rows' norms ask for, (n,)."""
+        """Return the hyperbolic distances from the centre (n,) that follow from the norms of the rows."""
         if state.rows is None:
             raise ValueError(
                 f"radius_strength={self.radius_strength} asks for the norms of rows, and a graph alone was given; pass "

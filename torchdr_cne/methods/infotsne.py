@@ -16,15 +16,15 @@ from torchdr_cne.objectives.pairs import rows_at
 class InfoTSNE(NegativeSamplingNeighborEmbedding):
     """InfoNC-t-SNE: each edge against the sum over its row's negatives (Damrich et al., 2023).
 
-    Attraction −log q_ij, repulsion (1/ρ) · log(q_ij + Σ_k q_ik), on the union kNN graph with the Cauchy similarity.
-    More negatives give a finer map, closer to t-SNE. By default the first fifth of the iterations runs at
-    s = max(s, 1).
+    The attraction is −log q_ij and the repulsion (1/ρ) · log(q_ij + Σ_k q_ik), on the union kNN graph with the Cauchy
+    similarity. More negatives give a finer embedding, closer to t-SNE. By default the first fifth of the iterations
+    runs at s = max(s, 1).
 
     Parameters
     ----------
     s : float or None, default=None
-        Spectrum parameter, ρ = 4^s: 0 (the default) is t-SNE-like, 1 UMAP-like. ``exaggeration`` = ρ says the
-        same; at most one may be given.
+        Spectrum parameter, ρ = 4^s: 0 (the default) is t-SNE-like, 1 is UMAP-like. It is equivalent to
+        ``exaggeration`` = ρ; at most one of the two may be given.
 
     """
 
@@ -51,7 +51,7 @@ class InfoTSNE(NegativeSamplingNeighborEmbedding):
         return self.n_negatives
 
     def _auto_learning_rate(self, phase: Phase, n: int) -> float:
-        # More negatives make less noise, and finer structure to find.
+        # More negatives mean less noise, and finer structure that has to be found.
         return super()._auto_learning_rate(phase, n) * (self.n_negatives / 256) ** (1 / 3)
 
     def _main_exaggeration(self) -> float:

@@ -12,22 +12,22 @@ from torchdr_cne.matching import NegativeSamplingNeighborEmbedding, Pairs
 from torchdr_cne.similarities import Cauchy
 
 _FLOOR = 0.1
-"""Added to d², as in the repulsion of the authors' own code: of points that nearly coincide, none is flung away."""
+"""Added to d², as in the repulsion of the authors' code, so that points that nearly coincide are not flung apart."""
 
 
 class LargeVis(NegativeSamplingNeighborEmbedding, replaces=("n_neighbors",)):
     """LargeVis: likelihood of the entropic graph against sampled non-edges (Tang, Liu, Zhang & Mei, 2016).
 
-    Attraction −log q_ij, repulsion −γ log(1 − q_ik) a negative, on t-SNE's affinities with q = 1/(1 + d² + 0.1).
-    By default the first fifth of the iterations has an early exaggeration of 2γ, without which more clusters are torn
-    in two.
+    The attraction is −log q_ij and the repulsion −γ log(1 − q_ik) per negative, on t-SNE's affinities, with
+    q = 1/(1 + d² + 0.1). By default the first fifth of the iterations has an early exaggeration of 2γ, without which
+    more clusters are torn in two.
 
     Parameters
     ----------
     perplexity : float, default=50.0
-        Effective number of neighbours of a point, in place of ``n_neighbors``; three times as many are sought.
+        Effective number of neighbours of a point, in place of ``n_neighbors``; three times as many are searched for.
     gamma : float, default=7.0
-        γ, the weight of a negative: larger values spread the clusters out.
+        Weight γ of a negative; larger values spread the clusters out.
     """
 
     perplexity: float = 50.0

@@ -15,8 +15,8 @@ from torchdr_cne.methods import negtsne
 class NCVis(NegativeSamplingNeighborEmbedding):
     """NC-t-SNE: noise-contrastive estimation with a learned normalisation (Artemenkov & Panov, 2020).
 
-    The classification losses of `NegTSNE` with odds m·Z, where log Z starts at 0 and is learned with the
-    embedding, at its own learning rate.
+    The losses are those of `NegTSNE` with the odds m·Z, where log Z starts at 0 and is learned with the
+    embedding, at a learning rate of its own.
 
     Attributes
     ----------
@@ -26,7 +26,7 @@ class NCVis(NegativeSamplingNeighborEmbedding):
 
     _default_max_iter: ClassVar[int] = 400
     _base_learning_rate: ClassVar[float] = 1.6
-    # Slower than the embedding, which otherwise tears clusters while log Z falls.
+    # log Z is learned more slowly than the embedding, in which clusters would otherwise be torn while log Z falls.
     _learned_learning_rate: ClassVar[float] = 0.1
     _default_negatives_per_row: ClassVar[int] = 128
 

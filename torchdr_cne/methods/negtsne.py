@@ -15,19 +15,19 @@ from torchdr_cne.matching import NegativeSamplingNeighborEmbedding, Pairs, Phase
 class NegTSNE(NegativeSamplingNeighborEmbedding):
     """Neg-t-SNE: each edge against uniform noise of fixed odds ν (Damrich et al., 2023).
 
-    Attraction −log(q/(q + ν)), repulsion −log(ν/(q + ν)) a negative, on the union kNN graph with the Cauchy
-    similarity. ν sets the place on the attraction–repulsion spectrum: ν = 1 is close to UMAP, smaller ν
-    is closer to t-SNE. By default the first fifth of the iterations runs at s = max(s, 1).
+    The attraction is −log(q/(q + ν)) and the repulsion −log(ν/(q + ν)) per negative, on the union kNN graph with the
+    Cauchy similarity. ν moves the embedding along the attraction–repulsion spectrum: ν = 1 is close to UMAP, smaller
+    ν is closer to t-SNE. By default the first fifth of the iterations runs at s = max(s, 1).
 
     Parameters
     ----------
     s : float or None, default=None
-        Spectrum parameter: Z̄(s) = Z̄₀^{1−s} Z̄₁^s with Z̄₁ = n²/m (ν = 1) and Z̄₀ = min(100 n, Z̄₁); 0 is t-SNE-like,
-        1 UMAP-like, other values extrapolate.
+        Spectrum parameter: 0 is t-SNE-like, 1 is UMAP-like, and other values inter- or extrapolate. Its normalisation
+        is Z̄(s) = Z̄₀^{1−s} Z̄₁^s with Z̄₁ = n²/m (ν = 1) and Z̄₀ = min(100 n, Z̄₁).
     Z_bar : float or None, default=None
-        Fixed normalisation; ν = m Z̄ / n².
+        Fixed normalisation Z̄, which sets ν = m Z̄ / n².
     nu : float or None, default=None
-        Noise odds. At most one of ``s``, ``Z_bar`` and ``nu`` may be given; with none ν = 1.
+        Noise odds ν. At most one of ``s``, ``Z_bar`` and ``nu`` may be given; without any of them ν = 1.
     """
 
     s: float | None = None

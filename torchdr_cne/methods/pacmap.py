@@ -19,16 +19,16 @@ class PACMAP(FixedPairsNeighborEmbedding):
     """PaCMAP: neighbours and mid-near pairs attract, far pairs repel (Wang, Huang, Rudin & Shaposhnik, 2021).
 
     With d̃ = 1 + d² = 1/q the loss is w_NB Σ d̃/(10 + d̃) + w_MN Σ d̃/(10⁴ + d̃) + w_FP Σ 1/(1 + d̃), over fixed pairs.
-    Neighbours are those of `torchdr_cne.affinity.ScaledAffinity`; a mid-near point is the second nearest
-    of six random ones; far points are random ones that are no neighbours. Of 450 iterations the first 100 have weights
-    (2, 1 000 falling to 3, 1), the next 100 (3, 3, 1), and the last (1, 0, 1); other numbers share out alike.
+    Neighbours are those of `torchdr_cne.affinity.ScaledAffinity`; a mid-near point is the second nearest of six random
+    points; far points are random points that are not neighbours. The weights (w_NB, w_MN, w_FP) are (2, 1 000 falling
+    to 3, 1) in the first 2/9 of the iterations (100 of 450), (3, 3, 1) up to 4/9 and (1, 0, 1) after that.
 
     Parameters
     ----------
     n_neighbors : int, default=10
-        Other points that a point is attracted to.
+        Number of neighbours that attract a point, not counting the point itself.
     MN_ratio : float, default=0.5
-        Mid-near pairs of a point, divided by ``n_neighbors``. They lay out the whole and need rows of ``X``.
+        Mid-near pairs of a point, divided by ``n_neighbors``. They shape the global structure and need rows of ``X``.
     FP_ratio : float, default=2.0
         Far pairs of a point, divided by ``n_neighbors``.
     """

@@ -13,10 +13,10 @@ from torchdr_cne.similarities import Gaussian
 
 
 class SNE(EncodedNeighborEmbedding, AllPairsNeighborEmbedding):
-    """SNE: every point's own distribution over the others, P and Q normalised row by row (Hinton & Roweis, 2002).
+    """SNE: each point has its own distribution over the others, P and Q normalised by row (Hinton & Roweis, 2002).
 
-    The loss is the mean over points of −Σ_j p_{j|i} log q_ij + log Σ_{j≠i} q_ij with q = exp(−d²). Since q is symmetric
-    the attraction is the same with P symmetrised, as `graph_` has it; every row counts the same in the repulsion.
+    The loss is the mean over points of −Σ_j p_{j|i} log q_ij + log Σ_{j≠i} q_ij with q = exp(−d²). As q is symmetric,
+    the symmetrised P in `graph_` gives the same attraction. All rows have the same weight in the repulsion.
     """
 
     init_scaling: float = 0.1

@@ -21,19 +21,19 @@ _LEAST_RATE = 50.0
 class TSNE(EncodedNeighborEmbedding, AllPairsNeighborEmbedding):
     """t-SNE: the divergence of P from Q, normalised over all pairs (van der Maaten & Hinton, 2008).
 
-    Attraction −Σ P_ij log q_ij, repulsion log Σ_{i≠j} q_ij, with Student's kernel q = (1 + d²/α)^{−α}.
+    The attraction is −Σ P_ij log q_ij and the repulsion log Σ_{i≠j} q_ij, with Student's kernel q = (1 + d²/α)^{−α}.
 
     Parameters
     ----------
     dof : float, default=1.0
-        Degrees of freedom α, openTSNE's convention: 1 is t-SNE, less spreads clusters further (Kobak et al., 2019).
+        Degrees of freedom α as in openTSNE: 1 is t-SNE, smaller α spreads clusters further (Kobak et al., 2019).
 
     Attributes
     ----------
     kl_divergence_ : float
-        KL(P‖Q) of the final embedding over all pairs, without exaggeration; not under an encoder.
+        KL(P‖Q) of the final embedding over all pairs, without exaggeration; not set under an encoder.
     log_z_ : float
-        log Σ_{i≠j} q_ij of the final embedding.
+        log Σ_{i≠j} q_ij of the final embedding; not set under an encoder.
     """
 
     dof: float = 1.0
@@ -74,5 +74,5 @@ class TSNE(EncodedNeighborEmbedding, AllPairsNeighborEmbedding):
         return 12.0 if early is None else early
 
     def _auto_learning_rate(self, phase: Phase, n: int) -> float:
-        # n / exaggeration for the gradient without its factor 4, and at least 50, of the loss times n (Belkina, 2019).
+        # Belkina (2019): n / exaggeration for a gradient without factor 4, and at least 50. The loss here is times n.
         return max(n / phase.exaggeration / 4, _LEAST_RATE) / n

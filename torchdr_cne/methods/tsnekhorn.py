@@ -23,15 +23,15 @@ _STEPS, _LAST_STEPS, _TOLERANCE = 3, 1000, 1e-5
 class TSNEkhorn(AllPairsNeighborEmbedding):
     """t-SNEkhorn: symmetric entropic P against a doubly stochastic Q (Van Assel et al., 2023).
 
-    Q_ij = e^{f_i + f_j} / (1 + d²_ij), with f such that each row of Q sums to what those of P do, 1/n; the loss is
-    −Σ P log Q + Σ Q. Every point has as much of Q as any other, so that outliers stay no farther away than they are. At
-    these f the loss does not change with f to first order: f is solved for in every step, and not differentiated.
-    Its own P is dense: memory and time grow as n².
+    Q_ij = e^{f_i + f_j} / (1 + d²_ij), with f such that each row of Q sums to 1/n, as the rows of P do. The loss is
+    −Σ P log Q + Σ Q. All points have the same mass in Q, so that outliers are not pushed farther away than they are.
+    f is solved for in every iteration and not differentiated, as the loss does not depend on f to first order there.
+    The method's own P is dense: memory and time grow as n².
 
     Attributes
     ----------
     log_scaling_ : ndarray of shape (n,)
-        f of the final embedding, for n Q.
+        f of the final embedding, with n Q in place of Q.
     marginal_error_ : float
         Largest |n Σ_j Q_ij − 1| of the final embedding.
     """
@@ -44,7 +44,7 @@ class TSNEkhorn(AllPairsNeighborEmbedding):
     _early_share: ClassVar[float] = 0.25
 
     def _compute_repulsive_loss(self, pairs: RowSums) -> Tensor:
-        """Return n Σ_j Q_ij of each row, and what the edges' attraction lacks of −Σ P log Q, −2 f_i of each row."""
+        """Return n Σ_j Q_ij − 2 f_i of each row; −2 f_i is the part of −Σ P log Q that the attraction lacks."""
         assert pairs.log_charges is not None
         return torch.exp(pairs.log_charges + pairs.log_row_sums) - 2 * pairs.log_charges
 

@@ -17,29 +17,29 @@ from torchdr_cne.similarities import Cauchy, fit_umap_curve
 class UMAP(NegativeSamplingNeighborEmbedding):
     """UMAP: cross-entropy of the fuzzy graph against sampled non-edges (McInnes, Healy & Melville, 2018).
 
-    Attraction −log q_ij, repulsion −½ log(1 − q_ik) a negative, on the fuzzy union with q = 1/(1 + a d^{2b}). The ½ is
-    umap-learn's balance: its negatives move one end of the pair, here both ends move. ``n_negatives`` is umap-learn's
-    ``negative_sample_rate``.
+    The attraction is −log q_ij and the repulsion −½ log(1 − q_ik) per negative, on the fuzzy union, with
+    q = 1/(1 + a d^{2b}). The ½ keeps the balance of umap-learn, where a negative moves only one end of the pair; here
+    it moves both. ``n_negatives`` is umap-learn's ``negative_sample_rate``.
 
     Parameters
     ----------
     n_neighbors : int, default=15
-        Neighbourhood size counting the point itself, as in umap-learn.
+        Number of neighbours including the point itself, as in umap-learn.
     min_dist : float, default=0.1
-        Distance up to which embedded neighbours count as touching; fits a and b.
+        Distance up to which embedded neighbours count as touching; a and b are fitted to it.
     spread : float, default=1.0
-        Scale of the embedding; fits a and b.
+        Scale of the embedding; a and b are fitted to it.
     a, b : float or None, default=None
-        The curve itself, instead of ``min_dist`` and ``spread``; give both or none.
+        Parameters of the curve itself, which replace ``min_dist`` and ``spread``; give both or neither.
     set_op_mix_ratio : float, default=1.0
-        1 is the fuzzy union of the directed graph with its transpose, 0 the intersection.
+        Mixture of the fuzzy union of the directed graph and its transpose (1) with their intersection (0).
     local_connectivity : float, default=1.0
-        Number of nearest neighbours taken as fully connected.
+        Number of nearest neighbours that count as fully connected.
     target_weight : float, default=0.5
-        How much the class labels of ``fit(X, y)`` count against the distances, from 0, not at all, to 1, no edge
-        between different classes. Labels are integers, strings or booleans, −1 where unknown; the graph is
-        umap-learn's (`torchdr_cne.affinity.intersect_labels`), but for 0, with which umap-learn still weakens edges
-        between classes by exp(−2.5).
+        Weight of the class labels of ``fit(X, y)`` against the distances, from 0 (labels are ignored) to 1 (no edges
+        between classes). Labels are integers, strings or booleans, −1 where unknown. The graph is that of umap-learn
+        (`torchdr_cne.affinity.intersect_labels`) except for 0, where umap-learn still weakens edges between classes by
+        exp(−2.5).
     """
 
     min_dist: float = 0.1

@@ -1,4 +1,4 @@
-"""Nearest neighbours by exact torch, KeOps or FAISS, through one function."""
+"""Nearest neighbours by exact search in torch or KeOps, or by FAISS, through one function."""
 
 from torchdr_cne.neighbors.faiss_index import FaissConfig
 from torchdr_cne.neighbors.graph import NeighborGraph

@@ -1,27 +1,27 @@
-"""Distances of given pairs by direct differences; they are exactly 0 for equal rows, and the same in any batch."""
+"""Distances of given pairs from direct differences; they are exactly 0 for equal rows, and the same in any batch."""
 
 import torch
 from torch import Tensor
 
 METRICS = ("euclidean", "cosine", "manhattan")
 _PAIR_ELEMENTS = 1 << 17
-"""Differences that stay in a core's cache from one operation to the next."""
+"""Number of differences that stay in the cache of a core from one operation to the next."""
 
 
 def prepare(values: Tensor, metric: str) -> Tensor:
     """Return the rows in which ``metric`` is computed: unit length for cosine, unchanged otherwise."""
     if metric != "cosine":
         return values
-    # In float64, where squares of float32's smallest numbers do not vanish.
+    # In float64 the squares of the smallest float32 numbers do not vanish.
     norms = torch.linalg.vector_norm(values, dim=1, keepdim=True, dtype=torch.float64)
     return (values / torch.where(norms > 0, norms, 1.0)).to(values.dtype)
 
 
 def ordered_form(prepared: Tensor, metric: str) -> Tensor:
-    """Return rows whose Euclidean (manhattan: city-block) distances put neighbours in ``metric``'s order.
+    """Return rows whose Euclidean (for manhattan, city-block) distances order neighbours as ``metric`` does.
 
-    For cosine these are the unit rows: a difference of close directions keeps the digits that 1 − u·v
-    loses. All-zero rows get a coordinate of their own, as far from every direction as cosine 0.
+    For cosine these are the unit rows, as differences of close directions keep the digits that 1 − u·v loses. All-zero
+    rows get a separate coordinate, in which they are as far from every direction as cosine 0.
     """
     if metric != "cosine":
         return prepared
@@ -54,14 +54,14 @@ def _direct(x: Tensor, y: Tensor, metric: str) -> Tensor:
 
 
 def merged(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], n_neighbors: int) -> tuple[Tensor, Tensor]:
-    """Return the ``n_neighbors`` nearest of two lists of ids and distances a row, (q, k) each."""
+    """Return the ``n_neighbors`` nearest in two lists of ids and distances for each row, (q, k) each."""
     ids, distances = (torch.cat([one, other], dim=1) for one, other in zip(first, second, strict=True))
     ids, distances = nearest_first(ids, distances)
     return ids[:, :n_neighbors].contiguous(), distances[:, :n_neighbors].contiguous()
 
 
 def nearest_first(indices: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
-    """Sort each row by (distance, id), so that ties fall the same way in every backend."""
+    """Return ids and distances sorted by (distance, id) in each row, so that ties are alike in all backends."""
     by_id = torch.argsort(indices, dim=1, stable=True)
     indices, distances = indices.gather(1, by_id), distances.gather(1, by_id)
     by_distance = torch.argsort(distances, dim=1, stable=True)
@@ -69,9 +69,9 @@ def nearest_first(indices: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def drop_self(indices: Tensor, queries: Tensor, n_neighbors: int) -> Tensor:
-    """Remove each query's own id and missing ids (−1) from candidate lists, by id and never by position.
+    """Return candidate lists without each query's own id, which is found by value and not by position.
 
-    Returns the first ``n_neighbors`` remaining ids; −1 only where the backend found too few.
+    The first ``n_neighbors`` ids that are not missing (−1) remain; there is a −1 only if the backend found too few.
     """
     unwanted = (indices == queries.unsqueeze(1)) | (indices < 0)
     order = torch.argsort(unwanted.to(torch.uint8), dim=1, stable=True)[:, :n_neighbors]

@@ -1,4 +1,4 @@
-"""Exact neighbours in torch, in blocks of queries; this is the reference for the other backends."""
+"""Exact neighbours in torch, in blocks of queries; these are the reference for the other backends."""
 
 import torch
 from torch import Tensor
@@ -7,9 +7,9 @@ from torchdr_cne.neighbors.distances import nearest_first, ordered_form, pair_di
 
 _BLOCK_ELEMENTS = 1 << 23
 _SLACK = 4
-"""Extra candidates kept by the matrix-product distances, so that rounding there cannot lose a neighbour."""
+"""Extra candidates by matrix-product distances, so that their rounding errors cannot lose a neighbour."""
 _PRODUCT_ROUNDING = 2.0**-45
-"""Fraction of the rows' squared norms to which the products of equal distances agree."""
+"""Fraction of the squared norms of the rows up to which the products of equal distances agree."""
 
 
 def search(prepared: Tensor, queries: Tensor, n_neighbors: int, metric: str) -> tuple[Tensor, Tensor]:
@@ -21,7 +21,7 @@ def search(prepared: Tensor, queries: Tensor, n_neighbors: int, metric: str) -> 
 
 
 class Points:
-    """Points to compare with; candidates come from float64 matrix products, distances from direct differences."""
+    """Points among which neighbours are found: candidates by float64 matrix products, distances by differences."""
 
     def __init__(self, prepared: Tensor, metric: str) -> None:
         self._prepared, self._metric = prepared, metric
@@ -30,9 +30,9 @@ class Points:
         self.step = max(1, _BLOCK_ELEMENTS // max(1, len(prepared)))
 
     def search(self, query_rows: Tensor, own: Tensor, n_neighbors: int) -> tuple[Tensor, Tensor]:
-        """Return ids and distances (q, k) for any rows (q, f); ``own`` (q,) are their ids, −1 where there is none.
+        """Return ids and distances (q, k) for any rows (q, f); ``own`` (q,) are their ids, −1 if they have none.
 
-        Where there are fewer points, ids are −1 and distances infinite.
+        If there are too few points, the remaining ids are −1 and the distances infinite.
         """
         blocks = zip(query_rows.split(self.step), own.split(self.step), strict=True)
         found = [self.nearest(rows, ids, min(n_neighbors, len(self._prepared))) for rows, ids in blocks]
@@ -42,11 +42,11 @@ class Points:
         return torch.nn.functional.pad(ids, missing).masked_fill_(torch.isinf(distances), -1), distances
 
     def nearest(self, rows: Tensor, own: Tensor, n_neighbors: int) -> tuple[Tensor, Tensor]:
-        """Return ids and distances of the nearest of a block of rows, but not the points that they are themselves."""
+        """Return ids and distances of the points nearest to a block of rows, other than these rows themselves."""
         n, metric = len(self._prepared), self._metric
         columns, squares = self._queries(rows)
         key = self._ordering_key(columns)
-        if metric == "cosine":  # all are at distance 1 from an all-zero row, to whatever their norms are rounded
+        if metric == "cosine":  # an all-zero row is at distance 1 from all, whatever their rounded norms
             key[(rows == 0).all(dim=1)] = 0.0
         is_here = torch.nonzero(own >= 0).squeeze(1)
         key[is_here, own[is_here]] = torch.inf
@@ -54,7 +54,7 @@ class Points:
         candidates = key.topk(n_candidates, dim=1, largest=False, sorted=False).indices
         exact = pair_distances(self._prepared, rows, candidates, metric)
         candidates, exact = nearest_first(candidates, exact.masked_fill_(candidates == own.unsqueeze(1), torch.inf))
-        # A tie that outlasts the candidates: rounding would choose among equals, differently in other blocks.
+        # If a tie goes beyond the candidates, rounding would choose among equals, and differently in other blocks.
         tied = torch.nonzero(exact[:, -1] <= exact[:, n_neighbors - 1]).squeeze(1)
         candidates, exact = candidates[:, :n_neighbors], exact[:, :n_neighbors]
         if len(tied) and n_candidates < n:
@@ -67,7 +67,7 @@ class Points:
         return candidates, exact
 
     def _queries(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return queries in the form of the points, and their squared norms."""
+        """Return queries in the same form as the points, and their squared norms."""
         if self._metric == "manhattan":
             return rows, torch.zeros(len(rows), dtype=self._squares.dtype, device=rows.device)
         columns = rows.double()
@@ -77,14 +77,14 @@ class Points:
         return columns, columns.square().sum(dim=1)
 
     def _ordering_key(self, columns: Tensor) -> Tensor:
-        """Return an increasing function of the distances to all points, (b, n)."""
+        """Return values (b, n) that increase with the distances to all points."""
         if self._metric == "manhattan":
             return torch.cdist(columns, self._columns, p=1)
         return torch.addmm(self._squares, columns, self._columns.T, alpha=-2)
 
 
 def _lowest_ids(key: Tensor, n_neighbors: int, rounding: Tensor) -> Tensor:
-    """Return the ``n_neighbors`` ids of smallest ``key``, the lowest ids among those equal to the last."""
+    """Return the ``n_neighbors`` ids of smallest ``key``; among keys equal to the last, the lowest ids."""
     last = key.kthvalue(n_neighbors, dim=1, keepdim=True).values
     ids = torch.arange(key.shape[1], device=key.device).expand_as(key)
     rank = torch.where(key < last - rounding, -1, ids).masked_fill_(key > last + rounding, key.shape[1])

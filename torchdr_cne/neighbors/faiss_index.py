@@ -1,4 +1,4 @@
-"""Neighbours by FAISS: a flat index for small data, or as many inverted lists as a recall target needs."""
+"""Neighbours by a flat FAISS index or by inverted lists, of which FAISS or compiled code probes as many as needed."""
 
 import math
 from collections.abc import Iterator
@@ -21,24 +21,24 @@ _CALIBRATION_ROWS = 256
 _FIRST_PROBES = 4
 _SEARCH_BLOCK = 1 << 17
 _SLACK = 4
-"""Extra candidates of the flat index, so that rounding in its matrix products cannot lose a neighbour."""
+"""Extra candidates of the flat index, so that rounding errors of its matrix products cannot lose a neighbour."""
 _RESOLVED = 2.0**-15
-"""Squared distances below this share of a row's squared norm drown in the flat index's float32 products."""
+"""Squared distances below this fraction of a row's squared norm are lost in float32 products of the flat index."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FaissConfig(Storable):
-    """How FAISS is used; every field has a working default.
+    """Settings of the approximate search; every field has a working default.
 
     Attributes
     ----------
     recall : float, default=0.99
-        Share of the true neighbours to find; as many lists are probed as find it in a sample of rows whose
-        exact answer is known.
+        Fraction of the true neighbours to find; as many lists are probed as reach it on a sample of rows for which
+        the exact neighbours are computed.
     n_lists : int, default=None
-        Inverted lists; None is 4√n rounded to a power of two. 0 asks for the exact flat index.
+        Number of inverted lists; 0 is the exact flat index. None is 4√n rounded to a power of two, 0 for few rows.
     n_probes : int, default=None
-        Lists searched a query; None measures what ``recall`` needs.
+        Number of lists searched per query; None takes as many as ``recall`` needs.
     """
 
     recall: float = 0.99
@@ -63,13 +63,13 @@ def search(
     n = host.shape[0]
     n_lists = default_lists(n) if config.n_lists is None else min(config.n_lists, n)
     where = queries.cpu()
-    # Lists of the city-block distance would need medians for centroids.
+    # Lists for the city-block distance would need medians as centroids.
     if n_lists == 0 or metric == "manhattan" or config.recall == 1.0:
         ids, distances = _search_flat(host, columns, where, n_neighbors, metric)
     else:
         ids, keys = _search_lists(columns, where, n_neighbors, n_lists, config, seed)
         distances = keys.div_(2) if metric == "cosine" else keys.sqrt_()
-        if metric == "cosine":  # also from each other, all-zero rows are at distance 1
+        if metric == "cosine":  # all-zero rows are at distance 1 from all rows, including each other
             distances[(host[where] == 0).all(dim=1)] = 1.0
         again = torch.nonzero(torch.isinf(distances[:, -1])).squeeze(1)
         if len(again):
@@ -80,7 +80,7 @@ def search(
 
 @contextmanager
 def _faiss_with_threads() -> Iterator[Any]:
-    """Import FAISS and let it use as many threads as torch does."""
+    """Yield FAISS, which uses as many threads as torch within the block."""
     faiss = import_optional("faiss", "backend='faiss'")
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(torch.get_num_threads())
@@ -91,7 +91,7 @@ def _faiss_with_threads() -> Iterator[Any]:
 
 
 def _search_flat(host: Tensor, columns: Tensor, where: Tensor, n_neighbors: int, metric: str) -> tuple[Tensor, Tensor]:
-    """Search all rows; rows that float32 matrix products cannot resolve are searched exactly."""
+    """Return the nearest of all rows; queries that float32 matrix products cannot resolve are searched exactly."""
     n = len(columns)
     query_rows = columns[where]
     n_candidates = min(n - 1, n_neighbors + _SLACK)
@@ -113,9 +113,9 @@ def _search_flat(host: Tensor, columns: Tensor, where: Tensor, n_neighbors: int,
 def _search_lists(
     columns: Tensor, where: Tensor, n_neighbors: int, n_lists: int, config: FaissConfig, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Search the nearest inverted lists, as many as the recall needs.
+    """Return the nearest rows in as many of the nearest inverted lists as the recall needs.
 
-    Returns ids (q, k) int32 and squared distances (q, k) float32; −1 and infinity where too few were found.
+    Ids (q, k) are int32 and squared distances (q, k) float32; they are −1 and infinity if too few were found.
     """
     if not numba_works():
         return _search_faiss_lists(columns, where, n_neighbors, n_lists, config, seed)
@@ -139,7 +139,7 @@ def _search_faiss_lists(
         index.nprobe = min(_FIRST_PROBES if config.n_probes is None else config.n_probes, index.nlist)
         while config.n_probes is None and index.nprobe < index.nlist:
             keys = _nearest_in_lists(index, columns, sample, n_neighbors)[1]
-            # A neighbour as near as the true last one counts: duplicates have no order.
+            # A neighbour as near as the true last one counts, as duplicates have no order.
             if float((keys <= farthest * (1 + 1e-6)).double().mean()) >= config.recall:
                 break
             index.nprobe = min(2 * index.nprobe, index.nlist)
@@ -147,13 +147,13 @@ def _search_faiss_lists(
 
 
 def _nearest_in_lists(index: Any, columns: Tensor, where: Tensor, n_neighbors: int) -> tuple[Tensor, Tensor]:
-    """Return ids (q, k) int32 and squared distances (q, k) of the nearest others in the probed lists."""
+    """Return ids (q, k) int32 and squared distances (q, k) of the nearest other rows in the probed lists."""
     ids = torch.empty((len(where), n_neighbors), dtype=torch.int32)
     keys = torch.empty((len(where), n_neighbors), dtype=torch.float32)
     for start in range(0, len(where), _SEARCH_BLOCK):
         block = where[start : start + _SEARCH_BLOCK].numpy()
         found_keys, found = index.search(columns.numpy()[block], n_neighbors + 1)
-        # Exactly one column of each row goes: the row itself, or the farthest where it was not found.
+        # Exactly one column of each row is removed: the row itself or, if it was not found, the farthest.
         unwanted = found == block[:, None]
         unwanted[~unwanted.any(axis=1), -1] = True
         shape = (len(block), n_neighbors)
@@ -163,24 +163,24 @@ def _nearest_in_lists(index: Any, columns: Tensor, where: Tensor, n_neighbors: i
 
 
 def _ranked(host: Tensor, where: Tensor, candidates: Tensor, metric: str) -> tuple[Tensor, Tensor]:
-    """Order candidates by their distances; missing ones (−1) are infinitely far."""
+    """Return candidates sorted by distance; missing ones (−1) are infinitely far."""
     distances = pair_distances(host, host[where], candidates.clamp_min(0), metric)
     return nearest_first(candidates, distances.masked_fill_(candidates < 0, torch.inf))
 
 
 def _drowned(query_rows: Tensor, farthest: Tensor, metric: str) -> Tensor:
-    """Return which rows have neighbours too close together, for their distance from 0, for float32 matrix products."""
+    """Return which rows have neighbours that are too close, relative to their norms, for float32 matrix products."""
     squares = 2 * farthest if metric == "cosine" else farthest.square()
     return squares < _RESOLVED * query_rows.double().square().sum(dim=1)
 
 
 def default_lists(n: int) -> int:
-    """Return how many inverted lists n rows are put in; 0 is none."""
+    """Return the default number of inverted lists for n rows; 0 means none."""
     return 0 if n < _FLAT_BELOW else suitable_lists(n)
 
 
 def suitable_lists(n: int) -> int:
-    """Return how many inverted lists suit n rows, 4√n rounded to a power of two."""
+    """Return a suitable number of inverted lists for n rows, 4√n rounded to a power of two."""
     return 2 ** round(math.log2(n) / 2 + 2)
 
 

@@ -16,9 +16,9 @@ class NeighborGraph:
     indices : Tensor of shape (q, k), int32 (int64 from 2³¹ rows on)
         Ids of the neighbours; never the row itself.
     distances : Tensor of shape (q, k)
-        Distances in the metric's own unit, never squared.
+        Distances in the unit of the metric, never squared.
     share : Share
-        The rows of each rank, if these are one rank's; None is one rank with all.
+        The rows of each rank, if these belong to one rank; None is one rank with all rows.
     """
 
     indices: Tensor
@@ -36,5 +36,5 @@ class NeighborGraph:
         return self.indices.shape[1]
 
     def first(self, n_neighbors: int) -> "NeighborGraph":
-        """Return the graph of the ``n_neighbors`` nearest only."""
+        """Return the graph of only the ``n_neighbors`` nearest."""
         return NeighborGraph(self.indices[:, :n_neighbors], self.distances[:, :n_neighbors], self.share)

@@ -9,20 +9,20 @@ from torchdr_cne.workers import Workers
 
 
 class JoinedGraph:
-    """A neighbour graph with its points in list order, where a pass meets neighbours close together in memory.
+    """A neighbour graph with its points in list order, so that neighbours are close together in memory.
 
-    Within a pass points are independent of each other: its result does not depend on the number of threads.
+    Points are independent of each other within a pass, so its result does not depend on the number of threads.
 
     Parameters
     ----------
     X : ndarray of shape (n, f), float32
         The rows.
     order : ndarray of shape (n,), int32
-        All row numbers, near rows beside each other.
+        All row numbers, with near rows next to each other.
     ids, keys : ndarray of shape (n, k), int32 and float32
-        Neighbours by row number, nearest first, and their squared distances; −1 and infinity where too few.
+        Row numbers of the neighbours, nearest first, and squared distances; −1 and infinity if there are too few.
     workers : Workers
-        Share the work.
+        Threads that share the work.
     """
 
     def __init__(self, X: np.ndarray, order: np.ndarray, ids: np.ndarray, keys: np.ndarray, workers: Workers) -> None:
@@ -36,10 +36,10 @@ class JoinedGraph:
         workers.parallel_for(join_kernels.in_order, n, X, order, self._position, ids, keys, *copies)
 
     def improve(self) -> None:
-        """Improve the graph by one pass, in which no list gets worse."""
+        """Improve the graph in one pass, in which no list gets worse."""
         n = len(self._ids)
         listed_by = np.empty_like(self._ids)
-        # Every range reads all points: one a thread.
+        # Every range reads all points, so there is only one range per thread.
         self._workers.parallel_for(
             join_kernels.reverse, n, self._ids, listed_by, multiple_of=-(-n // self._workers.n_threads)
         )
@@ -52,5 +52,5 @@ class JoinedGraph:
         return self._keys[self._position[rows]]
 
     def write_to(self, ids: np.ndarray, keys: np.ndarray) -> None:
-        """Write the graph by row numbers, equal neighbours by number."""
+        """Write the graph with row numbers, by which ties are sorted."""
         self._workers.parallel_for(join_kernels.back, len(ids), self._order, self._ids, self._keys, ids, keys)

@@ -1,4 +1,4 @@
-"""Compiled passes over a neighbour graph whose points lie in list order, so that neighbours lie near each other."""
+"""Compiled passes over a neighbour graph with points in list order, so that neighbours are close in memory."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from torchdr_cne.neighbors.vectors import squared_distance
 
 @jit
 def in_order(first, last, X, order, position, ids, keys, rows, new_ids, new_keys):
-    """Write the rows, and the neighbours by their positions, of places [first, last) of ``order``."""
+    """Write the rows, and the positions of their neighbours, for places [first, last) in ``order``."""
     for place in range(first, last):
         row = order[place]
         for c in range(rows.shape[1]):
@@ -20,7 +20,7 @@ def in_order(first, last, X, order, position, ids, keys, rows, new_ids, new_keys
 
 @jit
 def reverse(first, last, ids, listed_by):
-    """Write to ``listed_by[j]`` points that list j, for j in [first, last), as many as there is room for; else −1."""
+    """Write to ``listed_by[j]``, for j in [first, last), as many points that list j as there is room for, then −1."""
     n_listed = np.zeros(last - first, dtype=np.int32)
     listed_by[first:last] = -1
     for i in range(len(ids)):
@@ -33,7 +33,7 @@ def reverse(first, last, ids, listed_by):
 
 @jit
 def _put(ids, keys, new_id, new_key):
-    """Put a candidate into a list sorted by key, dropping the last."""
+    """Insert a candidate into a list sorted by key, and drop the last entry."""
     place = len(keys) - 1
     while place > 0 and keys[place - 1] > new_key:
         keys[place], ids[place] = keys[place - 1], ids[place - 1]
@@ -43,9 +43,9 @@ def _put(ids, keys, new_id, new_key):
 
 @jit
 def join(first, last, rows, ids, listed_by, new_ids, new_keys):
-    """Compare points [first, last) with their neighbours' neighbours and those of the points that list them.
+    """Compare points [first, last) with the neighbours of their neighbours and of the points that list them.
 
-    ``new_ids`` and ``new_keys`` hold the old lists on entry; ``rows`` are whole vectors wide.
+    ``new_ids`` and ``new_keys`` hold the old lists on entry; ``rows`` have the width of whole vectors.
     """
     n, k = ids.shape
     rows_at, row_bytes = np.uintp(rows.ctypes.data), np.uintp(4 * rows.shape[1])
@@ -73,7 +73,7 @@ def join(first, last, rows, ids, listed_by, new_ids, new_keys):
 
 @jit
 def back(first, last, order, new_ids, new_keys, ids, keys):
-    """Write the neighbours of places [first, last) of ``order`` by their row numbers, equal ones by number."""
+    """Write the row numbers of the neighbours for places [first, last) in ``order``; ties are sorted by number."""
     for place in range(first, last):
         row = order[place]
         for c in range(ids.shape[1]):

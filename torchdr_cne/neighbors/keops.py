@@ -1,4 +1,4 @@
-"""Exact neighbours by symbolic KeOps reductions: no (n, n) block is ever stored."""
+"""Exact neighbours by symbolic KeOps reductions, which never store an (n, n) block."""
 
 import contextlib
 import io
@@ -11,7 +11,7 @@ from torchdr_cne.neighbors.distances import drop_self, nearest_first, ordered_fo
 
 def search(prepared: Tensor, queries: Tensor, n_neighbors: int, metric: str) -> tuple[Tensor, Tensor]:
     """Return ids (q, k) int64 and distances (q, k) float64 of the nearest other rows."""
-    with contextlib.redirect_stdout(io.StringIO()):  # it announces a missing GPU on import
+    with contextlib.redirect_stdout(io.StringIO()):  # KeOps announces a missing GPU on import
         lazy_tensor = import_optional("pykeops.torch", "backend='keops'").LazyTensor
     columns = ordered_form(prepared, metric).contiguous()
     difference = lazy_tensor(columns[queries][:, None, :]) - lazy_tensor(columns[None, :, :])

@@ -13,9 +13,9 @@ from torchdr_cne.neighbors.row_index import RowIndex
 
 
 class KeptRows:
-    """The kept rows, among which those nearest or equal to new rows are found; indexes are made when first needed.
+    """The kept rows, in which the rows nearest or equal to new ones are found; indexes are built when first needed.
 
-    What is found for a row does not depend on the rows asked for with it. Copies and pickles have the rows only.
+    The result for a row does not depend on other new rows. Copies and pickles contain only the rows.
 
     Parameters
     ----------
@@ -39,13 +39,13 @@ class KeptRows:
         return neighbors_of_others(self._index[1], self.rows, others)
 
     def equal(self, others: Tensor) -> Tensor:
-        """Return the number of the first row that equals each of ``others`` in all columns, −1 where none does."""
+        """Return the number of the first row that equals each of ``others`` in all columns; −1 if there is none."""
         digests, numbers = self._sorted_digests()
         wanted = row_digests(others)
         place = torch.searchsorted(digests, wanted)
         found = torch.full_like(place, -1)
         asked = torch.arange(len(others), device=place.device)
-        while True:  # rows of one digest lie beside each other, and need not be equal
+        while True:  # rows with the same digest are adjacent, and need not be equal
             asked = asked[place[asked] < len(digests)]
             asked = asked[digests[place[asked]] == wanted[asked]]
             if not len(asked):

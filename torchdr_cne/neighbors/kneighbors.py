@@ -1,4 +1,4 @@
-"""The function for neighbour search, which checks its input, chooses a backend and restores units."""
+"""The function for neighbour search, which checks its input, chooses a backend and restores the unit."""
 
 import numbers
 import warnings
@@ -20,9 +20,9 @@ from torchdr_cne.workers import Workers
 Backend = str | FaissConfig
 BACKENDS = ("auto", "torch", "keops", "faiss")
 _LISTS_OF = {"auto": None, "faiss": None, "torch": 0, "keops": 0}
-"""`FaissConfig.n_lists` of the rows of each rank: None is as many as suit them, 0 none, an exact search."""
+"""`FaissConfig.n_lists` for the rows of each rank: None is a suitable number, and 0 is an exact search."""
 EXACT_BELOW = 4096
-"""With ``backend="auto"``, fewer rows than this are searched exactly: that costs less than an index."""
+"""With ``backend="auto"``, fewer rows than this are searched exactly, which takes less time than an index."""
 _INDEX_SEED = 0
 
 
@@ -43,31 +43,31 @@ def kneighbors(
     X : array-like or Tensor of shape (n, f)
         Finite real numbers.
     n_neighbors : int
-        Number of *other* points a row gets. With fewer than ``n_neighbors + 1`` rows all others are
+        Number of *other* points for each row. If there are fewer than ``n_neighbors + 1`` rows, all others are
         returned, with one warning.
     metric : {"euclidean", "cosine", "manhattan"}, default="euclidean"
-        Cosine is 1 − cos; an all-zero row is at distance 1 from every row.
+        Distance between rows. Cosine is 1 − cos; an all-zero row is at distance 1 from every row.
     backend : {"auto", "torch", "keops", "faiss"} or FaissConfig, default="auto"
-        "torch" and "keops" are exact; "faiss" meets a recall target, 0.99 unless a `FaissConfig` says
-        otherwise. "auto" is exact below 4 096 rows and FAISS above.
+        "torch" and "keops" are exact; "faiss" meets a recall target, 0.99 unless a `FaissConfig` sets another. "auto"
+        is an exact search for fewer than 4 096 rows, and "faiss" otherwise.
     rows : array-like of int, default=None
-        Query only these rows (against all); None queries every row.
+        Numbers of the rows whose neighbours, among all rows, are returned; None is every row.
     device : str or torch.device, default="auto"
-        Where torch and KeOps compute; "auto" is a tensor's own device, the CPU otherwise.
+        Device on which torch and KeOps compute; "auto" is the device of a tensor, or else the CPU.
     random_state : int, default=0
-        Seeds the FAISS clustering and its recall measurement.
+        Seed of the clustering and of the recall measurement for "faiss".
 
     Returns
     -------
     NeighborGraph
-        ``indices`` (q, k) int32 and ``distances`` (q, k) float32, nearest first, ties by id; float64 where
-        the data's scale leaves float32's range.
+        ``indices`` (q, k) int32 and ``distances`` (q, k) float32, nearest first and ties in the order of the ids;
+        distances are float64 if the scale of the data is outside the range of float32.
 
     Raises
     ------
     ValueError
-        For an unknown metric or backend, data that are no finite table, row numbers that do not exist, or
-        ``n_neighbors`` that is no integer >= 1.
+        If the metric or backend is unknown, the data are not a finite table, row numbers do not exist, or
+        ``n_neighbors`` is not an integer >= 1.
     """
     found_rows = as_rows(read_table(X), center=metric != "cosine")
     if str(device) != "auto":
@@ -98,14 +98,14 @@ def neighbors_of_rows(
         config = backend if isinstance(backend, FaissConfig) else FaissConfig()
         ids, distances = faiss_index.search(prepared, query_ids, n_neighbors, metric, config, random_state)
     else:
-        # KeOps has no reduction over no rows.
+        # KeOps cannot reduce over zero rows.
         search = keops.search if backend == "keops" and len(query_ids) else exact.search
         ids, distances = search(prepared, query_ids, n_neighbors, metric)
     return _in_unit(ids, distances, rows, metric)
 
 
 def index_of_rows(rows: Rows, n_neighbors: int, *, metric: str, backend: Backend) -> RowIndex:
-    """Return an index of rows in memory, for rows from elsewhere; it meets the recall target, or is exact."""
+    """Return an index of rows in memory, to be searched for other rows; it meets the recall target, or is exact."""
     config = _list_config(backend)
     n_lists = config.n_lists
     if n_lists is None:
@@ -131,18 +131,18 @@ def _list_config(backend: Backend) -> FaissConfig:
 
 
 def _in_unit(ids: Tensor, distances: Tensor, rows: Rows, metric: str) -> NeighborGraph:
-    """Return the graph with distances as they are between the caller's rows."""
+    """Return the graph with the distances between the rows of the caller."""
     unit = rows.scale if metric != "cosine" else 1.0
     id_dtype = torch.int32 if rows.n_points < 2**31 else torch.int64
-    # Data beyond float32's range have distances beyond it.
+    # Data beyond the range of float32 have distances beyond it.
     dtype = rows.values.dtype if 1e-30 < unit < 1e30 else torch.float64
     distances = (distances.to(torch.promote_types(distances.dtype, dtype)) / unit).to(dtype)
-    share = rows.share if len(ids) == len(rows.share) else Share.whole(len(ids))  # of some queries only
+    share = rows.share if len(ids) == len(rows.share) else Share.whole(len(ids))  # there are only some queries
     return NeighborGraph(ids.to(id_dtype), distances, share)
 
 
 def _query_ids(rows: Any, n: int) -> Tensor:
-    """Check the requested row numbers; None is all ``n``."""
+    """Return the requested row numbers, after checking them; None is all ``n``."""
     if rows is None:
         return torch.arange(n)
     ids = rows.detach().cpu().numpy() if isinstance(rows, Tensor) else np.asarray(rows)

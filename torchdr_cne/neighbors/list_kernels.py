@@ -1,4 +1,4 @@
-"""Compiled work on ranges of rows: fill lists, find each row's lists, search them."""
+"""Compiled functions on ranges of rows, which fill lists, find the lists of each row and search them."""
 
 from typing import NamedTuple
 
@@ -8,11 +8,11 @@ from torchdr_cne.neighbors.scan import Lists, jit, nearest, nothing_found, scan
 from torchdr_cne.simd import LANES
 
 _ASSIGNED = 2048
-"""Rows that are put into lists together."""
+"""Number of rows that are put into lists together."""
 
 
 class Queries(NamedTuple):
-    """Rows ``rows[places]`` to search for; ``own`` are their ids among the points, −1 where there is none."""
+    """Queries ``rows[places]``; ``own`` are their ids among the points, −1 if they have none."""
 
     rows: np.ndarray
     places: np.ndarray
@@ -53,7 +53,7 @@ def _rows(X, ids):
 
 @jit
 def _nearest_lists(rows, tree, n_groups, n_probes):
-    """Return the lists (b, ≥ n_probes) of the nearest centroids, looked for in the ``n_groups`` nearest groups."""
+    """Return the lists (b, ≥ n_probes) of the nearest centroids in the ``n_groups`` nearest groups."""
     middles, centroids = tree
     nobody = np.full(len(rows), -1, dtype=np.int32)
     everything = np.zeros((len(rows), 1), dtype=np.int32)
@@ -88,7 +88,7 @@ def search(first, last, queries, order, block, tree, lists, n_groups, n_probes, 
 
 @jit
 def farthest_neighbor(first, last, queries, lists, k, farthest):
-    """Write the squared distance of the k-th nearest of all other points of the queries [first, last)."""
+    """Write the squared distances of queries [first, last) to the k-th nearest of all other points."""
     own_ids = queries.own[first:last]
     probes = np.zeros((len(own_ids), 1), dtype=np.int32)
     everything = Lists(np.array([0, len(lists.ids)]), lists.points, lists.ids)
@@ -99,9 +99,9 @@ def farthest_neighbor(first, last, queries, lists, k, farthest):
 
 @jit
 def hits_by_probes(first, last, queries, tree, lists, n_groups, k, farthest, hits):
-    """Write how many of the k nearest of the queries [first, last) the first 1, 2, … probes find, (probes, rows).
+    """Write how many of the k nearest points of queries [first, last) 1, 2, … probes find, (probes, rows).
 
-    A neighbour as near as the true last one counts: duplicates have no order.
+    A neighbour as near as the true last one counts, as duplicates have no order.
     """
     own_ids = queries.own[first:last]
     rows = _rows(queries.rows, queries.places[first:last])

@@ -1,4 +1,4 @@
-"""Inverted lists by k-means on a sample of rows; each row is in the list of its nearest centroid."""
+"""Inverted lists from k-means on a sample of rows; each row is in the list of its nearest centroid."""
 
 import math
 from copy import copy
@@ -11,7 +11,7 @@ from torchdr_cne.simd import LANES
 from torchdr_cne.workers import Workers
 
 _FLAT_CENTROIDS = 128
-"""Number of centroids up to which all are compared with every row; more are put into lists themselves."""
+"""Number of centroids up to which all are compared with every row; more are themselves put into lists."""
 _ROUNDS = 3
 _ROWS_PER_CENTROID = 16
 _GROUPS_ASSIGNING = 4
@@ -21,23 +21,23 @@ _LARGEST = 16
 
 
 class CentroidTree:
-    """Centroids in groups of near ones, so that a row's nearest are found without comparing all.
+    """Centroids in groups of near ones, so that those nearest to a row are found without comparing all.
 
     Parameters
     ----------
     centroids : ndarray of shape (n_lists, f), float32
-        One for each list.
+        One centroid for each list.
     generator : numpy.random.Generator
-        Draws the groups' first middles.
+        Source of the first middles of the groups.
     workers : Workers
-        Share the work.
+        Threads that share the work.
 
     Attributes
     ----------
     levels : (Lists, Lists)
         The middles of the groups in one list, and the centroids in a list for each group.
     order : ndarray of shape (n_lists,), int32
-        Numbers of the centroids, near ones beside each other.
+        Numbers of the centroids, with near ones next to each other.
     """
 
     def __init__(self, centroids: np.ndarray, generator: np.random.Generator, workers: Workers) -> None:
@@ -56,14 +56,14 @@ class CentroidTree:
         )
 
     def using(self, workers: Workers) -> "CentroidTree":
-        """Return this tree with other threads."""
+        """Return this tree with other workers."""
         other = copy(self)
         other._workers = workers
         return other
 
     @property
     def order(self) -> np.ndarray:
-        """Numbers of the lists, near ones beside each other."""
+        """Numbers of the lists, with near ones next to each other."""
         return self._arrays[2]
 
     @property
@@ -72,7 +72,7 @@ class CentroidTree:
         return self._arrays[:2]
 
     def n_groups(self, n_probes: int) -> int:
-        """Return in how many groups the ``n_probes`` nearest centroids are looked for."""
+        """Return the number of groups in which the ``n_probes`` nearest centroids are searched for."""
         n_groups = len(self.levels[1].offsets) - 1
         return min(n_groups, n_groups // 4 + 8 + 2 * n_probes * n_groups // len(self.centroids))
 
@@ -88,7 +88,7 @@ class CentroidTree:
 
 
 def k_means(X: np.ndarray, n_lists: int, generator: np.random.Generator, workers: Workers) -> np.ndarray:
-    """Return ``n_lists`` centroids (n_lists, f) of a few rounds of k-means on a sample of the rows."""
+    """Return ``n_lists`` centroids (n_lists, f) from a few rounds of k-means on a sample of the rows."""
     n_members = min(len(X), _ROWS_PER_CENTROID * n_lists)
     members = generator.choice(len(X), n_members, replace=False).astype(np.int32)
     centroids = X[members[:n_lists]]
@@ -103,7 +103,7 @@ def k_means(X: np.ndarray, n_lists: int, generator: np.random.Generator, workers
 
 
 def inverted_lists(X: np.ndarray, home: np.ndarray, n_lists: int, workers: Workers) -> tuple[Lists, np.ndarray]:
-    """Return the rows in lists by their ``home`` (n,), and their numbers in that order."""
+    """Return lists of the rows, given the list ``home`` (n,) of each row, and the row numbers in list order."""
     order, starts = by_list(home[:, None], 0, 1, n_lists)
     offsets = np.concatenate([[0], np.cumsum(-(-np.diff(starts) // LANES))])
     points = whole_lines((offsets[-1], X.shape[1], LANES))
@@ -113,7 +113,7 @@ def inverted_lists(X: np.ndarray, home: np.ndarray, n_lists: int, workers: Worke
 
 
 def whole_lines(shape: tuple[int, ...]) -> np.ndarray:
-    """Return an empty float32 array that begins with a cache line: no vector then lies across two."""
+    """Return an empty float32 array that begins with a cache line, so that no vector crosses two."""
     line = 64
     memory = np.empty(4 * math.prod(map(int, shape)) + line, dtype=np.uint8)
     start = -memory.ctypes.data % line
@@ -123,7 +123,7 @@ def whole_lines(shape: tuple[int, ...]) -> np.ndarray:
 def clustered(
     X: np.ndarray, n_lists: int, generator: np.random.Generator, workers: Workers
 ) -> tuple[CentroidTree, np.ndarray]:
-    """Return centroids of about ``n_lists`` lists and the list of each row; near lists have near numbers."""
+    """Return the centroids of about ``n_lists`` lists, and the list of each row; near lists have near numbers."""
     tree = CentroidTree(k_means(X, n_lists, generator, workers), generator, workers)
     number = np.empty(n_lists, dtype=np.int32)
     number[tree.order] = np.arange(n_lists)
@@ -132,7 +132,7 @@ def clustered(
 
 
 def _cut(home: np.ndarray, n_lists: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cut lists that are too long; return which old list each new one is part of, and the new list of each row."""
+    """Cut lists that are too long; return the old list that contains each new one, and the new list of each row."""
     largest = max(LANES, _LARGEST * len(home) // n_lists)
     order, starts = by_list(home[:, None], 0, 1, n_lists)
     n_parts = np.maximum(1, -(-np.diff(starts) // largest))

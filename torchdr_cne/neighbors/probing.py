@@ -1,4 +1,4 @@
-"""Search inverted lists with as many probes as a recall target needs, measured on a sample of the queries."""
+"""Search of inverted lists with as many probes as a recall target needs, measured on a sample of the queries."""
 
 import math
 from copy import copy
@@ -13,15 +13,15 @@ from torchdr_cne.neighbors.scan import by_list
 from torchdr_cne.workers import Workers
 
 _SAMPLE = 512, 1024
-"""Queries that measure the recall: one in 256, but not fewer than the first nor more than the second."""
+"""Bounds of the number of queries that measure the recall, which is otherwise one in 256 rows."""
 _BLOCK = 1024, 8192
-"""Queries that go through the lists together: many share a list's way from memory, few keep all threads busy."""
+"""Bounds of the queries per pass through the lists: many share the loading of a list, few keep all threads busy."""
 _RANGE = 64
 _FIRST_PROBES = 48
 _MENDED, _MAX_PASSES = 4, 2
-"""A first pass over the graph leaves about a quarter of what the lists missed; a second mends little more."""
+"""A first pass over the graph leaves about a quarter of the neighbours missed; a second pass adds few."""
 _JOIN_COST = 16
-"""A pass costs as much as comparing with so many points for each of the k² neighbours of neighbours."""
+"""Cost of a pass, in comparisons of a row with points, for each of its k² neighbours of neighbours."""
 _ROUNDING = 1 + 1e-6
 
 
@@ -39,16 +39,16 @@ def search(
     n_neighbors, n_lists, seed : int
         As in `FaissConfig`.
     n_probes : int or None
-        Lists searched a query; None takes as many as ``recall`` needs.
+        Number of lists searched per query; None takes as many as ``recall`` needs.
     recall : float
-        Share of the true neighbours to find.
+        Fraction of the true neighbours to find.
 
     Returns
     -------
     ids : ndarray of shape (q, k), int32
-        Nearest first, equal ones by id; −1 where the probed lists hold too few points.
+        Nearest first, ties in the order of the ids; −1 if the probed lists hold too few points.
     keys : ndarray of shape (q, k), float32
-        Squared distances; infinite where too few.
+        Squared distances; infinite if there are too few points.
     """
     with Workers() as workers:
         index = ListIndex(X, n_neighbors, n_lists, seed, workers)
@@ -60,12 +60,12 @@ def search(
 
 
 def sample_size(n: int) -> int:
-    """Return how many of n rows measure the recall."""
+    """Return the number of queries that measure the recall among n rows."""
     return min(max(n // 256, _SAMPLE[0]), _SAMPLE[1])
 
 
 class ListIndex:
-    """Lists of the rows of X (n, f), float32, and what is searched for in them; arguments are those of `search`."""
+    """Inverted lists of the rows of X (n, f), float32, which can be searched; arguments are those of `search`."""
 
     def __init__(self, X: np.ndarray, n_neighbors: int, n_lists: int, seed: int, workers: Workers) -> None:
         self.X, self.n_neighbors, self.workers = X, n_neighbors, workers
@@ -79,7 +79,7 @@ class ListIndex:
         self.lists, _ = inverted_lists(self.X, self.home, self.n_lists, self.workers)
 
     def using(self, workers: Workers) -> "ListIndex":
-        """Return this index with other threads."""
+        """Return this index with other workers."""
         other = copy(self)
         other.workers, other.tree = workers, self.tree.using(workers)
         return other
@@ -89,7 +89,7 @@ class ListIndex:
         return Queries(self.X, rows, rows)
 
     def search(self, queries: Queries, n_probes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return ids and squared distances (q, k) of the nearest others in the ``n_probes`` nearest lists."""
+        """Return ids and squared distances (q, k) of the nearest other rows in the ``n_probes`` nearest lists."""
         n_queries, n_probes = len(queries.places), min(n_probes, self.n_lists)
         ids = np.empty((n_queries, self.n_neighbors), dtype=np.int32)
         keys = np.empty((n_queries, self.n_neighbors), dtype=np.float32)
@@ -100,25 +100,25 @@ class ListIndex:
         return ids, keys
 
     def order_of(self, queries: Queries) -> np.ndarray:
-        """Return numbers of queries, those of a list together: they probe much the same lists."""
+        """Return the numbers of the queries sorted by list, as queries of one list probe much the same lists."""
         are_rows = queries.rows is self.X
         home = self.home[queries.places] if are_rows else self.tree.assign(queries.rows, queries.places)
         return by_list(home[:, None], 0, 1, self.n_lists)[0]
 
     def probes_for(self, sample: Queries, recall: float) -> int:
-        """Return how many probes find the share ``recall`` of the sample's true neighbours."""
+        """Return the number of probes that find the fraction ``recall`` of the true neighbours of a sample."""
         farthest = self.farthest(sample)
         return enough_probes(self.recall_by_probes(sample, farthest, recall), recall)
 
     def farthest(self, sample: Queries) -> np.ndarray:
-        """Return the squared distances to the last of the true neighbours."""
+        """Return the squared distances of a sample to the last of its true neighbours."""
         farthest = np.empty(len(sample.places), dtype=np.float32)
         arguments = (sample, self.lists, self.n_neighbors, farthest)
         self.workers.parallel_for(list_kernels.farthest_neighbor, len(farthest), *arguments, multiple_of=_RANGE)
         return farthest
 
     def recall_by_probes(self, sample: Queries, farthest: np.ndarray, recall: float) -> np.ndarray:
-        """Return the share of the sample's true neighbours found by 1, 2, … probes, until it reaches ``recall``."""
+        """Return the fraction of a sample's true neighbours found by 1, 2, … probes, until it reaches ``recall``."""
         n_probes = min(_FIRST_PROBES, self.n_lists)
         reached = self._found_share(sample, farthest, n_probes)
         while reached[-1] < recall and n_probes < self.n_lists:
@@ -127,7 +127,7 @@ class ListIndex:
         return reached
 
     def _found_share(self, sample: Queries, farthest: np.ndarray, n_probes: int) -> np.ndarray:
-        """Return the share found by 1 to ``n_probes`` probes, less a standard error."""
+        """Return the fraction found by 1 to ``n_probes`` probes, minus one standard error."""
         hits = np.empty((n_probes, len(farthest)), dtype=np.int32)
         effort = (self.tree.levels, self.lists, self.tree.n_groups(n_probes), self.n_neighbors)
         self.workers.parallel_for(
@@ -138,14 +138,14 @@ class ListIndex:
 
 
 def enough_probes(reached: np.ndarray, recall: float) -> int:
-    """Return the first number of probes that reaches ``recall``, or the last there is."""
+    """Return the smallest number of probes that reaches ``recall``, or the largest number if none does."""
     return int(np.argmax(reached >= recall)) + 1 if reached[-1] >= recall else len(reached)
 
 
 def _search_to_recall(
     index: ListIndex, queries: Queries, sample: Queries, recall: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Search with as many probes as find the share ``recall``, or with fewer and passes over the graph."""
+    """Search with as many probes as find the fraction ``recall``, or with fewer and with passes over the graph."""
     if len(sample.places) == 0:
         return index.search(queries, 1)
     farthest = index.farthest(sample)
@@ -155,7 +155,7 @@ def _search_to_recall(
     every_row = np.array_equal(queries.places, np.arange(len(index.X)))
     if spared > _JOIN_COST * index.n_neighbors**2 and every_row:
         ids, keys = index.search(queries, fewer)
-        del index.lists  # room for the rows in another order
+        del index.lists  # makes room for the rows in another order
         graph = JoinedGraph(index.X, index.order_of(queries), ids, keys, index.workers)
         for _ in range(_MAX_PASSES):
             graph.improve()

@@ -1,7 +1,7 @@
-"""Neighbours among the rows of all ranks, or of a file: no process ever holds all rows, or an index of all.
+"""Neighbours among the rows of all ranks, or of a file, where no process ever holds or indexes all rows.
 
-Every rank indexes its own rows, a chunk at a time if they stay in a file. Its rows then travel round the ring of ranks
-as queries, block by block, each with the nearest found so far, and come home with those of all.
+Every rank indexes its own rows, one chunk at a time if they stay in a file. Its rows then travel as queries round the
+ring of ranks, block by block and with the nearest rows found so far, and return with the nearest of all.
 """
 
 from itertools import pairwise
@@ -17,18 +17,18 @@ from torchdr_cne.neighbors.row_index import RowIndex, searches_lists
 from torchdr_cne.workers import Workers
 
 _BLOCK = 1 << 14
-"""Rows that travel together."""
+"""Number of rows that travel together."""
 _COPIES = 3
-"""Rows as they are read, in lists, and what is sorted on the way there."""
+"""Copies of a chunk in memory: the rows as they are read, in lists, and while they are sorted into these."""
 _SAMPLE = 768
 _EXACT = FaissConfig(n_lists=0)
 
 
 def search(rows: Rows, n_neighbors: int, metric: str, config: FaissConfig, seed: int) -> tuple[Tensor, Tensor]:
-    """Return ids (m, k) int64 and distances (m, k) of the nearest other rows, among all, of this rank's rows."""
+    """Return ids (m, k) int64 and distances (m, k) of the other rows, among all, nearest to this rank's rows."""
     share = rows.share
     ends, sizes = _chunks(rows), np.diff(share.bounds)
-    smallest = int(min(sizes)) // (len(ends) - 1)  # what all ranks decide alike
+    smallest = int(min(sizes)) // (len(ends) - 1)  # the same on all ranks, so that they decide alike
     n_lists = default_lists(smallest) if config.n_lists is None else config.n_lists
     if not searches_lists(n_lists, metric, config):
         config = _EXACT
@@ -49,7 +49,7 @@ def search(rows: Rows, n_neighbors: int, metric: str, config: FaissConfig, seed:
 
 
 def _chunks(rows: Rows) -> list[int]:
-    """Return where chunks of this rank's rows begin and end, equally many on all ranks."""
+    """Return the bounds of chunks of this rank's rows; all ranks have equally many chunks."""
     if rows.in_memory:
         return [0, len(rows.share)]
     most = max(np.diff(rows.share.bounds))
@@ -59,7 +59,7 @@ def _chunks(rows: Rows) -> list[int]:
 
 
 def _travel(rows: Rows, block: slice, chunk: RowIndex, found: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Take a block of rows to all ranks' chunks; return the nearest of these and of those ``found`` before."""
+    """Send a block of rows to the chunks of all ranks; return the nearest of these and of those ``found`` before."""
     share, n_ranks = rows.share, rows.share.ranks.size
     own = torch.arange(share.start + block.start, share.start + block.stop)
     queries = [prepare(rows.block(block.start, block.stop), chunk.metric).cpu(), own, *found]
@@ -76,7 +76,7 @@ def _travel(rows: Rows, block: slice, chunk: RowIndex, found: tuple[Tensor, Tens
 
 
 def sample_of(rows: Rows, metric: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return a few rows of all ranks, the same on each, with their numbers."""
+    """Return a few rows of all ranks, the same ones on each rank, with their numbers."""
     share = rows.share
     chosen = np.sort(np.random.default_rng(seed % 2**63).choice(share.n, min(share.n, _SAMPLE), replace=False))
     own = chosen[(chosen >= share.start) & (chosen < share.stop)] - share.start

@@ -1,4 +1,4 @@
-"""An index of some rows, which is kept and searched for those nearest to other rows."""
+"""An index of some rows, in which the rows nearest to others are searched for."""
 
 from copy import copy
 from typing import Any
@@ -15,22 +15,22 @@ from torchdr_cne.workers import Workers
 
 
 def searches_lists(n_lists: int, metric: str, config: FaissConfig) -> bool:
-    """Tell whether inverted lists serve, as many as given; if not, the search is exact."""
-    # Lists of the city-block distance would need medians for centroids.
+    """Return whether ``n_lists`` inverted lists can be searched; if not, the search is exact."""
+    # Lists for the city-block distance would need medians as centroids.
     return n_lists > 0 and metric != "manhattan" and config.recall < 1.0 and numba_works()
 
 
 class RowIndex:
-    """Consecutive rows and an index of them; without lists, a search is exact.
+    """Consecutive rows and their index; without lists, the search is exact.
 
-    What a row finds does not depend on the rows beside it, nor on the number of threads.
+    The result for a row depends neither on the rows beside it nor on the number of threads.
 
     Parameters
     ----------
     rows : Tensor of shape (n, f)
         Rows that are centred and scaled.
     n_neighbors : int
-        How many neighbours are searched for.
+        Number of neighbours to search for.
     metric : {"euclidean", "cosine", "manhattan"}
         Distance between rows.
     first : int, default=0
@@ -47,7 +47,7 @@ class RowIndex:
     def put_in_lists(
         self, config: FaissConfig, sample: tuple[np.ndarray, np.ndarray] | None, seed: int, workers: Workers
     ) -> None:
-        """Index the rows; measure on a sample of rows, given with their numbers, how many lists must be probed."""
+        """Index the rows; a sample of rows with their numbers measures how many lists have to be probed."""
         from torchdr_cne.neighbors.probing import ListIndex
 
         n = len(self._rows)
@@ -62,20 +62,20 @@ class RowIndex:
                 self._n_probes = self._lists.probes_for(self._queries(asked, self._here(numbers)), config.recall)
 
     def using(self, workers: Workers) -> "RowIndex":
-        """Return this index with other threads."""
+        """Return this index with other workers."""
         other = copy(self)
         other._lists = None if self._lists is None else self._lists.using(workers)
         return other
 
     def nearest(self, visitors: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """Return numbers and distances (q, k) of the nearest rows; −1 and infinity where there are too few.
+        """Return numbers and distances (q, k) of the nearest rows; −1 and infinity if there are too few.
 
         Parameters
         ----------
         visitors : Tensor of shape (q, f)
             Rows on the CPU, prepared for the metric.
         numbers : Tensor of shape (q,), int64
-            Their own numbers, which they are not to find; −1 if they have none.
+            Numbers of these rows, which are not returned as their own neighbours; −1 if they have none.
         """
         if len(visitors) == 0:
             nothing = torch.empty((0, self.n_neighbors))
@@ -96,7 +96,7 @@ class RowIndex:
         found = self._lists.search(self._queries(visitors, known), self._n_probes)
         ids, distances = torch.from_numpy(found[0]).long(), torch.from_numpy(found[1])
         distances = distances.div_(2) if self.metric == "cosine" else distances.sqrt_()
-        if self.metric == "cosine":  # also from each other, all-zero rows are at distance 1
+        if self.metric == "cosine":  # all-zero rows are at distance 1 from all rows, including each other
             distances[(visitors == 0).all(dim=1)] = 1.0
         again = torch.nonzero(ids[:, -1] < 0).squeeze(1)
         if len(again):
@@ -105,7 +105,7 @@ class RowIndex:
         return ids, distances
 
     def _here(self, numbers: Tensor) -> Tensor:
-        """Return the places of numbered rows, −1 for those that are not here."""
+        """Return the positions of numbered rows in this index; −1 for rows that it does not hold."""
         here = numbers - self._first
         return torch.where((here >= 0) & (here < len(self._rows)), here, -1)
 
@@ -117,7 +117,7 @@ class RowIndex:
 
 
 def _with_empty_marked(prepared: Tensor, metric: str) -> np.ndarray:
-    """Return float32 rows with, for cosine, a coordinate that keeps all-zero rows away from the others."""
+    """Return float32 rows; for cosine another coordinate keeps all-zero rows away from the others."""
     if metric == "cosine":
         prepared = torch.cat([prepared, (prepared == 0).all(dim=1, keepdim=True).to(prepared.dtype)], dim=1)
     return prepared.float().contiguous().numpy()

@@ -1,8 +1,8 @@
-"""Compare query rows with the points of inverted lists, compiled.
+"""Compiled comparison of query rows with the points of inverted lists.
 
-Points lie in groups of ``LANES``, column by column, so that one vector holds one column of a group. A list is a
-run of groups; its last group is filled up with NaN, which is near to nothing. Queries are taken in blocks, and in a
-block list after list, each with all the queries that probe it. What a query finds depends on its own lists only.
+Points are stored in groups of ``LANES``, column by column, so that one vector holds one column of a group. A list is
+a run of groups; its last group is filled up with NaN, which is near to nothing. Queries are processed in blocks, and a
+block goes through the lists one by one, each with all queries that probe it. A query depends only on its own lists.
 """
 
 from typing import NamedTuple
@@ -14,13 +14,13 @@ from torchdr_cne.neighbors.vectors import QUERIES, first_bit, insert, squared_di
 from torchdr_cne.simd import LANES
 
 _TILE = 16
-"""Groups that stay in the first-level cache while all queries of a list pass."""
+"""Number of groups that stay in the first-level cache while all queries of a list are compared."""
 
 jit = njit(nogil=True, error_model="numpy", cache=True)
 
 
 class Lists(NamedTuple):
-    """Points by list: groups ``offsets[i]`` to ``offsets[i + 1]`` belong to list i.
+    """Points in lists: groups ``offsets[i]`` to ``offsets[i + 1]`` belong to list i.
 
     ``points`` is (groups, columns, LANES) float32, ``ids`` (groups, LANES) int32.
     """
@@ -32,9 +32,9 @@ class Lists(NamedTuple):
 
 @jit
 def by_list(lists_of, first, last, n_lists):
-    """Return the items of each list, list after list, and where each list begins.
+    """Return the items of all lists, one list after the other, and where each list begins.
 
-    ``lists_of[i, first:last]`` are the lists of item i; −1 is none.
+    ``lists_of[i, first:last]`` are the lists of item i; −1 means none.
     """
     starts = np.zeros(n_lists + 1, dtype=np.int64)
     for i in range(len(lists_of)):
@@ -55,14 +55,14 @@ def by_list(lists_of, first, last, n_lists):
 
 @jit
 def scan(rows, own_ids, probes, first_probe, last_probe, lists, k, keys, ids):
-    """Improve the nearest points of ``rows`` (b, f), ``keys`` and ``ids`` (b, ≥ k) sorted, by some of the probes."""
+    """Improve ``keys`` and ``ids`` (b, ≥ k), the sorted nearest points of ``rows`` (b, f), by some of the probes."""
     f, width = rows.shape[1], keys.shape[1]
     queries, starts = by_list(probes, first_probe, last_probe, len(lists.offsets) - 1)
     addresses = np.empty(QUERIES, dtype=np.uintp)
     limits = np.empty(QUERIES, dtype=np.float32)
     found = np.empty((QUERIES, LANES), dtype=np.float32)
     masks = np.empty(QUERIES * LANES // 64, dtype=np.uint64)
-    # Addresses, because a view of an array is counted, by an atomic operation in memory that threads share.
+    # Addresses are used because a view of an array costs an atomic operation on memory that threads share.
     rows_at, keys_at, ids_at = np.uintp(rows.ctypes.data), np.uintp(keys.ctypes.data), np.uintp(ids.ctypes.data)
     block_at = addresses.ctypes.data, limits.ctypes.data, found.ctypes.data, masks.ctypes.data
     points_at, group_bytes = np.uintp(lists.points.ctypes.data), np.uintp(4 * f * LANES)
@@ -93,16 +93,16 @@ def scan(rows, own_ids, probes, first_probe, last_probe, lists, k, keys, ids):
 
 @jit
 def nothing_found(n_rows, k):
-    """Return empty lists of k neighbours or more, whole vectors wide."""
+    """Return empty lists of at least k neighbours, as wide as whole vectors."""
     width = -(-k // LANES) * LANES
     return np.full((n_rows, width), np.inf, dtype=np.float32), np.full((n_rows, width), -1, dtype=np.int32)
 
 
 @jit
 def nearest(rows, own_ids, probes, n_probes, lists, k):
-    """Return the nearest points in the lists probed, the first k of each row in order.
+    """Return the nearest points in the probed lists; the first k of each row are sorted.
 
-    The first probe, the nearest list, sets limits that most points of the others exceed.
+    The first probe, in the nearest list, sets limits that most points of the other lists exceed.
     """
     keys, ids = nothing_found(len(rows), k)
     for part in range(2):

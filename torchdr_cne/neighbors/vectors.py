@@ -1,4 +1,4 @@
-"""Vector code for the scan of lists, which LLVM does not generate by itself from a loop over scalars."""
+"""Vector code for the scan of lists, which LLVM would not generate from a loop over scalars."""
 
 import functools
 
@@ -9,7 +9,7 @@ from numba.extending import intrinsic
 from torchdr_cne.simd import LANES, prefer_wide_vectors, splat
 
 QUERIES = 8
-"""Query rows compared with the same points at once: as many sums as hide the latency of an addition."""
+"""Number of query rows that are compared with the same points at once, which hides the latency of an addition."""
 
 _EARLY = 5, 8
 """Fraction of the columns after which points that are already too far are skipped."""
@@ -34,13 +34,13 @@ def squared_distances(typing_context, points, rows, n_columns, limits, keys, mas
     """Write the squared distances of ``QUERIES`` rows to ``LANES`` points; all arguments but one are addresses.
 
     ``points`` holds (n_columns, LANES) floats, ``rows`` the address of each row. ``keys`` receives (QUERIES, LANES)
-    floats, ``masks`` for each row the bits of the points nearer than its ``limits``. Returns whether any is; if not,
-    nothing is written, and the last columns are not looked at where the others are enough to tell.
+    floats, ``masks`` for each row the bits of the points nearer than its limit. The result is whether there are any;
+    if not, nothing is written, and the last columns are skipped if the first ones are enough to tell.
     """
 
     def generate(context, builder, signature, arguments):
         prefer_wide_vectors(builder)
-        builder.function.attributes.add("noinline")  # compiled once, not anew within every caller
+        builder.function.attributes.add("noinline")  # compiled once, and not again within every caller
         points, rows, n_columns, limits, keys, masks = arguments
         points, rows = _pointer(builder, points, _FLOATS), _pointer(builder, rows, n_columns.type)
         limits, keys = _pointer(builder, limits, _FLOAT), _pointer(builder, keys, _FLOATS)
@@ -95,7 +95,7 @@ def _any(builder, masks):
 
 @intrinsic
 def squared_distance(typing_context, one, other, n_columns):
-    """Return the squared distance of two rows, given by their addresses, of a whole number of vectors."""
+    """Return the squared distance of two rows, which are whole vectors wide and given by their addresses."""
 
     def generate(context, builder, signature, arguments):
         one, other = (_pointer(builder, row, _FLOATS) for row in arguments[:2])
@@ -132,7 +132,7 @@ def first_bit(typing_context, mask):
 
 @intrinsic
 def insert(typing_context, keys, ids, n_vectors, key, new_id):
-    """Put a point into a list sorted by (key, id), dropping the last; ``keys`` and ``ids`` are addresses."""
+    """Insert a point into a list sorted by (key, id), and drop the last; ``keys`` and ``ids`` are addresses."""
 
     def generate(context, builder, signature, arguments):
         keys, ids, n_vectors, key, new_id = arguments

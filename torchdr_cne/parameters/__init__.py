@@ -1,1 +1,1 @@
-"""The parameters of estimators, in groups; each is documented and checked where it is declared."""
+"""The parameters of estimators, in groups that document and check the parameters they declare."""

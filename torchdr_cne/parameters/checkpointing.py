@@ -1,4 +1,4 @@
-"""Where a fit is saved as it goes."""
+"""Parameters that say where and how often a fit is saved while it runs."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -9,15 +9,15 @@ from torchdr_cne.parameters.group import ParameterGroup, group
 
 @group
 class Checkpointing(ParameterGroup):
-    """Where a fit is saved as it goes.
+    """Where and how often a fit is saved while it runs.
 
     Parameters
     ----------
     checkpoint_dir : str, Path or None, default=None
-        Folder in which the fit is saved as it goes; the same fit, begun again, goes on from there. A fit that a
-        callback has stopped is at its end.
+        Folder in which the fit is saved while it runs; the same fit, started again, resumes from there. A fit that a
+        callback has stopped counts as finished.
     checkpoint_every : int, default=50
-        Iterations between checkpoints.
+        Number of iterations between checkpoints.
     """
 
     checkpoint_dir: str | Path | None = None

@@ -1,4 +1,4 @@
-"""Where and how a fit computes."""
+"""Parameters that say where and how a fit computes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
@@ -17,22 +17,22 @@ class Computing(ParameterGroup):
     Parameters
     ----------
     device : "auto", str or torch.device, default="auto"
-        "auto" is the input tensor's device, else CUDA where there is one, else the CPU.
+        Device of the computation; "auto" is that of an input tensor, or else CUDA if available, or else the CPU.
     dtype : {"float32", "float64"}, default="float32"
-        Arithmetic and result. On a CPU only float32 has compiled kernels; float64 is many times slower.
+        Dtype of arithmetic and result. On a CPU only float32 has compiled kernels; float64 is many times slower.
     random_state : int, RandomState, Generator or None, default=None
-        Seed of every random draw; None takes fresh entropy. Global random state is never touched.
+        Seed of every random draw; None takes fresh entropy. The global random state is never touched.
     n_jobs : int or None, default=None
-        Number of CPU threads; None keeps torch's setting, −1 takes all cores.
+        Number of CPU threads; None keeps torch's setting, −1 uses all cores.
     callbacks : callable or sequence of callables, default=None
-        Called as ``callback(estimator, step)`` after each iteration, with ``embedding_`` and ``n_iter_``
-        up to date; returning True stops the fit.
+        Functions called as ``callback(estimator, step)`` after each iteration, when ``embedding_`` and ``n_iter_`` are
+        up to date; a callback that returns True stops the fit.
     verbose : bool, default=False
-        Show a progress bar on a terminal.
+        Whether to show a progress bar on a terminal.
     distributed : {"auto", True, False} or DistributedConfig, default="auto"
-        Whether the ranks of an initialised process group, or of a launcher such as torchrun, fit together. "auto"
-        shares a fit of 100 000 rows or more; a smaller one is done by rank 0, and every rank receives its result.
-        True shares any fit that has 256 rows a rank. False shares none: each rank's fit is its own.
+        Whether the ranks of an initialised process group, or of a launcher such as torchrun, share the fit. "auto"
+        shares fits of 100 000 rows or more; smaller ones are done by rank 0 alone, and every rank receives the result.
+        True shares any fit that has 256 rows for each rank. With False every rank fits independently.
     """
 
     device: str | torch.device = "auto"

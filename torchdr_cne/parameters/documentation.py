@@ -1,4 +1,4 @@
-"""Docstrings that show all parameters of a class, each as the class that owns it documents it."""
+"""Docstrings that show all parameters of a class, each with the text of the class that declares it."""
 
 import inspect
 import re
@@ -12,7 +12,7 @@ _OWN = "_own_docstring"
 
 
 def documented(cls: Any) -> str | None:
-    """Return the docstring of a dataclass with the parameters and attributes of its bases behind its own.
+    """Return the docstring of a dataclass, with the parameters and attributes of its bases after its own.
 
     Parameters
     ----------
@@ -20,7 +20,7 @@ def documented(cls: Any) -> str | None:
         A dataclass whose ``__doc__`` is numpydoc and describes only what the class adds.
     """
     own = cls.__doc__
-    if own is None or own.startswith(f"{cls.__name__}("):  # what a dataclass writes where there is no docstring
+    if own is None or own.startswith(f"{cls.__name__}("):  # written by dataclass if there is no docstring
         return None
     setattr(cls, _OWN, inspect.cleandoc(own))
     sections = sections_of(getattr(cls, _OWN))
@@ -45,7 +45,7 @@ def documented(cls: Any) -> str | None:
 
 
 def sections_of(docstring: str) -> dict[str, str]:
-    """Return the sections of a docstring by title, the description under ""."""
+    """Return the sections of a docstring by title; the description has the title ""."""
     found, title, start = dict[str, str](), "", 0
     for match in _SECTION.finditer(docstring):
         found[title] = docstring[start : match.start()].strip("\n")
@@ -55,7 +55,7 @@ def sections_of(docstring: str) -> dict[str, str]:
 
 
 def _blocks_of_all(cls: type, title: str) -> dict[str, str]:
-    """Return header → text of the entries of a class and its bases, those of the class first."""
+    """Return header → text of the entries of a class and of its bases; entries of the class come first."""
     found: dict[str, str] = {}
     known: set[str] = set()
     for base in cls.__mro__:
@@ -71,7 +71,7 @@ def _blocks_of_all(cls: type, title: str) -> dict[str, str]:
 
 
 def blocks_of(section: str) -> dict[str, str]:
-    """Return header → whole text of the entries of a section; prose between them is left out."""
+    """Return header → whole text of the entries of a section, without any prose between them."""
     blocks: dict[str, list[str]] = {}
     header = ""
     for line in section.splitlines():
@@ -92,7 +92,7 @@ def names_of(header: str) -> list[str]:
 
 
 def _of_fields(blocks: dict[str, str], known: dict[str, Field[Any]]) -> dict[str, str]:
-    """Return the blocks of parameters that the class has, with its own defaults."""
+    """Return the blocks of those parameters that the class has, with its own defaults."""
     found = {}
     for header, text in blocks.items():
         names = [name for name in names_of(header) if name in known]
@@ -108,7 +108,7 @@ def _of_fields(blocks: dict[str, str], known: dict[str, Field[Any]]) -> dict[str
 
 
 def shown(default: Any) -> str:
-    """Return a default as documentation writes it."""
+    """Return a default as it is written in documentation."""
     if isinstance(default, type):
         return default.__name__
     return repr(default).replace("'", '"')

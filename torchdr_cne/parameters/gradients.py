@@ -1,4 +1,4 @@
-"""The similarity of embedded points, and how gradients are computed."""
+"""Parameters for the similarity of embedded points, and for how gradients are computed."""
 
 from typing import ClassVar
 
@@ -14,10 +14,10 @@ class Gradients(ParameterGroup):
     Parameters
     ----------
     similarity : Similarity or None, default=None
-        Similarity of embedded points; None is the method's own.
+        Similarity of embedded points; None is the method's own similarity.
     gradient : {"auto", "pairwise", "autograd"}, default="auto"
-        "pairwise" asks for the declared forces, "autograd" for the loss hooks; "auto" takes the forces where the
-        method declares them for this similarity and loss.
+        How gradients are computed: "pairwise" sums the declared forces, "autograd" differentiates the loss hooks, and
+        "auto" uses the forces if the method declares them for this similarity and loss.
     """
 
     similarity: Similarity | None = None
@@ -37,5 +37,5 @@ class Gradients(ParameterGroup):
             raise ValueError(f"gradient='pairwise' is not possible: {reason}; use gradient='auto'.")
 
     def _why_not_forces(self) -> str:
-        """Return why declared forces cannot stand for the loss hooks; "" if they can; stated by the class."""
+        """Return why declared forces cannot replace the loss hooks, "" if they can; a subclass defines this."""
         raise TypeError(f"{type(self).__name__} states no _why_not_forces.")

@@ -1,4 +1,4 @@
-"""What the input graph is, and how its neighbours are found."""
+"""Parameters that say what the input graph is, and how neighbours are found."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -19,15 +19,15 @@ class Graph(ParameterGroup):
     Parameters
     ----------
     affinity_in : Affinity, "precomputed" or None, default=None
-        Affinity of the input. None is the method's own; "precomputed" takes ``X`` as a symmetric (n, n)
+        Affinity of the input. None is the method's own affinity; "precomputed" takes ``X`` as a symmetric (n, n)
         affinity matrix, sparse or dense. `AffinityMatcher` itself also takes a function from rows (n, f), float64, to
         any real matrix (n, n), which is matched as it is.
     memory_budget : int or None, default=None
-        Bytes that the rows of a `RowSource` and their index may take in a process; what is larger is streamed. None
-        is a third of the free memory.
+        Number of bytes that the rows of a `RowSource` and their index may take in a process; larger data are
+        streamed. None is a third of the free memory.
     store_training_data : bool, default=True
-        Keep the rows of the fit, which `transform` compares new rows with; they may be the caller's own memory. False
-        drops them, and saved estimators are smaller by them.
+        Whether the rows of the fit are kept, so that `transform` can compare new rows with them; they may be the
+        caller's own memory. False drops them, which also makes saved estimators smaller.
     """
 
     affinity_in: Affinity | str | Callable[[Tensor], Any] | None = None
@@ -66,11 +66,11 @@ class Search(ParameterGroup):
     Parameters
     ----------
     n_neighbors : int, default=15
-        Neighbours of a point in the method's own affinity (ignored when ``affinity_in`` is given).
+        Number of neighbours of a point in the method's own affinity (ignored if ``affinity_in`` is given).
     metric : {"euclidean", "cosine", "manhattan"}, default="euclidean"
         Distance between rows of ``X`` in the method's own affinity.
     backend : {"auto", "torch", "keops", "faiss"} or FaissConfig, default="auto"
-        How neighbours are found, see `torchdr_cne.neighbors.kneighbors`.
+        How neighbours are found; see `torchdr_cne.neighbors.kneighbors`.
     """
 
     n_neighbors: int = 15

@@ -1,4 +1,4 @@
-"""What a group of parameters is: a dataclass that documents its fields and checks their values."""
+"""Groups of parameters: dataclasses that document their fields and check their values."""
 
 import inspect
 from dataclasses import dataclass, fields
@@ -11,16 +11,16 @@ _REPLACED = "_replaced_parameters"
 
 
 class ParameterGroup:
-    """Base of groups; each states `_bounds` for its own fields, and checks what bounds cannot say.
+    """Base class of groups, which define `_bounds` for their own fields and check what bounds cannot express.
 
     Groups are joined by inheritance. All fields are keyword-only.
     """
 
     _bounds: ClassVar[dict[str, Bound]] = {}
-    """Least values of the class's own fields; those of its bases hold as well."""
+    """Bounds of the class's own fields; the bounds of its bases hold as well."""
 
     def _check_parameters(self) -> None:
-        """Raise a ValueError for values that cannot work, before any work; overridden cooperatively."""
+        """Raise a ValueError for values that cannot work; overriding methods call ``super()``."""
         bounds: dict[str, Bound] = {}
         for base in reversed(type(self).__mro__):
             bounds |= vars(base).get("_bounds", {})
@@ -44,9 +44,9 @@ def declare(cls: Any, replaces: tuple[str, ...] = ()) -> None:
     Parameters
     ----------
     cls : type
-        Its annotated attributes become keyword-only parameters.
+        The class, whose annotated attributes become keyword-only parameters.
     replaces : tuple of str
-        Parameters of its bases in whose place it has hooks or parameters of its own.
+        Parameters of its bases that it replaces by hooks or parameters of its own.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The networks that compute an embedding, and what they are trained on."""
+"""Parameters of the networks that compute an embedding, and of their training."""
 
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -17,22 +17,22 @@ from torchdr_cne.parameters.optimizing import Optimizing
 
 @group
 class Networks(Optimizing):
-    """The networks that compute an embedding, and what they are trained on.
+    """The networks that compute an embedding, and how they are trained.
 
     Parameters
     ----------
     encoder : {"mlp"}, sequence of int, torch.nn.Module or None, default=None
-        Network that computes the embedding from the rows, trained on mini-batches, so that `transform` serves rows it
-        has never seen. "mlp" has hidden layers of 100, 100, 100, a sequence gives their sizes; a module of your own
-        takes rows (r, f) of ``dtype`` to (r, n_components), is copied, and begins with its weights. None moves the
-        points themselves. See docs/learned-maps.md.
+        Network that computes the embedding from the rows; it is trained on mini-batches, and `transform` applies it to
+        new rows. "mlp" has hidden layers of sizes 100, 100, 100, and a sequence gives other sizes. A module of your own
+        maps rows (r, f) of ``dtype`` to (r, n_components); it is copied, and training starts from its weights. With
+        None the points themselves move. See docs/learned-maps.md.
     decoder : {"mlp"}, sequence of int, torch.nn.Module or None, default=None
-        Network from the embedding back to rows, trained beside the encoder, for `inverse_transform`.
+        Network from the embedding back to rows, trained together with the encoder, for `inverse_transform`.
     extra_loss : Loss or None, default=None
-        Added to the method's loss under an encoder, such as ``0.3 * Classification()``; with a decoder
-        ``Reconstruction()`` is added, unless it is there.
+        Loss that is added to the method's loss under an encoder, such as ``0.3 * Classification()``. With a decoder,
+        ``Reconstruction()`` is added unless it is already part of the loss.
     batch_size : int or None, default=None
-        Edges, or items, of a mini-batch under an encoder; None is 1 024, and 256 for fewer than 10 000 rows.
+        Number of edges or items in a mini-batch under an encoder; None is 1 024, or 256 below 10 000 rows.
     """
 
     encoder: Any = None
@@ -76,11 +76,11 @@ class Networks(Optimizing):
         return replace(plan, automatic_rate=lambda phase, n: rate, learned_rate=self._learned_rate_beside_encoder)
 
     def _batch_loss(self) -> Loss:
-        """Return the method's loss of a mini-batch."""
+        """Return the loss of the method on a mini-batch."""
         raise TypeError(f"{type(self).__name__} states no _batch_loss.")
 
     def _network_options(self, **options: Any) -> NetworkOptions:
-        """Return what the parameters say of networks; ``options`` are what only some classes have."""
+        """Return the options of the networks; ``options`` are those that only some classes have."""
         return NetworkOptions(
             encoder=self.encoder,
             decoder=self.decoder,
@@ -91,5 +91,5 @@ class Networks(Optimizing):
         )
 
     def _loss_of(self, phase: Phase) -> Loss:
-        """Return what a phase minimises: its own loss, or the method's and what is added to it."""
+        """Return the loss that a phase minimises: its own, or else the method's with ``extra_loss`` added."""
         return self._network_options().loss_of(phase)

@@ -1,4 +1,4 @@
-"""How the loss is minimised."""
+"""Parameters that say how the loss is minimised."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,14 +20,14 @@ class Optimizing(ParameterGroup):
     Parameters
     ----------
     learning_rate : "auto" or float, default="auto"
-        "auto" is the method's rate divided by the exaggeration; a number is used as it is. The loss is normalised
-        so that rates depend neither on n nor on the scale of the affinities.
+        Learning rate; "auto" is the method's own, for most methods divided by the exaggeration, and a number is used
+        as it is. The loss is normalised so that rates depend neither on n nor on the scale of the affinities.
     optimizer : str or torch.optim.Optimizer class, default="auto"
-        Optimiser, rebuilt when early exaggeration ends; "auto" is the method's own, and Adam under an encoder.
+        Optimiser, rebuilt when early exaggeration ends; "auto" is the method's own, or Adam under an encoder.
     optimizer_kwargs : "auto", dict or None, default="auto"
-        Its keywords. "auto" gives SGD momentum 0.5 during early exaggeration and 0.8 after it.
+        Keywords of the optimiser; "auto" gives SGD momentum 0.5 during early exaggeration and 0.8 after it.
     check_interval : int, default=50
-        Iterations between checks (whether to stop, NaN, ``history_``).
+        Number of iterations between checks for convergence and NaN, which ``history_`` records.
     """
 
     learning_rate: float | str = "auto"
@@ -57,7 +57,7 @@ class Optimizing(ParameterGroup):
         return self._base_learning_rate
 
     def _optimizer_plan(self) -> OptimizerPlan:
-        """Return how optimiser and schedule of each phase are made."""
+        """Return the plan by which optimiser and scheduler of each phase are made."""
         return OptimizerPlan(
             optimizer=self._optimizer_choice,
             optimizer_kwargs=self.optimizer_kwargs,
@@ -69,16 +69,16 @@ class Optimizing(ParameterGroup):
 
 @group
 class Scheduling(Optimizing):
-    """For how long, and at what rates.
+    """How long the loss is minimised, and at what rates.
 
     Parameters
     ----------
     max_iter : int or None, default=None
-        Number of iterations, with an encoder of mini-batches; None is the method's own.
+        Number of iterations, or of mini-batches with an encoder; None is the method's own number.
     scheduler : str, torch LRScheduler class or None, default="LinearLR"
         Learning-rate schedule, stepped every iteration; None keeps the rate constant.
     scheduler_kwargs : "auto", dict or None, default="auto"
-        Its keywords. "auto" lets ``LinearLR`` fall to 0 over all iterations.
+        Keywords of the scheduler; "auto" lets ``LinearLR`` fall to 0 over all iterations.
     """
 
     max_iter: int | None = None
@@ -102,21 +102,21 @@ class Scheduling(Optimizing):
 
 @group
 class Moving(ParameterGroup):
-    """How points are moved.
+    """Where points start, and how they are moved.
 
     Parameters
     ----------
     init : {"pca", "spectral", "random"} or array of shape (n, d), default="pca"
-        First embedding. An array is used as it is; without features "pca" becomes "spectral". It has no effect beside
+        First embedding. An array is used as it is; without features "pca" becomes "spectral". It has no effect with
         an encoder.
     init_scaling : float, default=1.0
-        Standard deviation of the first embedding's widest column.
+        Standard deviation of the widest column of the first embedding, unless ``init`` is an array.
     min_grad_norm : float, default=1e-7
-        Stop when the root mean square gradient of the rows falls below it; not under an encoder, where a mini-batch
-        may have none by chance.
+        The fit stops when the root mean square gradient of the rows falls below this; not under an encoder, where the
+        gradient of a mini-batch may vanish by chance.
     compile : bool, default=False
-        Compile the loss, or the torch force tiles, with ``torch.compile``; nothing under an encoder, which may be a
-        compiled module itself.
+        Whether to compile the loss, or torch's force tiles, with ``torch.compile``. It has no effect with an encoder,
+        which may itself be a compiled module.
     """
 
     init: Any = "pca"

@@ -1,4 +1,4 @@
-"""A fitted estimator to a folder and back."""
+"""Functions that save a fitted estimator as a folder and load it again."""
 
 import warnings
 from collections.abc import Mapping
@@ -17,26 +17,26 @@ _DEEPEST = 100
 
 
 def save_model(estimator: Any, path: str | Path) -> None:
-    """Save a fitted estimator, parameters and results, as a folder at ``path``; a model there is replaced.
+    """Save a fitted estimator with its parameters and results as a folder; a model at ``path`` is replaced.
 
     Parameters
     ----------
     estimator : AffinityMatcher
-        ``callbacks``, and a ``random_state`` that is a generator, are left out with a warning. Of an encoder or decoder
-        of your own the weights are saved, and `load` asks for the module.
+        The fitted estimator. ``callbacks``, and a ``random_state`` that is a generator, are left out with a warning. Of
+        your own encoder or decoder only the weights are saved, and `load` asks for the module.
     path : str or Path
         The folder; its parent must exist.
 
     Raises
     ------
     sklearn.exceptions.NotFittedError
-        If it was not fitted.
+        If the estimator was not fitted.
     ValueError
         If a parameter or attribute is of a kind that cannot be saved.
     FileExistsError
-        If ``path`` holds anything but a model.
+        If there is anything other than a model at ``path``.
     OSError
-        If it cannot be written; a model that was there is left as it was.
+        If the folder cannot be written; a model that was there is left as it was.
     """
     path = Path(path)
     _refuse_to_overwrite(path)
@@ -54,23 +54,23 @@ def save_model(estimator: Any, path: str | Path) -> None:
 
 
 def load(path: str | Path, *, classes: Classes = (), modules: Mapping[str, nn.Module] | None = None) -> Any:
-    """Load an estimator that was saved; nothing in the folder can run code.
+    """Load a saved estimator; nothing in the folder can run code.
 
     Parameters
     ----------
     path : str or Path
         The folder.
     classes : mapping of str to class, or iterable of class, default=()
-        Estimators, affinities, similarities, losses, optimisers and schedulers of your own that it may need, by the
-        names that the folder gives them; those in `torchdr_cne.catalogue` need not be passed.
+        Your own estimators, affinities, similarities, losses, optimisers and schedulers that the model may need, by
+        the names that the folder gives them; those in `torchdr_cne.catalogue` need not be passed.
     modules : dict of str to torch.nn.Module, default=None
-        ``{"encoder": …, "decoder": …}`` as far as they are modules of your own: of the same architecture, their weights
-        are replaced by the saved ones in a copy.
+        Those of ``{"encoder": …, "decoder": …}`` that are your own modules, with the architecture that was saved; the
+        fitted networks are copies of them with the saved weights.
 
     Returns
     -------
     AffinityMatcher
-        The fitted estimator; tensors are on the CPU.
+        The fitted estimator, with its tensors on the CPU.
 
     Raises
     ------
@@ -79,9 +79,9 @@ def load(path: str | Path, *, classes: Classes = (), modules: Mapping[str, nn.Mo
     DamagedError
         If the folder is damaged.
     FormatError
-        If it is no model, or of a later version of the format.
+        If the folder is not a model, or if it has a later version of the format.
     ValueError
-        If a class has to be passed in ``classes`` or a module in ``modules``, or refuses what was saved.
+        If a class is missing from ``classes`` or a module from ``modules``, or if one of them refuses the saved values.
     """
     path, classes = Path(path), named_classes(classes)
     tensors, manifest = folders.read_folder(path)
@@ -100,19 +100,19 @@ def load(path: str | Path, *, classes: Classes = (), modules: Mapping[str, nn.Mo
 
 
 def model_state(estimator: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return what fitting gave: all attributes that end in an underscore.
+    """Return the results of fitting: all attributes that end in an underscore.
 
     Returns
     -------
     tensors : dict of str to Tensor
-        Arrays and tensors, in the estimator's memory and on its device.
+        Arrays and tensors; they share the estimator's memory and are on its device.
     manifest : dict
         ``{"fitted": …}``, JSON that refers to the tensors.
 
     Raises
     ------
     sklearn.exceptions.NotFittedError
-        If it was not fitted.
+        If the estimator was not fitted.
     ValueError
         If an attribute is of a kind that cannot be saved.
     """
@@ -140,7 +140,7 @@ def fitted_attributes(
     *,
     classes: Classes = (),
 ) -> dict[str, Any]:
-    """Return the fitted attributes of `fitted_state`; ``specs`` are what networks are made from, by role."""
+    """Return the attributes that `fitted_state` took; ``specs`` are what networks are built from, by role."""
     known: Mapping[str, Any] = manifest["fitted"]
     fitted = {}
     for name, plain in known.items():
@@ -157,7 +157,7 @@ def fitted_attributes(
 def restore_model(
     estimator: Any, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any], *, classes: Classes = ()
 ) -> None:
-    """Give ``estimator`` the fitted attributes of `model_state` in place of its own; the parameters stay."""
+    """Replace the fitted attributes of ``estimator`` by those of `model_state`; its parameters stay."""
     specs = {role: getattr(estimator, role, None) for role in ("encoder", "decoder")}
     fitted = fitted_attributes(tensors, manifest, specs, estimator.n_components, classes=classes)
     for name in _fitted(estimator):
@@ -171,14 +171,14 @@ def _fitted(estimator: Any) -> dict[str, Any]:
 
 
 def _unsavable_parameters(estimator: Any) -> list[str]:
-    """Name the parameters that are None after loading."""
+    """Return the names of the parameters that will be None after loading."""
     generators = (np.random.RandomState, np.random.Generator)
     left_out = ["callbacks"] if estimator.callbacks is not None else []
     return left_out + (["random_state"] if isinstance(estimator.random_state, generators) else [])
 
 
 def _own_modules(estimator: Any) -> dict[str, str]:
-    """Return the parameters that are modules, with their classes' names."""
+    """Return the parameters that are modules: name → name of the class."""
     return {
         name: type(value).__name__
         for name, value in estimator.get_params(deep=False).items()
@@ -187,7 +187,7 @@ def _own_modules(estimator: Any) -> dict[str, str]:
 
 
 def _take_modules(estimator: Any, own: Mapping[str, str], given: Mapping[str, nn.Module], path: Path) -> None:
-    """Give the estimator the modules that were parameters of the saved one."""
+    """Give the estimator the modules that were parameters of the saved estimator."""
     missing, unknown = sorted(set(own) - set(given)), sorted(set(given) - set(own))
     if missing:
         wanted = ", ".join(f'"{name}": {own[name]}(…)' for name in missing)
@@ -203,7 +203,7 @@ def _take_modules(estimator: Any, own: Mapping[str, str], given: Mapping[str, nn
 
 
 def _refuse_to_overwrite(path: Path) -> None:
-    """Raise unless ``path`` is free, an empty folder, or a model with nothing beside it."""
+    """Raise unless ``path`` does not exist, is an empty folder, or holds a model and nothing else."""
     if not path.exists():
         return
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else {path.name}

@@ -1,4 +1,4 @@
-"""Pictures of embeddings and features; matplotlib is imported by the first call, its global state left alone."""
+"""Pictures of embeddings and features; matplotlib is imported by the first call, its global state never changed."""
 
 from torchdr_cne.plotting._panels import panels
 from torchdr_cne.plotting._retrieval import retrieval

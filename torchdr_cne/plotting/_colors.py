@@ -1,4 +1,4 @@
-"""From labels to a colour for every point, and to the key that explains them."""
+"""Colours of points by their labels, and the key that explains the colours."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Coloring:
-    """Opaque colours of points, which have no label, and the entries of a legend or colour bar."""
+    """Opaque colours of points, a mask of points without a label, and the legend entries or the colour scale."""
 
     rgba_n4: np.ndarray
     missing_n: np.ndarray
@@ -24,7 +24,7 @@ class Coloring:
 
 
 def color_points(n: int, labels: Any, cmap: "str | Colormap | None", max_categories: int, names: Names) -> Coloring:
-    """Colour n points by their labels: classes by a palette, numbers by a colour map (viridis)."""
+    """Return the colours of n points: classes are coloured by a palette, numbers by a colour map (viridis)."""
     if labels is None:
         return Coloring(np.tile(UNLABELED, (n, 1)), np.zeros(n, dtype=bool))
     meaning = read_labels(labels, n, max_categories, names)
@@ -53,7 +53,7 @@ def _color_by_scale(values: np.ndarray, cmap: "str | Colormap | None") -> Colori
 def _legend_entries(
     names: list[str], palette: np.ndarray, counts: np.ndarray, max_categories: int
 ) -> list[tuple[str, Any]]:
-    """Entries of the classes that have points, in their order; of too many, only the largest."""
+    """Return the entries of the classes that have points, in order; if there are too many, only of the largest."""
     occurring = np.flatnonzero(counts)
     shown = occurring
     if len(occurring) > max_categories:

@@ -1,4 +1,4 @@
-"""What counts as images, and their pixels as 8-bit colours."""
+"""Checks of images, and their conversion to 8-bit colours."""
 
 from typing import Any
 
@@ -7,18 +7,18 @@ import numpy as np
 from torchdr_cne.evaluation._inputs import to_numpy
 
 _CHANNELS = (1, 3, 4)
-_ROUNDING = 1e-3  # a quarter of a grey level: what resizing may add to [0, 1]
+_ROUNDING = 1e-3  # a quarter of a grey level, by which resizing may leave [0, 1]
 
 
 def as_images(data: Any, name: str, leading: str) -> np.ndarray:
-    """Return ``data`` as an array (*leading, H, W) or (*leading, H, W, C), its values not looked at.
+    """Return ``data`` as an array (*leading, H, W) or (*leading, H, W, C), without checking its values.
 
-    ``leading`` names the axes before the image's own, as "n" or "m, k".
+    ``leading`` names the axes before those of an image, as "n" or "m, k".
 
     Raises
     ------
     ValueError
-        If it has other axes, no pixels, or as many channels as no image has.
+        If ``data`` has other axes, no pixels, or a number of channels other than 1, 3 and 4.
     """
     images = to_numpy(data)
     n_leading = leading.count(",") + 1
@@ -37,12 +37,12 @@ def as_images(data: Any, name: str, leading: str) -> np.ndarray:
 
 
 def to_rgba(images: np.ndarray, name: str, n_leading: int = 1) -> np.ndarray:
-    """Return images as uint8 (..., H, W, 4); grey is repeated, and opaque what has no opacity.
+    """Return images as uint8 (..., H, W, 4); grey is repeated, and images without opacity become opaque.
 
     Raises
     ------
     ValueError
-        If values are neither uint8 nor booleans nor floats in [0, 1].
+        If the values are not uint8, booleans or floats in [0, 1].
     """
     pixels = _as_bytes(images, name)
     if pixels.ndim == n_leading + 2:
@@ -63,7 +63,7 @@ def _as_bytes(images: np.ndarray, name: str) -> np.ndarray:
             f"{name} has dtype {images.dtype}; pass uint8, as in {name}.astype('uint8') if its values are 0 to 255, "
             "or floats in [0, 1]"
         )
-    low, high = float(images.min()), float(images.max())  # NaN if one is
+    low, high = float(images.min()), float(images.max())  # NaN if any value is NaN
     if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
         raise ValueError(
             f"{name} holds floats from {low:.3g} to {high:.3g}; scale them to [0, 1], "

@@ -1,4 +1,4 @@
-"""The legend or colour bar beside one axes or several."""
+"""The legend or colour bar beside one or several axes."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
@@ -15,13 +15,13 @@ _NAME_LENGTH = 28
 
 
 def check_legend(legend: str) -> None:
-    """Raise ValueError unless ``legend`` is one of the places."""
+    """Raise a ValueError unless ``legend`` is one of the known places."""
     if legend not in get_args(LegendPlace):
         raise ValueError(f"legend={legend!r} is not known; choose one of {', '.join(get_args(LegendPlace))}")
 
 
 def key_width(coloring: Coloring, legend: LegendPlace) -> float:
-    """Inches that the key needs beside the axes: columns of the legend by the length of its names."""
+    """Return the inches that the key needs beside the axes, from the number of legend columns and the name lengths."""
     if legend == "none":
         return 0.0
     if coloring.scale is not None:
@@ -51,7 +51,7 @@ def _add_legend(figure: Any, axes: Sequence["Axes"], coloring: Coloring, legend:
     ]
     style: dict[str, Any] = {"ncols": _n_columns(coloring), "fontsize": 9, "handletextpad": 0.2}
     style |= {"loc": "upper right", "framealpha": 0.8} if legend == "inside" else {"frameon": False}
-    below = coloring.scale is not None  # its place at the side is taken by the colour bar
+    below = coloring.scale is not None  # the colour bar takes its place at the side
     owner: Any = axes[-1]
     if legend != "inside" and len(axes) > 1:
         owner = figure
@@ -61,7 +61,7 @@ def _add_legend(figure: Any, axes: Sequence["Axes"], coloring: Coloring, legend:
         style["bbox_to_anchor"] = (1.0, 0.0) if below else (1.0, 0.5)
     box = owner.legend(markers, [str(i) for i in range(len(markers))], **style)
     for text, (name, _) in zip(box.get_texts(), coloring.entries, strict=True):
-        text.set_parse_math(False)  # a name is shown as it is, with its $ and leading _
+        text.set_parse_math(False)  # a name is shown as it is, with any $ and leading _
         text.set_text(shortened(name))
 
 
@@ -70,5 +70,5 @@ def _n_columns(coloring: Coloring) -> int:
 
 
 def shortened(name: str, length: int = _NAME_LENGTH) -> str:
-    """Return at most ``length`` characters of the name, the last an ellipsis if some are left out."""
+    """Return at most ``length`` characters of the name; the last is an ellipsis if some are left out."""
     return name if len(name) <= length else name[: length - 1] + "…"

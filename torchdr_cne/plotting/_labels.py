@@ -1,4 +1,4 @@
-"""What labels mean: classes with names, or numbers on a scale."""
+"""The meaning of labels: classes with names, or numbers on a scale."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,15 +27,15 @@ class Scale:
 
 
 def read_labels(labels: Any, n: int, max_categories: int, names: Names = None) -> Classes | Scale:
-    """Decide whether n labels are classes or numbers.
+    """Return n labels as classes or as numbers.
 
-    Strings, booleans and categoricals are classes, floats are numbers; integers are classes if there are
-    at most ``max_categories`` different ones, or if the classes have ``names``.
+    Strings, booleans and categoricals are classes; floats are numbers. Integers are classes if there are at most
+    ``max_categories`` different ones, or if the classes have ``names``.
 
     Raises
     ------
     ValueError
-        If there are not n labels, their type has no meaning here, or ``names`` does not name a class.
+        If there are not n labels, if their type cannot be coloured, or if ``names`` does not name every class.
     """
     categorical = _categorical_of(labels)
     if categorical is not None:
@@ -59,7 +59,7 @@ def read_labels(labels: Any, n: int, max_categories: int, names: Names = None) -
 
 
 def _categorical_of(labels: Any) -> Any:
-    """Return the pandas Categorical in a categorical Series or in ``labels`` itself, otherwise None."""
+    """Return the pandas Categorical of a categorical Series, or ``labels`` if it is one itself, or else None."""
     if not hasattr(getattr(labels, "dtype", None), "categories"):
         return None
     accessor = labels if hasattr(labels, "codes") else getattr(labels, "cat", None)
@@ -79,7 +79,7 @@ def _scale(present: np.ndarray, missing: np.ndarray) -> Scale:
 
 
 def display_names(classes: list[Any], names: Names) -> list[str]:
-    """Return what to call each class: its entry in ``names``, or without them the class as text."""
+    """Return the displayed name of each class: its entry in ``names`` or, without them, the class as text."""
     if names is None:
         return [str(label) for label in classes]
     try:

@@ -1,4 +1,4 @@
-"""Colours of classes, as many as are asked for and as far apart as they can be."""
+"""Colours of classes: as many as needed, and as far apart as possible."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 MISSING = (0.83, 0.83, 0.83, 1.0)
 UNLABELED = (0.122, 0.467, 0.706, 1.0)
 
-# The ten of Tableau without its grey, which is kept for missing labels.
+# The ten colours of Tableau without its grey, which is reserved for missing labels.
 _FIRST = "1f77b4 ff7f0e 2ca02c d62728 9467bd 8c564b e377c2 17becf bcbd22".split()
 _QUALITATIVE_SIZE = 64
 
@@ -18,10 +18,10 @@ _QUALITATIVE_SIZE = 64
 def class_colors(n_classes: int, cmap: "str | Colormap | None" = None) -> np.ndarray:
     """Return RGBA colours (n_classes, 4) in [0, 1].
 
-    Without ``cmap`` the first are Tableau's and each further one is the farthest, in the perceptual space
-    OKLab, from those before it, white and the grey of missing labels; so a class keeps its colour however
-    many follow. A listed colour map of fewer than 64 colours is used in its order (and repeated), a
-    smooth one in even steps.
+    Without ``cmap`` the first colours are Tableau's. Each further one is the farthest, in the perceptual space
+    OKLab, from those before it, from white and from the grey of missing labels, so that a class keeps its colour
+    however many follow. A colour map of fewer than 64 colours is used in its order (and repeated), a smooth one in
+    even steps.
     """
     if cmap is None:
         return np.column_stack([_farthest_colors(n_classes), np.ones(n_classes)])
@@ -35,7 +35,7 @@ def class_colors(n_classes: int, cmap: "str | Colormap | None" = None) -> np.nda
 
 
 def _farthest_colors(n_colors: int) -> np.ndarray:
-    """Greedy choice of the candidate farthest from all chosen (Glasbey et al., 2007), in OKLab."""
+    """Return colours, each the candidate farthest in OKLab from those chosen before (Glasbey et al., 2007)."""
     first = np.array([[int(color[i : i + 2], 16) / 255 for i in (0, 2, 4)] for color in _FIRST])
     levels = np.linspace(0.0, 1.0, 16)
     candidates = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(-1, 3)

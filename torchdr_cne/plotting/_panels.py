@@ -29,29 +29,29 @@ def panels(
     max_categories: int = 40,
     names: Names = None,
 ) -> "Figure":
-    """Draw several embeddings of the same points, titled by their keys, with one legend for all.
+    """Draw several embeddings of the same points, with their keys as titles and one legend for all.
 
     Parameters
     ----------
     embeddings : mapping of str to array or tensor of shape (n, 2)
-        Title and points of each panel, the same n rows in the same order.
+        Title and embedding of each panel, with the same n rows in the same order.
     labels : array, tensor or pandas Series of shape (n,), optional
         As in `scatter`.
     columns : int, default=4
-        Most panels in a row: four are as wide as a page.
+        Largest number of panels in a row; four are as wide as a page.
     point_size, alpha, cmap, legend, rasterized, max_categories, names
-        As in `scatter`. ``legend="inside"`` is in the last panel.
+        As in `scatter`. With ``legend="inside"`` the legend is in the last panel.
 
     Returns
     -------
     matplotlib.figure.Figure
-        A figure that pyplot does not know; ``figure.savefig("maps.png")`` writes it.
+        A figure that pyplot does not manage; ``figure.savefig("maps.png")`` writes it.
 
     Raises
     ------
     ValueError
-        If there is no embedding, one is not (n, 2) or not finite, they differ in n, or an option does not
-        fit.
+        If there is no embedding, if one is not (n, 2) or not finite, if they differ in n, or if an option is not
+        valid.
     """
     from matplotlib.figure import Figure
 
@@ -65,7 +65,7 @@ def panels(
     coloring = color_points(n, labels, cmap, max_categories, names)
 
     n_rows = -(-len(planar) // columns)
-    n_columns = -(-len(planar) // n_rows)  # five are three and two
+    n_columns = -(-len(planar) // n_rows)  # five panels become three and two
     width = n_columns * _SIDE_INCHES + key_width(coloring, legend)
     figure = Figure(figsize=(width, n_rows * (_SIDE_INCHES + _TITLE_INCHES)), layout="constrained")
     axes = [figure.add_subplot(n_rows, n_columns, i + 1) for i in range(len(planar))]

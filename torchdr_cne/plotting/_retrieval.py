@@ -1,4 +1,4 @@
-"""Images beside the images that were found for them."""
+"""Pictures of query images beside the images that were found for them."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -27,34 +27,34 @@ def retrieval(
     found_labels: Any = None,
     similarities: Any = None,
 ) -> "Figure":
-    """Draw each query and, beside it in columns, what was found for it, nearest first.
+    """Draw each query and, in the columns beside it, the images that were found for it.
 
-    A found image has a green frame if its label is its query's, a red one if it is another, and a grey one
-    if either is missing.
+    The frame of a found image is green if it has the label of its query, red if it has another, and grey if either
+    label is missing.
 
     Parameters
     ----------
     queries : array or tensor of shape (m, H, W) or (m, H, W, C)
-        Images, uint8 or floats in [0, 1]; grey, or with C = 1 (grey), 3 (RGB) or 4 (RGBA) channels last.
+        Images in uint8 or floats in [0, 1]; they are grey or have 1 (grey), 3 (RGB) or 4 (RGBA) channels last.
     found : array or tensor of shape (m, k, H, W) or (m, k, H, W, C)
-        The k images found for each query, drawn in their order: ``images[neighbors]`` for neighbours (m, k).
+        The k images found for each query, nearest first, such as ``images[neighbors]`` for neighbours (m, k).
     query_labels : array or tensor of shape (m,), optional
-        Labels of the queries, the titles above them.
+        Labels of the queries, which are written above them.
     found_labels : array or tensor of shape (m, k), optional
-        Labels of the found images, the titles above them.
+        Labels of the found images, which are written above them.
     similarities : array or tensor of shape (m, k), optional
-        Numbers to write above the found images, with two decimals.
+        Numbers that are written above the found images, with two decimals.
 
     Returns
     -------
     matplotlib.figure.Figure
-        A figure that pyplot does not know; its axes are those of the first query, of what was found for
-        it, of the second query, and so on. It is 1 inch a column wide: choose some twenty queries at most.
+        A figure that pyplot does not manage; its axes are those of the first query, of the images found for it, of
+        the second query, and so on. Columns are about 1 inch wide; give at most some twenty queries.
 
     Raises
     ------
     ValueError
-        If the images have other shapes or values, or labels or similarities do not have one entry an image.
+        If the images have other shapes or values, or if labels or similarities do not have one entry per image.
 
     Examples
     --------
@@ -90,7 +90,7 @@ def retrieval(
 
 
 def _entries(values: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
-    """Return one Python object an image, None where there is none."""
+    """Return one Python object for each image; None if there is no value."""
     entries = np.full(shape, None, dtype=object)
     if values is None:
         return entries
@@ -109,9 +109,9 @@ def _frame_color(query_label: Any, label: Any) -> str:
 
 
 def _grid(m: int, k: int, n_lines: int, height_of_width: float) -> np.ndarray:
-    """Return axes (m, 1 + k) with room for titles of ``n_lines``, the first column apart from the rest.
+    """Return axes (m, 1 + k) with room for titles of ``n_lines``; the first column is set apart from the rest.
 
-    Their places are computed here: a layout engine takes seconds for some hundred axes.
+    The position of each axes is computed here, as a layout engine takes seconds for some hundred axes.
     """
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""One embedding as points on an axes."""
+"""A scatter plot of one embedding."""
 
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,53 +33,53 @@ def scatter(
 ) -> "Axes":
     """Draw a 2-D embedding, coloured by classes or by numbers.
 
-    Points are drawn in a fixed random order, so that no class hides another; those without a label are
-    grey and lie below.
+    Points are drawn in a fixed random order, so that no class hides another. Points without a label are grey and
+    lie below the others.
 
     Parameters
     ----------
     embedding : array or tensor of shape (n, 2)
-        Points; tensors of any device.
+        The embedding; tensors may be on any device.
     labels : array, tensor or pandas Series of shape (n,), optional
-        Strings, booleans and categoricals are classes; integers are if there are at most
-        ``max_categories`` different ones or if they have ``names``; other integers and floats are numbers
-        on a colour map. NaN and None are drawn grey.
+        Labels of the points. Strings, booleans and categoricals are classes, and so are integers if there are at most
+        ``max_categories`` different ones or if they have ``names``. Other integers and floats are numbers on a colour
+        map. Points with NaN or None are drawn in grey.
     ax : matplotlib.axes.Axes, optional
-        Where to draw. By default an axes of a figure of its own, which pyplot does not know:
+        Axes to draw on; by default those of a separate figure, which pyplot does not manage:
         ``scatter(embedding).figure.savefig("map.png")``.
     title : str, optional
         Title of the axes.
     point_size : float, optional
-        Area of a point in points² (1/72 inch squared), as in matplotlib. By default ``250 n**-0.55`` on an
-        axes of 5 × 5 inches, in proportion to the area of the axes: 8.2 for 500 points, 0.54 for 70 000,
-        0.13 for a million.
+        Area of a point in points² (1/72 inch squared), as in matplotlib. The default is ``250 n**-0.55`` on axes of
+        5 × 5 inches (8.2 for 500 points, 0.54 for 70 000, 0.13 for a million) and in proportion to the area of
+        the axes.
     alpha : float, optional
-        Opacity. By default ``(n / 1000)**-0.12``, at most 0.9: 0.9 for 500 points, 0.60 for 70 000, 0.44
-        for a million.
+        Opacity of a point. The default is ``(n / 1000)**-0.12``, at most 0.9: 0.9 for 500 points, 0.60 for 70 000,
+        0.44 for a million.
     cmap : str or matplotlib colour map, optional
-        For numbers, by default viridis. For classes, by default a palette that extends Tableau's to any
+        Colour map. The default is viridis for numbers and, for classes, a palette that extends Tableau's to any
         number of colours.
     legend : {"auto", "outside", "inside", "none"}, default="auto"
-        Where the legend of classes is. ``"auto"`` is outside, to the right, which on an axes of your own
-        needs room (``layout="constrained"`` makes it). Numbers get a colour bar unless ``"none"``.
+        Where the legend of classes is. ``"auto"`` is outside, to the right, which needs room beside your own axes
+        (``layout="constrained"`` makes it). Numbers get a colour bar unless this is ``"none"``.
     rasterized : bool or "auto", default="auto"
-        Whether PDF and SVG files hold the points as an image; ``"auto"`` from 5 000 points on, where they
-        would be large and slow.
+        Whether PDF and SVG files hold the points as an image. ``"auto"`` does so from 5 000 points on, as the files
+        would otherwise be large and slow.
     max_categories : int, default=40
-        Most entries of the legend (of more classes the largest are listed), and most different integers
-        that are taken for classes.
+        Largest number of classes in the legend (if there are more, the largest classes are listed), and of different
+        integers that count as classes.
     names : sequence or mapping of str, optional
-        What the legend calls the classes: a list for labels 0, 1, …, or a dict ``{label: name}``.
+        Names of the classes in the legend: a list for labels 0, 1, …, or a dict ``{label: name}``.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Its first collection holds the points.
+        The axes, whose first collection holds the points.
 
     Raises
     ------
     ValueError
-        If the embedding is not (n, 2) or not finite, or labels, names or an option do not fit.
+        If the embedding is not (n, 2) or not finite, or if labels, names or an option are not valid.
 
     Examples
     --------
@@ -107,7 +107,7 @@ def scatter(
 
 
 def as_planar(embedding: Any, name: str) -> np.ndarray:
-    """Return the embedding as an array (n, 2); raise ValueError if it has other columns or no rows."""
+    """Return the embedding as an array (n, 2); raise a ValueError if it has other columns or no rows."""
     points = as_points(embedding, name)
     if points.shape[1] != 2 or len(points) == 0:
         raise ValueError(
@@ -118,18 +118,18 @@ def as_planar(embedding: Any, name: str) -> np.ndarray:
 
 
 def default_point_size(n: int, axes_inches2: float = _SIDE_INCHES**2) -> float:
-    """Area of a point in points²: falls with n, slower than 1 / n, in proportion to the axes."""
+    """Return the area of a point in points²: it falls with n, slower than 1 / n, and grows with the axes."""
     return 250.0 * n**-0.55 * axes_inches2 / _SIDE_INCHES**2
 
 
 def area_of(ax: "Axes") -> float:
-    """Area of the axes in square inches."""
+    """Return the area of the axes in square inches."""
     box = ax.get_window_extent().transformed(ax.figure.dpi_scale_trans.inverted())
     return box.width * box.height
 
 
 def default_alpha(n: int) -> float:
-    """Opacity of a point, falling slowly with n."""
+    """Return the opacity of a point, which falls slowly with n."""
     return min(0.9, (n / 1000) ** -0.12)
 
 
@@ -141,7 +141,7 @@ def draw_points(
     alpha: float | None,
     rasterized: bool | Literal["auto"],
 ) -> None:
-    """Draw coloured points on bare axes of equal aspect, missing labels first, the rest shuffled."""
+    """Draw points on bare axes of equal aspect: first those without a label, then the rest in random order."""
     n = len(points)
     order = np.random.default_rng(0).permutation(n)
     order = order[np.argsort(~coloring.missing_n[order], kind="stable")]
@@ -163,7 +163,7 @@ def draw_points(
 
 
 def own_axes(key_inches: float, side_inches: float) -> "Axes":
-    """Return a square axes of a figure of its own, with room for the key at its right."""
+    """Return square axes in a separate figure, with room for the key to their right."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(side_inches + key_inches, side_inches), layout="constrained")

@@ -30,10 +30,10 @@ def class_similarity(
     names: Names = None,
     cmap: "str | Colormap" = "viridis",
 ) -> "Figure":
-    """Draw how alike classes are: the mean cosine between their points, of one or two sets of features.
+    """Draw the similarity of classes, the mean cosine between their points, for one or two sets of features.
 
-    Below each heatmap stands its mean within classes (over the diagonal, each class counted once) minus its
-    mean between classes (over the rest): the larger, the better the features keep classes apart.
+    Below each heatmap is its mean within classes (over the diagonal, where each class counts once) minus its mean
+    between classes (over the rest). The larger this is, the better the features keep classes apart.
 
     Parameters
     ----------
@@ -42,23 +42,23 @@ def class_similarity(
     labels : array or tensor of shape (n,)
         Classes: integers, strings, booleans or whole floats, none missing.
     after : array or tensor of shape (n, g), optional
-        Other features of the same rows, of any width, drawn beside on the same scale of colours.
+        Other features of the same rows, of any width, which are drawn beside the first on the same colour scale.
     names : sequence or mapping of str, optional
-        What to call the classes: a list for labels 0, 1, …, or a dict ``{label: name}``.
+        Names of the classes: a list for labels 0, 1, …, or a dict ``{label: name}``.
     cmap : str or matplotlib colour map, default="viridis"
-        Its scale ends at 1, and begins at 0 or, if there is one, at the lowest negative mean.
+        Colour map, whose scale ends at 1 and begins at 0 or, if there is one, at the lowest negative mean.
 
     Returns
     -------
     matplotlib.figure.Figure
-        A figure that pyplot does not know. Up to 12 classes have their numbers in the cells, up to 100
-        their names at the sides. A class of one point has no other to be like: its cell on the diagonal is
-        grey and says "NaN".
+        A figure that pyplot does not manage. Up to 12 classes have their numbers in the cells, and up to 100 their
+        names at the sides. A class of one point has no similarity within itself: its cell on the diagonal is grey
+        and says "NaN" if there are numbers.
 
     Raises
     ------
     ValueError
-        As `torchdr_cne.evaluation.class_similarity_matrix` does, which computes the numbers, or if
+        In the same cases as `torchdr_cne.evaluation.class_similarity_matrix`, which computes the numbers, or if
         ``names`` does not name a class.
 
     Examples
@@ -125,12 +125,12 @@ def _name_rows_and_columns(ax: "Axes", names: list[str], side_inches: float) -> 
     texts = ax.set_xticks(ticks, names, fontsize=size, rotation=turned) + ax.set_yticks(ticks, names, fontsize=size)
     for tick in texts:
         for text in (tick.label1, tick.label2):
-            text.set_parse_math(False)  # a name is shown as it is, with its $
+            text.set_parse_math(False)  # a name is shown as it is, with any $
     ax.tick_params(length=0)
 
 
 def _contrast(matrix: np.ndarray) -> str:
-    """Mean within minus mean between, as text; a mean of nothing is NaN."""
+    """Return the mean within minus the mean between classes, as text; a mean of nothing is NaN."""
     within = matrix.diagonal()[~np.isnan(matrix.diagonal())]
     between = matrix[~np.eye(len(matrix), dtype=bool)]
     low, high = (values.mean() if len(values) else np.nan for values in (between, within))

@@ -1,4 +1,4 @@
-"""One embedding drawn with small images of its points."""
+"""A plot of one embedding with small images at its points."""
 
 from dataclasses import replace
 from itertools import product
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 _SIDE_INCHES = 8.0
 _DOT_ALPHA = 0.3
-_GAP = 0.1  # between thumbnails, of their sides, for the frames
-_PARTS = 8  # of a cell, each way
+_GAP = 0.1  # between thumbnails, relative to their sides, as room for the frames
+_PARTS = 8  # of a cell in each direction
 
 
 def thumbnails(
@@ -37,45 +37,45 @@ def thumbnails(
     max_categories: int = 40,
     names: Names = None,
 ) -> "Axes":
-    """Draw a 2-D embedding with images of some of its points, spread so that none overlaps another.
+    """Draw a 2-D embedding with images of some of its points, chosen so that no two images overlap.
 
-    Each image has its centre at its point and a frame in the colour of its label; the other points are
-    faint dots below. The choice is the same on every call.
+    Each image is centred at its point and has a frame in the colour of its label; the other points are faint dots
+    below the images. The choice is the same on every call.
 
     Parameters
     ----------
     embedding : array or tensor of shape (n, 2)
-        Points; tensors of any device.
+        The embedding; tensors may be on any device.
     images : array or tensor of shape (n, H, W) or (n, H, W, C)
-        Their images, uint8 or floats in [0, 1]; grey, or with C = 1 (grey), 3 (RGB) or 4 (RGBA) channels
-        last.
+        Images of the points, in uint8 or floats in [0, 1]; they are grey or have 1 (grey), 3 (RGB) or 4 (RGBA)
+        channels last.
     labels : array, tensor or pandas Series of shape (n,), optional
-        As in `scatter`. Without them frames are grey.
+        As in `scatter`. Without labels the frames are grey.
     size : float, default=0.03
-        Longer side of an image, as a share of the longer side of the embedding; from 0.001 to 1.
+        Longer side of an image, relative to the longer side of the embedding; from 0.001 to 1.
     max_images : int, default=400
-        Most images to draw; if more have room, those drawn are farther apart.
+        Largest number of images; if there is room for more, those that are drawn are farther apart.
     ax : matplotlib.axes.Axes, optional
-        Where to draw. By default an axes of 8 × 8 inches in a figure of its own, which pyplot does not know.
+        Axes to draw on; by default axes of 8 × 8 inches in a separate figure, which pyplot does not manage.
     title, cmap, legend, max_categories, names
         As in `scatter`.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Its ``images`` are the thumbnails; its first collection holds the dots, its second the frames.
+        The axes. Its ``images`` are the thumbnails, its first collection holds the dots, and its second the frames.
 
     Raises
     ------
     ValueError
-        If the embedding is not (n, 2) or not finite, there are not n images of such shapes and values, or
-        labels, names or an option do not fit.
+        If the embedding is not (n, 2) or not finite, if there are not n images of such shapes and values, or if
+        labels, names or an option are not valid.
 
     Notes
     -----
-    A grid has cells of the size of an image. Points are gone through in the order of their distance from the
-    centres of their cells, and each is drawn that overlaps none before it. Of the points in a sixty-fourth
-    of a cell only the first is tried, so that a million cost about a second.
+    A grid has cells of the size of an image. Points are tried in the order of their distance from the centres of
+    their cells, and an image is drawn if it overlaps none before it. In each sixty-fourth of a cell only the first
+    point is tried, so that a million points take about a second.
 
     Examples
     --------
@@ -105,7 +105,7 @@ def thumbnails(
 
 
 def choose_apart(points: np.ndarray, max_points: int) -> np.ndarray:
-    """Choose ids of at most ``max_points`` points, in rising order, such that unit squares at them are disjoint."""
+    """Return ids of at most ``max_points`` points, in rising order, whose unit squares are disjoint."""
     distance = 1.0
     while len(chosen := _choose_unit_apart(points / distance)) > max_points:
         distance *= max(1.05, float(np.sqrt(len(chosen) / max_points)))
@@ -113,7 +113,7 @@ def choose_apart(points: np.ndarray, max_points: int) -> np.ndarray:
 
 
 def _choose_unit_apart(points: np.ndarray) -> list[int]:
-    """Take each point whose unit square is free, those nearest the centres of their unit cells first."""
+    """Return points whose unit squares are disjoint; those nearest to the centres of their unit cells come first."""
     places = points - points.min(axis=0)
     distances = ((places % 1 - 0.5) ** 2).sum(axis=1)
     taken: dict[tuple[int, int], list[int]] = {}
@@ -126,7 +126,7 @@ def _choose_unit_apart(points: np.ndarray) -> list[int]:
 
 
 def _candidates(places: np.ndarray, distances: np.ndarray) -> list[int]:
-    """Ids of the nearest point of each part of each cell, in order of distance, then of id."""
+    """Return the id of the nearest point in each part of each cell, in order of distance and then of id."""
     by_distance = np.argsort(distances, kind="stable")
     parts = np.floor(places[by_distance] * _PARTS).astype(np.int64)
     firsts = np.unique(parts[:, 0] * (parts[:, 1].max() + 1) + parts[:, 1], return_index=True)[1]
@@ -143,7 +143,7 @@ def _check(n: int, pictures: np.ndarray, size: float, max_images: int) -> None:
 
 
 def _sides(points: np.ndarray, shape: tuple[int, ...], size: float) -> np.ndarray:
-    """Width and height of a thumbnail in units of the embedding."""
+    """Return width and height of a thumbnail in units of the embedding."""
     height, width = shape
     extent = float(np.ptp(points, axis=0).max()) or 1.0
     return size * extent * np.array([width, height]) / max(width, height)

@@ -1,4 +1,4 @@
-"""Negatives: independent draws with exclusion, and reciprocal blocks; both pure functions of a seed."""
+"""Negatives, by independent draws with exclusions or by reciprocal blocks; both are pure functions of a seed."""
 
 from torchdr_cne.sampling.blocks import BLOCK_SIZE, BlockLayout, draw_shifts
 from torchdr_cne.sampling.exclusion import NegativeSampler, sample_negatives

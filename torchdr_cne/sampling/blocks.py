@@ -1,7 +1,7 @@
-"""Reciprocal negatives: points in randomly filled blocks, and block a meets block (s − a) mod B.
+"""Reciprocal negatives: points are in randomly filled blocks, and block a meets block (s − a) mod B.
 
-k is then a negative of i exactly when i is one of k, so that a row can compute its whole gradient by
-itself, and over all B shifts every pair of points meets exactly once.
+Then k is a negative of i exactly if i is a negative of k, so that the whole gradient of a row can be computed
+for that row alone, and over all B shifts every pair of points meets exactly once.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _PERMUTATION, _SHIFTS = 1, 2
 
 @dataclass(frozen=True)
 class BlockLayout:
-    """Where each point is stored: B blocks of 64 slots, filled evenly (sizes differ by at most one).
+    """The assignment of points to B blocks of 64 slots, filled evenly (sizes differ by at most one).
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class BlockLayout:
 
     @classmethod
     def random(cls, n: int, seed: int, device: torch.device | None = None) -> "BlockLayout":
-        """Fill the blocks in a random order that is a pure function of ``seed``."""
+        """Return blocks filled in a random order that is a pure function of ``seed``."""
         n_blocks = -(-n // BLOCK_SIZE)
         position = torch.empty(n, dtype=torch.int64, device=device)
         order = random_permutation(n, stream_key(seed, 0, _PERMUTATION), device)
@@ -62,17 +62,17 @@ class BlockLayout:
         return self.n_slots // BLOCK_SIZE
 
     def scatter(self, values: Tensor) -> Tensor:
-        """Move values of points (n, …) to slots (B · 64, …); padding becomes 0."""
+        """Return values of points (n, …) by slot (B · 64, …); padding is 0."""
         out = values.new_zeros((self.n_slots, *values.shape[1:]))
         out[self.slot_of] = values
         return out
 
     def gather(self, values: Tensor) -> Tensor:
-        """Move values of slots back to points."""
+        """Return values of slots by point."""
         return values[self.slot_of]
 
     def arrange(self, graph: AffinityGraph, slots: Tensor, own: slice) -> AffinityGraph:
-        """Return ``graph``, whose rows belong to ``slots``, all ``own``, by slot; padding slots have no edges."""
+        """Return ``graph``, whose rows belong to ``slots``, in the order of all ``own`` slots; padding has no edges."""
         place, n_own = slots - own.start, own.stop - own.start
         degrees = graph.indptr.new_zeros(n_own).index_copy(0, place, graph.indptr.diff())
         indptr = torch.cat([degrees.new_zeros(1), degrees.cumsum(0)])
@@ -88,12 +88,12 @@ class BlockLayout:
 
 
 def n_shifts_for(negatives_per_row: int, n_blocks: int) -> int:
-    """Number of shifts a step that come nearest to ``negatives_per_row`` negatives; at least one, at most B."""
+    """Return how many shifts per step come nearest to ``negatives_per_row`` negatives; at least one, at most B."""
     return min(max(1, round(negatives_per_row / BLOCK_SIZE)), n_blocks)
 
 
 def draw_shifts(n_blocks: int, n_shifts: int, *, seed: int, step: int) -> list[int]:
-    """Draw ``n_shifts`` distinct shifts of [0, B), a pure function of (seed, step); Floyd's algorithm."""
+    """Return ``n_shifts`` distinct shifts in [0, B), a pure function of (seed, step), by Floyd's algorithm."""
     key = stream_key(seed, step, _SHIFTS)
     chosen: list[int] = []
     for draw, top in enumerate(range(n_blocks - n_shifts, n_blocks)):

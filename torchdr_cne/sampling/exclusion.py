@@ -1,4 +1,4 @@
-"""Uniform negatives with exclusions, by searchsorted in the excluded ids' gaps."""
+"""Uniform negatives with exclusions, by searchsorted in the gaps between excluded ids."""
 
 from typing import Any
 
@@ -9,23 +9,23 @@ from torchdr_cne.hashing import bounded, hash_grid, stream_key
 
 
 class NegativeSampler:
-    """Draws ids uniformly from all points but a row's excluded ones.
+    """Draws ids uniformly from all points that are not excluded for a row.
 
-    With a row's w exclusions e_0 < e_1 < … the number of allowed ids below e_k is e_k − k; a uniform r in
-    [0, n − w) is therefore the id r + #{k : e_k − k ≤ r}. All rows' e_k − k are kept in one sorted array,
-    offset by row, so that one searchsorted serves a whole step.
+    If a row has w exclusions e_0 < e_1 < …, the number of allowed ids below e_k is e_k − k. A uniform r in
+    [0, n − w) therefore stands for the id r + #{k : e_k − k ≤ r}. The values e_k − k of all rows are kept in one
+    sorted array, offset by row, so that one searchsorted serves a whole step.
 
     Parameters
     ----------
     n : int
         Number of points.
     rows : Tensor of shape (R,), int64
-        The rows negatives are drawn for, as global ids; each excludes itself.
+        Global ids of the rows for which negatives are drawn; each excludes itself.
     exclude : tuple of (indptr, ids), default=None
-        Further exclusions of each row of ``rows``, ragged; order, repeats and the row's own id do not
-        matter and negative ids (padding) are ignored.
+        Further exclusions of each of ``rows``, ragged. Order, repeats and the row's own id do not matter, and
+        negative ids (padding) are ignored.
     n_negatives : int
-        Draws a row and call; at most the number of allowed ids.
+        Number of draws per row and call; at most the number of allowed ids.
     """
 
     def __init__(self, n: int, rows: Tensor, n_negatives: int, exclude: tuple[Tensor, Tensor] | None = None) -> None:
@@ -63,7 +63,7 @@ class NegativeSampler:
 
 
 def sample_negatives(n: int, rows: Any, n_negatives: int, *, seed: int, step: int, exclude: Any = None) -> Tensor:
-    """Draw negatives uniformly from the points a row may meet.
+    """Return negatives drawn uniformly from the points that a row may meet.
 
     Parameters
     ----------
@@ -72,11 +72,11 @@ def sample_negatives(n: int, rows: Any, n_negatives: int, *, seed: int, step: in
     rows : int array of shape (R,)
         Global ids of the rows; each is always excluded from its own negatives.
     n_negatives : int
-        Draws a row, with replacement.
+        Number of draws per row, with replacement.
     seed, step : int
         The draws are a pure function of (seed, step, row, draw).
     exclude : int array of shape (R, w), or pair (indptr (R + 1,), ids), default=None
-        Sorted excluded ids aligned with ``rows``, rectangular or ragged.
+        Excluded ids of each of ``rows``, sorted, rectangular or ragged.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Pairs that are drawn once and stay through a fit: points at middle distance, and far ones."""
+"""Pairs that are drawn once and kept during a fit: points at a middle distance, and far points."""
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ def mid_near_points(values_nf: Tensor, n_pairs: int, *, metric: str, seed: int) 
     values_nf : Tensor of shape (n, f)
         The rows, at least two.
     n_pairs : int
-        Mid-near points of a row; each comes from six points of its own, so that one may come twice.
+        Number of mid-near points of a row; each is drawn from a separate six, so that a point may occur twice.
     metric : {"euclidean", "cosine", "manhattan"}
         Distance between rows.
     seed : int
@@ -29,7 +29,7 @@ def mid_near_points(values_nf: Tensor, n_pairs: int, *, metric: str, seed: int) 
     Returns
     -------
     Tensor of shape (n, n_pairs), int64
-        Never the row itself. Of fewer than six others all are candidates, and of one it is the nearest.
+        Points other than the row itself. If there are fewer than six others, all are candidates; a single one is taken.
     """
     n = len(values_nf)
     rows = torch.arange(n, device=values_nf.device)
@@ -45,7 +45,7 @@ def mid_near_points(values_nf: Tensor, n_pairs: int, *, metric: str, seed: int) 
 
 
 def distinct_others(n: int, rows: Tensor, n_draws: int, key: int) -> Tensor:
-    """Draw ``n_draws`` distinct points of ``n``, not the row itself, for each of ``rows``, (R, n_draws); Floyd."""
+    """Return ``n_draws`` distinct others of ``n`` points for each row, (R, n_draws), by Floyd's algorithm."""
     words = hash_grid(key, rows, n_draws)
     chosen = torch.full_like(words, -1)
     for draw, top in enumerate(range(n - 1 - n_draws, n - 1)):
@@ -56,18 +56,18 @@ def distinct_others(n: int, rows: Tensor, n_draws: int, key: int) -> Tensor:
 
 
 def far_points(n: int, n_draws: int, *, seed: int, neighbors: tuple[Tensor, Tensor]) -> Tensor:
-    """Draw far points for each of ``n`` rows, uniformly from those that are no neighbours of it.
+    """Return far points for each of ``n`` rows, drawn uniformly from the points that are not its neighbours.
 
     Parameters
     ----------
     n : int
         Number of points.
     n_draws : int
-        Far points of a row, drawn with replacement.
+        Number of far points of a row, drawn with replacement.
     seed : int
         The draws are a pure function of (seed, row, draw).
     neighbors : tuple of (indptr, ids)
-        Each row's distinct neighbours, ragged. One that has all other points as neighbours draws among them.
+        Distinct neighbours of each row, ragged. A row whose neighbours are all other points draws from these.
 
     Returns
     -------
@@ -79,6 +79,6 @@ def far_points(n: int, n_draws: int, *, seed: int, neighbors: tuple[Tensor, Tens
     ids = ids[torch.repeat_interleave(keeps, degrees)]
     degrees = torch.where(keeps, degrees, 0)
     indptr = torch.cat([degrees.new_zeros(1), degrees.cumsum(0)])
-    # One at a time: of few points that may be drawn, some are drawn again.
+    # They are drawn one at a time, so that points may be drawn again if there are only a few.
     sampler = NegativeSampler(n, torch.arange(n, device=ids.device), 1, (indptr, ids))
     return torch.cat([sampler.draw(seed, draw) for draw in range(n_draws)], dim=1)

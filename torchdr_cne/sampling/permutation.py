@@ -1,4 +1,4 @@
-"""A random order of n numbers that is never stored: each place is computed when it is asked for."""
+"""A random order of n numbers that is never stored: each entry is computed when it is needed."""
 
 import math
 
@@ -11,19 +11,19 @@ _ROUNDS = 6
 
 
 def permuted(places: Tensor, n: int, key: int) -> Tensor:
-    """Return the numbers at some ``places`` of a random order of range(n).
+    """Return the numbers at some ``places`` in a random order of range(n).
 
-    A Feistel network on an a × b grid of at least n cells (Black & Rogaway, 2002), its rounds keyed by hashes; what
-    falls outside range(n) goes through it again until it is inside. It is a bijection of range(n) for every key.
+    This is a Feistel network on an a × b grid of at least n cells (Black & Rogaway, 2002), with rounds keyed by hashes.
+    Numbers outside range(n) pass through it again until they are inside. Every key gives a bijection of range(n).
 
     Parameters
     ----------
     places : Tensor of shape (B,), int64
-        Places from 0 to n − 1.
+        Places in the order, from 0 to n − 1.
     n : int
         Length of the order.
     key : int
-        The order; another key is another one.
+        Key of the order; each key gives a different one.
 
     Returns
     -------

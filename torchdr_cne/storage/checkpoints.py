@@ -20,7 +20,7 @@ from torchdr_cne.storage.folders import DamagedError, FormatError
 PREEMPTED = "PREEMPTED"
 """Name of the file that says that the last fit was asked to stop before it was done."""
 _PATIENCE = 3.0
-"""Seconds to wait for the lock: the system may take a moment to bury a killed holder."""
+"""Seconds to wait for the lock, as the system may take a moment to release that of a killed process."""
 _SHOWN = 60
 
 
@@ -51,7 +51,7 @@ class Checkpoints:
         self._lock: int | None = None
 
     def __enter__(self) -> "Checkpoints":
-        """Lock the folder and put in order what a killed fit left.
+        """Lock the folder, and repair what a killed fit has left.
 
         Raises
         ------
@@ -69,12 +69,12 @@ class Checkpoints:
             os.close(self._lock)
             self._lock = None
 
-    # ---- writing --------------------------------------------------------------------------------------
+    # Writing.
 
     def save(self, step: int, tensors: Mapping[str, Tensor], record: Mapping[str, Any], *, last: bool = False) -> bool:
-        """Write the checkpoint of ``step``; older ones than ``keep`` and the marker `PREEMPTED` go afterwards.
+        """Write the checkpoint of ``step``, then remove all but the last ``keep``, and the marker `PREEMPTED`.
 
-        Checkpoints of later steps go too: they were damaged, or of a fit that this one started anew.
+        Checkpoints of later steps are removed too, as they were damaged or belong to a fit that began again.
 
         Parameters
         ----------
@@ -90,12 +90,12 @@ class Checkpoints:
         Returns
         -------
         bool
-            False, with a warning, if it could not be written.
+            True; False, with a warning, if the checkpoint could not be written.
 
         Raises
         ------
         OSError
-            If the ``last`` one could not be written; the one before is intact.
+            If the ``last`` checkpoint could not be written; the previous one is intact.
         """
         assert self._lock is not None, "Checkpoints has to be used in a with block"
         manifest = {"kind": "checkpoint", "step": step, "identity": self._identity, "record": dict(record)}
@@ -130,21 +130,21 @@ class Checkpoints:
         """Remove the file `PREEMPTED`, once the fit is done."""
         (self.folder / PREEMPTED).unlink(missing_ok=True)
 
-    # ---- reading --------------------------------------------------------------------------------------
+    # Reading.
 
     def newest(self) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
         """Return step, tensors and record of the last checkpoint that can be read; None if there is none.
 
-        A damaged one is skipped with a warning.
+        A damaged checkpoint is skipped with a warning.
 
         Raises
         ------
         DamagedError
             If there are checkpoints, and all are damaged.
         FormatError
-            If the last one is of a later version of the format, a pickle or no checkpoint.
+            If the last one has a later version of the format, is a pickle, or is not a checkpoint.
         ValueError
-            If it is of a fit with other parameters or other data.
+            If it belongs to a fit with other parameters or other data.
         """
         steps = self._steps()
         for step in steps:
@@ -175,18 +175,18 @@ class Checkpoints:
         return self.folder / f"step-{step}"
 
     def _steps(self) -> list[int]:
-        """Return the steps of which there are checkpoints, the latest first."""
+        """Return the steps that have checkpoints, latest first."""
         names = (re.fullmatch(r"step-(\d+)", entry.name) for entry in self.folder.iterdir())
         return sorted((int(name[1]) for name in names if name), reverse=True)
 
 
 def same_identity(saved: Mapping[str, Any], own: Mapping[str, Any], former: Mapping[str, Any]) -> bool:
-    """Tell whether two identities are of one fit, whatever parameters an earlier version had at their defaults."""
+    """Return whether two identities are of one fit; ``former`` parameters at their defaults do not count."""
     return saved["data"] == own["data"] and not _differences(saved["config"], own["config"], former)
 
 
 def _differences(saved: Mapping[str, Any], given: Mapping[str, Any], former: Mapping[str, Any]) -> str:
-    """Describe the entries in which two mappings differ, ``former`` parameters at their defaults apart."""
+    """Return text on the entries in which two mappings differ; ``former`` parameters at their defaults do not count."""
     saved = {key: value for key, value in saved.items() if key in given or key not in former or former[key] != value}
     keys = [key for key in {**saved, **given} if key not in saved or key not in given or saved[key] != given[key]]
     return "; ".join(f"{key} was {_shown(saved, key)} and is {_shown(given, key)}" for key in keys)
@@ -217,7 +217,7 @@ def _locked(folder: Path) -> int:
                     f"{folder} is in use by another fit ({holder}); wait for it, or choose another folder."
                 ) from None
             time.sleep(0.05)
-    with contextlib.suppress(OSError):  # on a full disk; only the message above needs it
+    with contextlib.suppress(OSError):  # the disk may be full; only the message above needs this
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"pid {os.getpid()} on {platform.node()}".encode(), 0)
     return descriptor

@@ -1,4 +1,4 @@
-"""What makes two fits the same: digests of their parameters and of their data."""
+"""Digests of parameters and of data, by which two fits are recognised as the same."""
 
 import hashlib
 import re
@@ -29,7 +29,7 @@ RUN_ONLY_PARAMETERS = {
     "store_training_data",
     "verbose",
 }
-"""Parameters that change how a fit runs and not what it finds."""
+"""Parameters that change how a fit runs, but not its result."""
 
 
 def configuration(method: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def configuration(method: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         tensors: dict[str, Tensor] = {}
         try:
             config[name] = to_plain(value, name, tensors)
-        except ValueError:  # a class or a function of the user's own
+        except ValueError:  # the user's own class or function
             config[name] = described(value)
             tensors = {}
             if isinstance(value, nn.Module):
@@ -53,7 +53,7 @@ def configuration(method: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def described(value: Any) -> str:
-    """Return in words what a value is, functions by their code; without addresses, which another process lacks."""
+    """Return a description of a value, with hashes of functions and without addresses, which differ by process."""
     if isinstance(value, ComposedAffinity):
         return value.fingerprint()
     if isinstance(value, (list, tuple)):
@@ -66,7 +66,7 @@ def described(value: Any) -> str:
     if is_dataclass(value) and not isinstance(value, type):
         own = [f"{field.name}={described(getattr(value, field.name))}" for field in fields(value)]
         return f"{type(value).__name__}({', '.join(own)})"
-    if hasattr(value, "bind") and not isinstance(value, type):  # a loss that is no dataclass
+    if hasattr(value, "bind") and not isinstance(value, type):  # a loss that is not a dataclass
         return f"{type(value).__name__} {described(list(vars(value).items()))}"
     return _without_addresses(value)
 
@@ -76,7 +76,7 @@ def _without_addresses(value: Any) -> str:
 
 
 def data_digest(share: Share, data: Any, given: AffinityGraph | None, labels: Tensor | None) -> dict[str, Any]:
-    """Return size and digest of the data; each rank hashes its own rows, and their sum is the same for any split."""
+    """Return size and digest of the data; each rank hashes its own rows, and the sum is the same for any split."""
     digest = torch.zeros((), dtype=torch.int64)
     found: dict[str, Any] = {"rows": share.n}
     if isinstance(data, PositivePairs):
@@ -99,5 +99,5 @@ def data_digest(share: Share, data: Any, given: AffinityGraph | None, labels: Te
 
 
 def digest_of_labels(labels: Tensor) -> str:
-    """Return the digest of all points' class codes."""
+    """Return the digest of the class codes of all points."""
     return f"{int(digest_of(labels, torch.arange(len(labels)), torch.zeros(()).long())) & (1 << 64) - 1:016x}"

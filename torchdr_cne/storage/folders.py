@@ -1,4 +1,4 @@
-"""The one format on disk: a folder of ``state.safetensors`` and ``manifest.json``, written whole or not at all."""
+"""The format on disk: a folder with ``state.safetensors`` and ``manifest.json``, written completely or not at all."""
 
 import errno
 import hashlib
@@ -21,33 +21,33 @@ MANIFEST, STATE = "manifest.json", "state.safetensors"
 
 
 class DamagedError(ValueError):
-    """A folder of this format that was cut, altered or lost a file."""
+    """The error that a folder of this format was cut or altered, or has lost a file."""
 
 
 class FormatError(ValueError):
-    """Something that is whole but cannot be read: a later version, a pickle, or not this library's."""
+    """The error that an intact file cannot be read: it has a later version, is a pickle, or is not of this library."""
 
 
-# ---- writing ------------------------------------------------------------------------------------------
+# Writing.
 
 
 def write_folder(path: Path, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> None:
-    """Write a folder that is complete once it has its name; a folder there before is replaced.
+    """Write a folder, which is complete as soon as it has its name; an earlier folder is replaced.
 
     Parameters
     ----------
     path : Path
-        Its parent must exist. ``<path>.tmp`` and ``<path>.old`` are used on the way.
+        The folder, whose parent must exist; ``<path>.tmp`` and ``<path>.old`` are used temporarily.
     tensors : mapping of str to Tensor
         Dense tensors on any device.
     manifest : mapping of str to JSON values
-        Numbers must be finite. ``format``, ``format_version``, ``library_version``, ``files``, ``tensors`` and
-        ``sha256`` are added.
+        Entries of the manifest, with finite numbers. ``format``, ``format_version``, ``library_version``, ``files``,
+        ``tensors`` and ``sha256`` are added.
 
     Raises
     ------
     OSError
-        If it cannot be written; what was there before is left as it was.
+        If the folder cannot be written; an earlier folder is left as it was.
     """
     path = Path(os.path.realpath(path))
     temporary, old = _beside(path)
@@ -57,7 +57,7 @@ def write_folder(path: Path, tensors: Mapping[str, Tensor], manifest: Mapping[st
         _write_files(temporary, tensors, manifest)
         _sync(temporary)
         if path.exists():
-            path.rename(old)  # no system call swaps folders everywhere; `recover` and readers know this name
+            path.rename(old)  # not all systems can swap folders; `recover` and readers know this name
         temporary.rename(path)
         _sync(path.parent)
     except (OSError, SafetensorError) as error:
@@ -71,13 +71,13 @@ def write_folder(path: Path, tensors: Mapping[str, Tensor], manifest: Mapping[st
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write one file and wait until the disk has it."""
+    """Write one file, and wait until it is on the disk."""
     path.write_bytes(content)
     _sync(path)
 
 
 def recover(path: Path) -> None:
-    """Finish what a writer of ``path`` left when it was killed: the earlier folder is back, rests are gone."""
+    """Clean up after a killed writer of ``path``: restore the earlier folder, and remove temporary ones."""
     temporary, old = _beside(path)
     shutil.rmtree(temporary, ignore_errors=True)
     if old.exists() and not path.exists():
@@ -86,7 +86,7 @@ def recover(path: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Delete a folder so that a kill half way leaves none that looks whole."""
+    """Delete a folder such that none that looks complete is left if the process is killed meanwhile."""
     temporary, _ = _beside(path)
     path.rename(temporary)
     shutil.rmtree(temporary, ignore_errors=True)
@@ -113,7 +113,7 @@ def _write_files(folder: Path, tensors: Mapping[str, Tensor], manifest: Mapping[
 
 
 def _savable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return contiguous CPU tensors of which no two share memory, as safetensors wants them."""
+    """Return contiguous CPU tensors that do not share memory, as safetensors requires."""
     savable: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in tensors.items():
@@ -129,7 +129,7 @@ def _description(tensor: Tensor) -> dict[str, Any]:
 
 
 def seal(content: Mapping[str, Any]) -> bytes:
-    """Return the manifest's bytes: JSON with a hash over all the rest of it."""
+    """Return the manifest as bytes: JSON with a hash of all other entries."""
     return json.dumps({**content, "sha256": _digest(content)}, allow_nan=False, indent=1).encode()
 
 
@@ -138,31 +138,31 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 def _sync(path: Path) -> None:
-    """Wait until the disk has a file or a folder's entries."""
+    """Wait until a file, or the entries of a folder, are on the disk."""
     if path.is_dir() and os.name == "nt":
         return  # Windows cannot open folders
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that cannot sync folders
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot sync folders
             raise
     finally:
         os.close(descriptor)
 
 
-# ---- reading ------------------------------------------------------------------------------------------
+# Reading.
 
 
 def read_folder(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `write_folder` wrote, after checking all of it.
+    """Return what `write_folder` wrote, after checking all of it.
 
     Returns
     -------
     tensors : dict of str to Tensor
-        On the CPU.
+        Tensors on the CPU.
     manifest : dict
-        All entries, those added by `write_folder` too.
+        All entries, including those added by `write_folder`.
 
     Raises
     ------
@@ -171,7 +171,7 @@ def read_folder(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     DamagedError
         If a file is missing, cut or altered.
     FormatError
-        If it is of a later version, a pickle, or not of this library.
+        If the folder has a later version, is a pickle, or is not of this library.
     """
     path = _present(path)
     manifest = read_manifest(path)
@@ -195,7 +195,7 @@ def read_folder(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """Read and check the manifest alone; errors as in `read_folder`."""
+    """Return only the manifest, after checking it; the errors are those of `read_folder`."""
     path = _present(path)
     content = _content(path, MANIFEST)
     try:
@@ -219,7 +219,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _present(path: Path) -> Path:
-    """Return the folder to read: that of ``path``, or the earlier one where a writer was killed in between."""
+    """Return the folder to read: ``path``, or the earlier folder if a writer was killed while replacing it."""
     _, old = _beside(path)
     path = old if old.is_dir() and not path.exists() else path
     if not path.exists():
@@ -240,8 +240,8 @@ def _content(path: Path, name: str) -> bytes:
 def _refuse_pickle(path: Path, file: Path) -> None:
     with file.open("rb") as opened:
         head = opened.read(9)
-    # A safetensors file starts with its header's length, seven bytes of it mostly 0, and "{": not even one that lost
-    # a byte is taken for a pickle.
+    # A safetensors file starts with the length of its header, of which seven bytes are mostly 0, and "{". It is not
+    # taken for a pickle even if it has lost a byte.
     pickled = head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5")
     pickled = pickled and any(head[3:8]) and head[8:] not in (b"", b"{")
     if pickled or head.startswith(b"PK\3\4"):

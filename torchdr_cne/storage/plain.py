@@ -1,4 +1,4 @@
-"""Parameters and fitted attributes as JSON: everything that is not JSON's own is tagged, arrays are put aside."""
+"""Parameters and fitted attributes as JSON, in which all other types are tagged and arrays are set aside."""
 
 import math
 from collections.abc import Collection, Iterable, Mapping
@@ -26,7 +26,7 @@ _ROW_PARTS = ("values", "scale", "centre", "is_constant")
 
 
 def to_plain(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """Turn a value into JSON from which `from_plain` makes an equal one.
+    """Return a value as JSON from which `from_plain` makes an equal value.
 
     Parameters
     ----------
@@ -36,14 +36,14 @@ def to_plain(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
         affinity, one of its transforms, a similarity, a `FaissConfig`, a phase, a loss or a method (dataclasses); the
         rows of a fit.
     name : str
-        What the error and the tensors set aside are called.
+        Name of the value in error messages, and of tensors that are set aside.
     tensors : dict of str to Tensor
-        Receives arrays and tensors, which keep sharing their memory where they can.
+        Receives arrays and tensors, which share their memory with the value if possible.
 
     Raises
     ------
     ValueError
-        If a part of it is of another kind.
+        If a part of the value has another type.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -73,7 +73,7 @@ def to_plain(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
         case np.ndarray() if value.ndim == 1 and value.dtype.kind in "OU" and all(isinstance(v, str) for v in value):
             return {"strings": value.tolist()}
         case np.ndarray() if value.dtype.kind in "biuf" and value.dtype.itemsize <= 8:
-            # Native byte order, and writable: torch warns of arrays that are not.
+            # Native byte order, and writable, as torch warns about arrays that are not.
             native = np.require(np.asarray(value), value.dtype.newbyteorder("="), ["C", "W"])
             return {"array": _put_aside(torch.from_numpy(native), name, tensors)}
         case Tensor() if value.layout == torch.strided and not value.is_complex():
@@ -86,15 +86,15 @@ def to_plain(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def from_plain(plain: Any, tensors: Mapping[str, Tensor], classes: Classes = ()) -> Any:
-    """Undo `to_plain`; tensors stay on their device.
+    """Return the value that `to_plain` turned into JSON; tensors stay on their device.
 
-    Class names stand for this library's and torch.optim's classes, and for those in ``classes``; nothing is imported
+    Class names refer to classes of this library and of torch.optim, and to those in ``classes``; nothing is imported
     by name.
 
     Raises
     ------
     ValueError
-        If a class is unknown or refuses its parameters; its subclass FormatError if ``plain`` is not of `to_plain`.
+        If a class is unknown or refuses its parameters; as its subclass FormatError if `to_plain` gives no such value.
     """
     match plain:
         case None | bool() | int() | float() | str():
@@ -131,7 +131,7 @@ def from_plain(plain: Any, tensors: Mapping[str, Tensor], classes: Classes = ())
 
 
 def depth_of(plain: Any) -> int:
-    """Return how deep lists and dicts of a JSON value lie in each other, however deep that is."""
+    """Return how deeply lists and dicts are nested in a JSON value, without recursion."""
     depth, level = 0, [plain]
     while level := [part for part in level if isinstance(part, (list, dict))]:
         level = [inner for part in level for inner in (part.values() if isinstance(part, dict) else part)]
@@ -140,14 +140,14 @@ def depth_of(plain: Any) -> int:
 
 
 def object_to_plain(value: Any, prefix: str, tensors: dict[str, Tensor], leave_out: Collection[str] = ()) -> Any:
-    """Turn a dataclass into its class's name and its parameters; ``prefix`` goes before their names."""
+    """Return the class name and the parameters of a dataclass; ``prefix`` goes before the names of parameters."""
     names = [field.name for field in fields(value) if field.init and field.name not in leave_out]
     parameters = {name: to_plain(getattr(value, name), prefix + name, tensors) for name in names}
     return {"class": _class_name(type(value)), "parameters": parameters}
 
 
 def _torch_class(module: str, bare: str) -> type | None:
-    """Return an optimiser or a scheduler of torch that a file names."""
+    """Return the optimiser or scheduler of torch that a file names; None if there is none."""
     for home, base in ((torch.optim, Optimizer), (lr_scheduler, LRScheduler)):
         found = getattr(home, bare, None) if home.__name__ == module else None
         if isinstance(found, type) and issubclass(found, base):
@@ -156,14 +156,14 @@ def _torch_class(module: str, bare: str) -> type | None:
 
 
 def _put_aside(tensor: Tensor, name: str, tensors: dict[str, Tensor]) -> str:
-    """Add a tensor under ``name``, or under one made from it if that is taken."""
+    """Add a tensor under ``name``, or under a name made from it if that is taken; return the name used."""
     key = name if name not in tensors else f"{name}#{len(tensors)}"
     tensors[key] = tensor
     return key
 
 
 def _class_name(cls: type) -> str:
-    """Return the name a file gives ``cls``; other people's have their module's, so they never pass for ours."""
+    """Return the name of ``cls`` in files; classes of others have their module, so they never pass for ours."""
     for home in (torch.optim, lr_scheduler):
         if getattr(home, cls.__name__, None) is cls:
             return f"{home.__name__}.{cls.__name__}"
@@ -171,7 +171,7 @@ def _class_name(cls: type) -> str:
 
 
 def _find_class(name: str, classes: Classes) -> Any:
-    """Return the class a file names; one of another module is found in ``classes`` by its last name."""
+    """Return the class that a file names; a class of another module is found in ``classes`` by its bare name."""
     module, _, bare = name.rpartition(".")
     found = _torch_class(module, bare) or catalogue.find_stored(name)
     if found is None and module:
@@ -187,7 +187,7 @@ def named_classes(classes: Classes) -> dict[str, type]:
 
 
 def _make(cls: Any, parameters: dict[str, Any]) -> Any:
-    """Make an object of its parameters; those that the class had in an earlier version must be at their defaults."""
+    """Return an object with the given parameters; parameters of earlier versions must have their defaults."""
     for name, default in getattr(cls, "_former_parameters", {}).items():
         if name in parameters and name not in {field.name for field in fields(cls)}:
             value = parameters.pop(name)
