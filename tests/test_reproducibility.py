@@ -118,10 +118,9 @@ def test_pickling_keeps_the_fitted_estimator(method):
 ALL_PAIRS = """
 import hashlib
 from sklearn.datasets import load_digits
-from torchdr_cne import SNE, TSNE
+from torchdr_cne import SNE
 X = load_digits().data[:300]
-for estimator in (SNE(n_components=3, max_iter=40, random_state=0), TSNE(dof=0.5, max_iter=40, random_state=0)):
-    print(hashlib.sha256(estimator.fit_transform(X).tobytes()).hexdigest())
+print(hashlib.sha256(SNE(n_components=3, max_iter=40, random_state=0).fit_transform(X).tobytes()).hexdigest())
 """
 
 

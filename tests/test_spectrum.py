@@ -27,6 +27,13 @@ def test_s_is_the_exaggeration_four_to_the_s_where_a_method_has_no_other():
     np.testing.assert_array_equal(maps[0.5].embedding_, alone.embedding_)
 
 
+@pytest.mark.parametrize("given", [{"s": 0.3}, {"exaggeration": 2.0}])
+def test_where_on_the_spectrum_a_method_stood_before_does_not_matter(given):
+    settings = {"max_iter": 3, "random_state": 0}
+    (swept,) = spectrum.sweep(InfoTSNE(**given, **settings), X, s=(1,)).values()
+    np.testing.assert_array_equal(swept.embedding_, InfoTSNE(exaggeration=4.0, **settings).fit(X).embedding_)
+
+
 def test_one_graph_serves_all_places_and_the_method_itself_is_not_fitted():
     method = NegTSNE(n_negatives=1, max_iter=3, random_state=0)
     maps = spectrum.sweep(method, X, s=(0, 1))

@@ -12,7 +12,8 @@ def sweep(estimator: Any, X: Any, s: Sequence[float] = DEFAULT_S, *, graph: Any 
     """Fit a method with several values of the spectrum parameter s, on one graph.
 
     s = 0 weights attraction as t-SNE does, s = 1 about as UMAP does; smaller s shows finer structure, larger s shows
-    continuous structure. NegTSNE uses its parameter ``s``; all other methods use the exaggeration 4^s.
+    continuous structure. NegTSNE and InfoTSNE use their parameter ``s``; all other methods use the
+    exaggeration 4^s.
 
     Parameters
     ----------

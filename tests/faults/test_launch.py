@@ -290,7 +290,7 @@ class TestSlurm:
         X = np.random.default_rng(0).normal(size=(600, 4)).astype(np.float32)
         np.save(tmp_path / "data.npy", X)
         cluster = Cluster(tmp_path)
-        options = ["--output", "out.npy", "--max_iter", "2000", "--random_state", "0", "--distributed", "true"]
+        options = ["--output", "out.npy", "--max_iter", "1000", "--random_state", "0", "--distributed", "true"]
         slurm = {"SLURM_JOB_NODELIST": "localhost", "NPROC": "2"}
         job = cluster.submit(*options, **slurm)
         wait_until(lambda: list(cluster.checkpoints.glob("step-*")))
@@ -303,7 +303,7 @@ class TestSlurm:
         code, error = finish(cluster.submit(*options, **slurm, SLURM_RESTART_COUNT="1"))
         assert (code, cluster.requests) == (0, ["requeue 41"]), error
         assert not (cluster.checkpoints / "PREEMPTED").exists()
-        expected = NegTSNE(max_iter=2000, random_state=0).fit_transform(X)
+        expected = NegTSNE(max_iter=1000, random_state=0).fit_transform(X)
         np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), expected)
 
     @pytest.mark.parametrize(

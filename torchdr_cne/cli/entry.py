@@ -15,12 +15,12 @@ SUBCOMMANDS = ("fit", "evaluate", "demo")
 HELP = f"""\
 usage: torchdr-cne {{{",".join(SUBCOMMANDS)}}} ... | --version | --help
 
-Contrastive neighbour embeddings: a table of rows in, a two-dimensional map out.
+Contrastive neighbour embeddings: a table of rows in, an embedding out.
 
 subcommands:
   fit       embed a file
   evaluate  judge an embedding against its data
-  demo      embed handwritten digits with all methods
+  demo      embed handwritten digits with five methods, and compare them
 
 methods of fit: {", ".join(by_command())}, or a class of your own as module:Class
 

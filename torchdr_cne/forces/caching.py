@@ -97,5 +97,6 @@ def _content_key(forces: PairForces, *options: int) -> str | None:
         values = [function.__globals__.get(used) for used in code.co_names]
         if code.co_freevars or not all(isinstance(value, (int, float)) for value in values):
             return None
-        parts += [name, code.co_code.hex(), repr(code.co_consts), repr(values)]
+        numbers = [constant for constant in code.co_consts if not isinstance(constant, str)]  # without the docstring
+        parts += [name, code.co_code.hex(), repr(numbers), repr(values)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

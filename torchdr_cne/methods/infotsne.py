@@ -54,6 +54,9 @@ class InfoTSNE(NegativeSamplingNeighborEmbedding):
         # More negatives mean less noise, and finer structure that has to be found.
         return super()._auto_learning_rate(phase, n) * (self.n_negatives / 256) ** (1 / 3)
 
+    def _spectrum_parameters(self, s: float) -> dict[str, float | None]:
+        return {"s": s, "exaggeration": None}
+
     def _main_exaggeration(self) -> float:
         if self.s is not None and self.exaggeration is not None:
             raise ValueError(f"s={self.s} and exaggeration={self.exaggeration} exclude each other; give one.")
