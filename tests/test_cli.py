@@ -292,7 +292,7 @@ class TestOptions:
     def test_help_of_a_method_shows_its_parameters(self, capsys):
         assert main(["fit", "--method", "umap", "--help"]) == 0
         text = " ".join(capsys.readouterr().out.split())
-        assert "fits a and b. (type: float, default: 0.1)" in text
+        assert "a and b are fitted to it. (type: float, default: 0.1)" in text
         assert "--Z_bar" not in text
 
     @pytest.mark.parametrize("subcommand", ["fit", "evaluate", "demo"])
@@ -364,7 +364,7 @@ class TestOwnMethods:
         text = " ".join(capsys.readouterr().out.split())
         assert "--sharpness VALUE How much sharper. (type: float | null, default: 0.1)" in text
         assert '--end VALUE One of {"slow", "fast"}. How it goes. (type: str, default: slow)' in text
-        assert "--n_neighbors VALUE Neighbours of a point" in text
+        assert "--n_neighbors VALUE Number of neighbours" in text
         assert "default: 12" in text
         assert "--weights" not in text
         assert "--s VALUE" not in text

@@ -62,7 +62,7 @@ def test_a_decoder_beats_the_image_of_the_class_mean_by_a_quarter(max_iter):
     assert error <= 0.75 * np.square(means[wanted] - test).mean()
 
 
-@pytest.mark.parametrize("method", EVERY_METHOD)
+@pytest.mark.parametrize("method", [NegTSNE, PACMAP, *repeated(UMAP, NCVis, InfoTSNE, LargeVis)])
 def test_a_pipeline_ends_with_an_embedding_in_named_columns(method):
     pipeline = make_pipeline(StandardScaler(), method(random_state=0, max_iter=20))
     pipeline.set_output(transform="pandas")

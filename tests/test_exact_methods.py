@@ -13,7 +13,7 @@ from sklearn.manifold import trustworthiness
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from tests.helpers import loss_and_gradient
+from tests.helpers import loss_and_gradient, repeated
 from tests.test_resume import fit_in_pieces
 from torchdr_cne import COSNE, SNE, TSNE, TSNEkhorn, load
 from torchdr_cne.affinity import EntropicAffinity
@@ -339,7 +339,7 @@ def test_training_rows_have_exactly_their_own_places(method):
     assert np.isfinite(placed).all()
 
 
-@pytest.mark.parametrize("method", [TSNE, SNE])
+@pytest.mark.parametrize("method", [TSNE, *repeated(SNE)])
 def test_a_network_learns_the_embedding_and_places_digits_it_has_not_seen(method):
     fitted = method(encoder="mlp", random_state=0, max_iter=600).fit(X[:1000])
     classifier = KNeighborsClassifier(10).fit(fitted.embedding_, Y[:1000])

@@ -351,10 +351,11 @@ def test_a_pickle_is_refused_wherever_it_lies(tmp_path):
             load(tmp_path / "model")
         (tmp_path / "model").unlink()
         for name in (MANIFEST, STATE):
-            write_folder(tmp_path / "state", {"a": torch.ones(3)}, {})
-            write(tmp_path / "state" / name)
-            with pytest.raises(FormatError, match=f"state: {name} is a pickle or an archive"):
-                read_folder(tmp_path / "state")
+            path = tmp_path / f"{write.__name__}-{name}"
+            write_folder(path, {"a": torch.ones(3)}, {})
+            write(path / name)
+            with pytest.raises(FormatError, match=f"{name}: {name} is a pickle or an archive"):
+                read_folder(path)
 
 
 def test_what_is_not_ours_is_refused(tmp_path):

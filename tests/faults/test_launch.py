@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.helpers import repeated
 from torchdr_cne import NegTSNE
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the scripts are for bash")
@@ -115,6 +116,7 @@ class TestOneOrMoreNodes:
         assert output == []
         assert sentence in error
 
+    @pytest.mark.repetition  # of the arguments above, and of the ranks that the command line starts in test_cli.py
     def test_one_node_fits(self, tmp_path):
         np.save(tmp_path / "data.npy", np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32))
         options = ["--output", "out.npy", "--max_iter", "10", "--s", "1"]  # --s is no short form of --standalone
@@ -286,12 +288,14 @@ class TestSlurm:
         assert finish(job)[0] == -signal.SIGTERM
         assert cluster.requests == []
 
-    def test_the_real_fit_continues_with_the_same_bits_where_it_was_preempted(self, tmp_path):
+    @pytest.mark.parametrize("n_ranks", [1, *repeated(2)])
+    def test_the_real_fit_continues_with_the_same_bits_where_it_was_preempted(self, n_ranks, tmp_path):
         X = np.random.default_rng(0).normal(size=(600, 4)).astype(np.float32)
         np.save(tmp_path / "data.npy", X)
         cluster = Cluster(tmp_path)
-        options = ["--output", "out.npy", "--max_iter", "1000", "--random_state", "0", "--distributed", "true"]
-        slurm = {"SLURM_JOB_NODELIST": "localhost", "NPROC": "2"}
+        options = ["--output", "out.npy", "--max_iter", "1000", "--random_state", "0"]
+        options += ["--distributed", "true"] if n_ranks > 1 else []
+        slurm = {"SLURM_JOB_NODELIST": "localhost", "NPROC": str(n_ranks)}
         job = cluster.submit(*options, **slurm)
         wait_until(lambda: list(cluster.checkpoints.glob("step-*")))
         cluster.warn(job)

@@ -14,9 +14,10 @@ from torchdr_cne import simd
 from torchdr_cne.forces.vectors import splat_ir, vector
 from torchdr_cne.simd import LANES
 
-_OPTIONS = {"nogil": True, "fastmath": True, "error_model": "numpy"}
+_OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": True, "error_model": "numpy"}
 """The default error model puts a branch into every division, which stops vectorisation."""
-jit: Any = njit(**_OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+_NO_WRAPPERS: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+jit: Any = njit(**_OPTIONS, **_NO_WRAPPERS)
 """Compiles a function that kernels call. Python cannot call it: its wrappers would take a third of the compilation."""
 kernel_jit: Any = njit(**_OPTIONS)
 """Compiles a kernel, which Python calls."""

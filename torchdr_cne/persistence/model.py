@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchdr_cne.encoders.building import rebuild
 from torchdr_cne.storage import folders
 from torchdr_cne.storage.plain import Classes, depth_of, from_plain, named_classes, object_to_plain, to_plain
+from torchdr_cne.storage.replacing import MANIFEST, STATE
 
 _DEEPEST = 100
 
@@ -207,7 +208,7 @@ def _refuse_to_overwrite(path: Path) -> None:
     if not path.exists():
         return
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else {path.name}
-    ours = path.is_dir() and names <= {folders.MANIFEST, folders.STATE}
+    ours = path.is_dir() and names <= {MANIFEST, STATE}
     try:
         ours = ours and (not names or folders.read_manifest(path).get("kind") == "model")
     except ValueError:

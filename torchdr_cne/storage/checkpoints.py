@@ -7,8 +7,9 @@ import platform
 import re
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from torchdr_cne.storage import folders
 from torchdr_cne.storage.folders import DamagedError, FormatError
+from torchdr_cne.storage.replacing import is_ours, looks_like_ours, remove, remove_leftovers
 
 PREEMPTED = "PREEMPTED"
 """Name of the file that says that the last fit was asked to stop before it was done."""
@@ -60,8 +62,9 @@ class Checkpoints:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(self.folder)
-        for rest in [*self.folder.glob("step-*.tmp"), *self.folder.glob("step-*.old")]:
-            folders.recover(rest.with_suffix(""))
+        left = (re.fullmatch(r"\.(step-\d+)\.[0-9a-f]{16}\.(tmp|old)", entry.name) for entry in self.folder.iterdir())
+        for name in {match[1] for match in left if match}:
+            remove_leftovers(self.folder / name)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -104,7 +107,7 @@ class Checkpoints:
         except OSError as error:
             if last:
                 raise
-            before = max(self._steps(), default=None)
+            before = next(self._steps(), None)
             rest = "there is no earlier one" if before is None else f"the previous one (step {before}) is intact"
             warnings.warn(
                 f"the checkpoint of step {step} could not be written ({error}); the fit goes on, {rest}.",
@@ -112,10 +115,11 @@ class Checkpoints:
                 stacklevel=2,
             )
             return False
-        kept = [known for known in self._steps() if known <= step][: self.keep]
         with contextlib.suppress(OSError):
-            for known in set(self._steps()) - set(kept):
-                folders.remove_folder(self._path(known))
+            kept = set(islice((known for known in self._steps() if known <= step), self.keep))
+            for path in self._named():
+                if path not in map(self._path, kept) and is_ours(path):
+                    remove(path)
             self.clear_marker()
         return True
 
@@ -146,20 +150,23 @@ class Checkpoints:
         ValueError
             If it belongs to a fit with other parameters or other data.
         """
-        steps = self._steps()
-        for step in steps:
+        any_damaged = False
+        for step in self._steps():
             path = self._path(step)
             try:
                 tensors, manifest = folders.read_folder(path)
             except (DamagedError, OSError) as error:
                 warnings.warn(f"checkpoint skipped: {error}", UserWarning, stacklevel=2)
+                any_damaged = True
                 continue
             if manifest.get("kind") != "checkpoint" or manifest["step"] != step:
-                raise FormatError(f"{path} is not the checkpoint of step {step}; delete what is not of this fit.")
+                raise FormatError(f"{path} is not the checkpoint of step {step}; choose another folder for this fit.")
             self._check_identity(path, manifest["identity"])
             return step, tensors, manifest["record"]
-        if steps:
-            raise DamagedError(f"all checkpoints in {self.folder} are damaged; delete the folder to start anew.")
+        if any_damaged:
+            raise DamagedError(
+                f"all checkpoints in {self.folder} are damaged; delete its folders step-… to start anew."
+            )
         return None
 
     def _check_identity(self, path: Path, saved: Mapping[str, Any]) -> None:
@@ -167,17 +174,22 @@ class Checkpoints:
             differing = _differences(saved[part], self._identity[part], self._former if part == "config" else {})
             if differing:
                 raise ValueError(
-                    f"{path} is of a fit with other {what}: {differing}; choose another folder, or delete "
-                    f"{self.folder} to start anew."
+                    f"{path} is of a fit with other {what}: {differing}; choose another folder, or delete the "
+                    "checkpoints step-… in this one to start anew."
                 )
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step}"
 
-    def _steps(self) -> list[int]:
-        """Return the steps that have checkpoints, latest first."""
+    def _named(self) -> dict[Path, int]:
+        """Return the folders that have the name of a checkpoint, with their steps, latest first."""
         names = (re.fullmatch(r"step-(\d+)", entry.name) for entry in self.folder.iterdir())
-        return sorted((int(name[1]) for name in names if name), reverse=True)
+        found = {self.folder / name[0]: int(name[1]) for name in names if name}
+        return dict(sorted(found.items(), key=lambda item: item[1], reverse=True))
+
+    def _steps(self) -> Iterator[int]:
+        """Yield the steps that have checkpoints, latest first; folders with files of others do not count."""
+        yield from (step for path, step in self._named().items() if looks_like_ours(path))
 
 
 def same_identity(saved: Mapping[str, Any], own: Mapping[str, Any], former: Mapping[str, Any]) -> bool:

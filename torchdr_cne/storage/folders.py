@@ -1,10 +1,9 @@
 """The format on disk: a folder with ``state.safetensors`` and ``manifest.json``, written completely or not at all."""
 
-import errno
 import hashlib
 import json
 import os
-import shutil
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 import torchdr_cne
+from torchdr_cne.storage.replacing import MANIFEST, STATE, replacing, sync, unchanged
 
 FORMAT, FORMAT_VERSION = "torchdr_cne", 1
 """Every version of the format keeps the manifest's ``format``, ``format_version`` and ``sha256`` as they are."""
-MANIFEST, STATE = "manifest.json", "state.safetensors"
 
 
 class DamagedError(ValueError):
@@ -32,12 +31,12 @@ class FormatError(ValueError):
 
 
 def write_folder(path: Path, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> None:
-    """Write a folder, which is complete as soon as it has its name; an earlier folder is replaced.
+    """Write a folder, which is complete as soon as it has its name; an earlier folder of this library is replaced.
 
     Parameters
     ----------
     path : Path
-        The folder, whose parent must exist; ``<path>.tmp`` and ``<path>.old`` are used temporarily.
+        The folder, whose parent must exist.
     tensors : mapping of str to Tensor
         Dense tensors on any device.
     manifest : mapping of str to JSON values
@@ -50,56 +49,26 @@ def write_folder(path: Path, tensors: Mapping[str, Tensor], manifest: Mapping[st
         If the folder cannot be written; an earlier folder is left as it was.
     """
     path = Path(os.path.realpath(path))
-    temporary, old = _beside(path)
     try:
-        recover(path)
-        temporary.mkdir()
-        _write_files(temporary, tensors, manifest)
-        _sync(temporary)
-        if path.exists():
-            path.rename(old)  # not all systems can swap folders; `recover` and readers know this name
-        temporary.rename(path)
-        _sync(path.parent)
+        with replacing(path) as folder:
+            _write_files(folder, tensors, manifest)
     except (OSError, SafetensorError) as error:
-        recover(path)
         reason = getattr(error, "strerror", None) or error
         raise OSError(f"{path} could not be written: {reason}.") from error
-    except BaseException:
-        recover(path)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_file(path: Path, content: bytes) -> None:
     """Write one file, and wait until it is on the disk."""
     path.write_bytes(content)
-    _sync(path)
-
-
-def recover(path: Path) -> None:
-    """Clean up after a killed writer of ``path``: restore the earlier folder, and remove temporary ones."""
-    temporary, old = _beside(path)
-    shutil.rmtree(temporary, ignore_errors=True)
-    if old.exists() and not path.exists():
-        old.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def remove_folder(path: Path) -> None:
-    """Delete a folder such that none that looks complete is left if the process is killed meanwhile."""
-    temporary, _ = _beside(path)
-    path.rename(temporary)
-    shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _beside(path: Path) -> tuple[Path, Path]:
-    return path.with_name(f"{path.name}.tmp"), path.with_name(f"{path.name}.old")
+    sync(path)
 
 
 def _write_files(folder: Path, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> None:
     state = folder / STATE
+    write_file(folder / MANIFEST, b"")
     safetensors.torch.save_file(_savable(tensors), state)
-    _sync(state)
+    state.chmod(stat.S_IMODE((folder / MANIFEST).stat().st_mode))  # what the umask allows
+    sync(state)
     with state.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     added = {
@@ -137,20 +106,6 @@ def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, allow_nan=False).encode()).hexdigest()
 
 
-def _sync(path: Path) -> None:
-    """Wait until a file, or the entries of a folder, are on the disk."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows cannot open folders
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot sync folders
-            raise
-    finally:
-        os.close(descriptor)
-
-
 # Reading.
 
 
@@ -173,8 +128,11 @@ def read_folder(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     FormatError
         If the folder has a later version, is a pickle, or is not of this library.
     """
-    path = _present(path)
-    manifest = read_manifest(path)
+    return unchanged(path, _read_folder, (DamagedError, OSError))
+
+
+def _read_folder(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    manifest = _read_manifest(path)
     try:
         expected, described = manifest["files"][STATE], manifest["tensors"]
         size, digest = expected["bytes"], expected["sha256"]
@@ -196,7 +154,11 @@ def read_folder(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """Return only the manifest, after checking it; the errors are those of `read_folder`."""
-    path = _present(path)
+    return unchanged(path, _read_manifest, (DamagedError, OSError))
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    _check_present(path)
     content = _content(path, MANIFEST)
     try:
         manifest = json.loads(content.decode())
@@ -218,16 +180,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _present(path: Path) -> Path:
-    """Return the folder to read: ``path``, or the earlier folder if a writer was killed while replacing it."""
-    _, old = _beside(path)
-    path = old if old.is_dir() and not path.exists() else path
+def _check_present(path: Path) -> None:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist.")
     if not path.is_dir():
         _refuse_pickle(path, path)
         raise FormatError(f"{path} is a file; torchdr_cne writes folders with {MANIFEST} and {STATE}.")
-    return path
 
 
 def _content(path: Path, name: str) -> bytes:
