@@ -230,7 +230,7 @@ class Steps:
 
 class Model:
     def read(self):
-        if not list(folder.glob("*model*")):
+        if not (folder / "model").exists() and not list(folder.glob(".model.*.old")):
             return 0
         tensors, manifest = read_folder(folder / "model")
         return whole(manifest["step"], tensors, manifest)
