@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from torchdr_cne import PACMAP, UMAP, InfoTSNE, NCVis, NegTSNE
+from torchdr_cne import PACMAP, TSNE, UMAP, InfoTSNE, NCVis, NegTSNE
 from torchdr_cne.inputs import as_rows, check_finite
 
 METHODS = [NegTSNE, UMAP, NCVis, InfoTSNE, PACMAP]
@@ -156,7 +156,7 @@ class TestTables:
     def test_a_frame_with_missing_values_is_refused(self, X):
         frame = pd.DataFrame(X).astype({3: "Int64"})
         frame.loc[5, 3] = pd.NA
-        with pytest.raises(ValueError, match=r"NaN or infinity: 1 value\(s\), first in row 5"):
+        with pytest.raises(ValueError, match=r"column 3 of X .* has 1 value\(s\) that are empty, first in row 5"):
             small().fit(frame)
 
     @each_method
@@ -300,3 +300,87 @@ class TestRows:
         X[1, :4], X[2, 7] = np.nan, -np.inf
         with pytest.raises(ValueError, match=r"X contains NaN or infinity: 5 value\(s\), first in row 1"):
             check_finite(kind(X))
+
+
+class TestWhatIsNoTable:
+    """It is refused by name at once, and told what to pass instead."""
+
+    @pytest.mark.parametrize(
+        ("column", "sentence"),
+        [
+            (["a", "b", None, "d"], r"column 'bad' of X .* has 4 value\(s\) that are no numbers, first in row 0: 'a'"),
+            (["1", "2", "x", "4"], r"column 'bad' of X .* has 1 value\(s\) that are no numbers, first in row 2: 'x'"),
+            (pd.Categorical(["a", "b", "a", "b"]), r"column 'bad' of X \(dtype category\) holds categories"),
+            (pd.to_datetime(["2026-01-01"] * 4), r"column 'bad' of X \(dtype datetime64.* holds dates or times"),
+            (pd.array([1, None, 3, None], dtype="Int64"), r"has 2 value\(s\) that are empty, first in row 1: <NA>"),
+        ],
+    )
+    def test_a_column_that_holds_no_numbers_is_named(self, column, sentence):
+        frame = pd.DataFrame({"good": np.arange(4.0), "bad": column})
+        with pytest.raises(ValueError, match=sentence + ".*X.drop"):
+            NegTSNE().fit(frame)
+
+    def test_columns_of_numbers_of_any_kind_are_taken(self):
+        frame = pd.DataFrame(
+            {
+                "whole": pd.array(range(30), dtype="Int64"),
+                "text": [str(number) for number in range(30)],
+                "truth": [True, False] * 15,
+            }
+        )
+        assert NegTSNE(max_iter=2).fit_transform(frame).shape == (30, 2)
+
+    def test_masked_values_are_counted(self):
+        masked = np.ma.masked_array(np.eye(6), mask=np.eye(6, k=-2))
+        with pytest.raises(ValueError, match=r"4 masked value\(s\), first in row 2; fill them with X.filled"):
+            NegTSNE().fit(masked)
+
+    def test_an_annotated_table_and_a_path_are_told_what_to_pass(self, tmp_path):
+        class AnnData:
+            X, obsm = np.eye(9), {}
+
+        with pytest.raises(TypeError, match=r"X is AnnData, which holds several tables; .*adata.obsm\['X_pca'\]"):
+            NegTSNE().fit(AnnData())
+        for path in (tmp_path / "x.npy", str(tmp_path / "x.npy")):
+            with pytest.raises(TypeError, match="is the path .*x.npy.* and no table; pass torchdr_cne.open_rows"):
+                NegTSNE().fit(path)
+
+
+class TestDistancesForAffinities:
+    @pytest.mark.parametrize("metric", ["euclidean", "cityblock", "cosine"])
+    def test_a_matrix_of_distances_is_recognised(self, metric):
+        from scipy.spatial.distance import cdist
+
+        points = np.random.default_rng(0).normal(size=(80, 3))
+        if metric == "cosine":  # the angle itself; its cosine's is no metric
+            points /= np.linalg.norm(points, axis=1, keepdims=True)
+            distances = np.arccos(np.clip(points @ points.T, -1, 1))
+            np.fill_diagonal(distances, 0)
+        else:
+            distances = cdist(points, points, metric)
+        with pytest.raises(ValueError, match="look like distances: of .* triples of points none breaks"):
+            UMAP().fit(points, graph=distances)
+        with pytest.raises(ValueError, match="look like distances"):
+            UMAP(affinity_in="precomputed").fit(distances)
+
+    def test_symmetrised_distances_of_neighbours_are_recognised_too(self):
+        from sklearn.neighbors import kneighbors_graph
+
+        points = np.random.default_rng(0).normal(size=(300, 3))
+        graph = kneighbors_graph(points, 15, mode="distance")
+        with pytest.raises(ValueError, match=r"is not symmetric .* scanpy's obsp\['distances'\], pass the rows"):
+            UMAP().fit(points, graph=graph)
+        with pytest.raises(ValueError, match="look like distances"):
+            UMAP().fit(points, graph=graph.maximum(graph.T))
+
+    @pytest.mark.filterwarnings("ignore::UserWarning")
+    @pytest.mark.parametrize("method", [UMAP, NegTSNE, TSNE, PACMAP])
+    @pytest.mark.parametrize("n", [12, 60, 300])
+    def test_affinities_of_every_kind_are_taken(self, method, n):
+        for seed in range(3):
+            points = np.random.default_rng(seed).normal(size=(n, 3))
+            graph = method(max_iter=1, random_state=0).fit(points).graph_
+            NegTSNE(max_iter=1).fit(points, graph=graph)
+            kernel = np.exp(-((points[:, None] - points[None]) ** 2).sum(axis=2) / 2)
+            NegTSNE(max_iter=1).fit(points, graph=kernel)
+            NegTSNE(max_iter=1).fit(points, graph=np.ones((n, n)))

@@ -1,6 +1,7 @@
 """Whether Numba works on this machine, and a message to the user while it compiles."""
 
 import logging
+import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -24,17 +25,43 @@ def numba_works() -> bool:
             stacklevel=2,
         )
         return False
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
+        warnings.warn(
+            "NUMBA_DISABLE_JIT is set: neighbours, graphs and forces are computed without compiled kernels, many times "
+            "slower. Unset it to compile them.",
+            UserWarning,
+            stacklevel=2,
+        )
+        return False
     return True
 
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Log a line, which Python shows on stderr by default, if a compilation makes the block take long."""
-    message = f"compiling {what} for this machine; this happens once and takes some seconds"
-    timer = threading.Timer(_PATIENCE, logging.getLogger("torchdr_cne").warning, [message])
-    timer.daemon = True
-    timer.start()
-    try:
+    """Log a line, which Python shows on stderr unless told otherwise, if Numba compiles long within the block."""
+    if not numba_works():
         yield
+        return
+    from numba.core import event
+
+    class Patience(event.Listener):
+        timer: threading.Timer | None = None
+
+        def on_start(self, event: object) -> None:
+            """Begin to wait when a function is compiled that the cache on disk does not have."""
+            if self.timer is None:
+                message = f"compiling {what} for this machine takes some seconds; the next fits like this need not wait"
+                self.timer = threading.Timer(_PATIENCE, logging.getLogger("torchdr_cne").warning, [message])
+                self.timer.daemon = True
+                self.timer.start()
+
+        def on_end(self, event: object) -> None:
+            """Go on waiting: one function compiles others."""
+
+    patience = Patience()
+    try:
+        with event.install_listener("numba:compile", patience):
+            yield
     finally:
-        timer.cancel()
+        if patience.timer is not None:
+            patience.timer.cancel()

@@ -4,6 +4,7 @@ Nothing is stored and no global state is touched: the same counters give the sam
 number of threads or ranks. All integers wrap around as 64-bit two's complement.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -90,9 +91,21 @@ def digest_of(values: Tensor, first: Tensor, second: Tensor) -> Tensor:
     return mix_tensor(values.double().contiguous().view(torch.int64) ^ keys).sum()
 
 
+_generators = threading.RLock()
+"""Lock of the process's generators, which fits in several threads would otherwise seed under each other's hands."""
+
+
 @contextmanager
 def reproducible(key: int, device: torch.device | None = None) -> Iterator[None]:
-    """Seed torch's own functions, such as dropout, by ``key``; its global generators are restored after the block."""
+    """Seed torch's own functions, such as dropout, by ``key``; its global generators are restored after the block.
+
+    The generators belong to the process, so that such blocks of several threads run one after the other.
+    """
+    with _generators:
+        yield from _seeded(key, device)
+
+
+def _seeded(key: int, device: torch.device | None) -> Iterator[None]:
     generators = [torch.default_generator]
     if device is not None and device.type == "cuda":
         number = torch.cuda.current_device() if device.index is None else device.index

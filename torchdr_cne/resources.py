@@ -3,7 +3,7 @@
 import numbers
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import joblib
@@ -40,18 +40,41 @@ def resolve_device(device: str | torch.device, X: Any) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+_MOST_THREADS = 16
+"""Number of threads that are started if asked for, even on fewer cores."""
+
+
+@contextmanager
+def shielded() -> Iterator[None]:
+    """Keep the modes of torch that the caller may have set out of the block: they would change numbers or fail.
+
+    These are inference mode, no gradients, autocast and a default device.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        yield
+
+
 @contextmanager
 def limited_threads(n_jobs: int | None) -> Iterator[None]:
     """Use ``n_jobs`` threads within the block, in torch and in all that follows it: FAISS, BLAS and our own threads.
 
-    None keeps the number of torch, but is 1 within a thread of joblib; −1 is all cores that the process may use.
+    None keeps the number of torch, but is 1 within a thread of joblib; −1 is all cores that the process may use. More
+    threads than these cores are never faster; more than `_MOST_THREADS` and the cores are not started.
     """
     if n_jobs is None and not _in_joblib_thread():
         yield
         return
     if n_jobs is not None and (not isinstance(n_jobs, numbers.Integral) or isinstance(n_jobs, bool) or n_jobs == 0):
         raise ValueError(f"n_jobs={n_jobs!r} has no meaning; use None, a positive integer or -1 for all cores.")
-    wanted = 1 if n_jobs is None else int(n_jobs) if n_jobs > 0 else joblib.cpu_count()
+    cores = joblib.cpu_count()  # those that the process may use: affinity and control group count
+    wanted = 1 if n_jobs is None else min(int(n_jobs), max(cores, _MOST_THREADS)) if n_jobs > 0 else cores
     with threadpool_limits(wanted, user_api="blas"), torch_threads(wanted):
         yield
 

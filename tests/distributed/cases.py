@@ -199,6 +199,7 @@ def disagreements(folder):
     tried("affinity", affinity_in=UnionAffinity(n_neighbors=10 + rank))
     tried("callbacks", callbacks=None if rank else print)
     tried("labels", labels() if rank else None, name="UMAP")
+    tried("method", name="UMAP" if rank else "NegTSNE")
     bad = X.copy()
     bad[-1, 3] = np.nan
     np.save(Path(folder) / f"bad-{rank}.npy", bad)

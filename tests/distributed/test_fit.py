@@ -146,7 +146,7 @@ def test_ranks_that_differ_all_say_in_what_before_any_work(tmp_path):
     lines = [[json.loads(line) for line in output.splitlines()] for output in outputs]
     assert [[what for what, *_ in of_rank] for of_rank in lines] == [
         [
-            *["rows", "columns", "values", "parameters", "start", "affinity", "callbacks", "labels"],
+            *["rows", "columns", "values", "parameters", "start", "affinity", "callbacks", "labels", "method"],
             "nan in the last rank's rows",
         ]
     ] * 3
@@ -164,6 +164,7 @@ def test_ranks_that_differ_all_say_in_what_before_any_work(tmp_path):
         "affinity": "affinity_in=",
         "callbacks": "callbacks given=True",
         "labels": "labels=None",
+        "method": "start every rank with the same estimator",
     }.items():
         for kind, text in by_case[what]:
             assert kind == "ValueError"

@@ -9,9 +9,9 @@ import numpy as np
 from torchdr_cne._compiler import numba_works
 
 if numba_works():
-    from numba import njit
+    from torchdr_cne.kernel_cache import cached_njit
 
-    jit: Callable[..., Any] = njit(nogil=True, error_model="numpy", cache=True)
+    jit: Callable[..., Any] = cached_njit(nogil=True, error_model="numpy")
 else:  # the same code without compilation, which is slow
 
     def jit(function: Callable[..., Any]) -> Callable[..., Any]:

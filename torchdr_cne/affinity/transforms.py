@@ -14,7 +14,7 @@ from torchdr_cne.similarities import CosineExp, Similarity
 
 _BLOCK = 4096
 """Number of values per call of a function: whole vectors of one thread, so that equal values give equal bits."""
-_PROBES = torch.cat([torch.zeros(1), torch.logspace(-6, 6, 37)])
+_PROBES = torch.cat([torch.zeros(1, dtype=torch.float32), torch.logspace(-6, 6, 37, dtype=torch.float32)])
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from enum import IntFlag
+from itertools import islice
 from typing import Any
 
 import torch
@@ -115,8 +116,14 @@ class Ranks:
 
     def check_equal(self, values: Mapping[str, Any], what: str) -> None:
         """Raise a ValueError on all ranks if one of the named ``values`` differs between ranks."""
-        digests = [int.from_bytes(hashlib.sha256(repr(value).encode()).digest()[:7]) for value in values.values()]
-        everyone = self.all_gather_ints(digests, what)
+        of_names = self.all_gather_ints([_digest(list(values))], what)  # of one size, whatever a rank has
+        if not bool((of_names == of_names[0]).all()):
+            some = ", ".join(f"{name}={value!r}" for name, value in islice(values.items(), 3))
+            raise ValueError(
+                f"the ranks differ in {what}: rank {self.rank} of {self.size} has {some}, …, and others have other "
+                "parameters; start every rank with the same estimator."
+            )
+        everyone = self.all_gather_ints([_digest(value) for value in values.values()], what)
         if torch.equal(everyone, everyone[:1].expand_as(everyone)):
             return
         different = (everyone != everyone[0]).any(dim=0).tolist()
@@ -239,3 +246,8 @@ class Ranks:
                 f"rank {self.rank} of {self.size} waited for the others in {where} and gave up: one of them {reason}; "
                 "its own message tells why."
             ) from error
+
+
+def _digest(value: Any) -> int:
+    """Return a digest of what a value looks like, in 56 bits."""
+    return int.from_bytes(hashlib.sha256(repr(value).encode()).digest()[:7])

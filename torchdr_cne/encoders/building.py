@@ -126,10 +126,10 @@ def rebuild(role: str, spec: Any, state: dict[str, Tensor], shape: Sequence[int]
         with reproducible(0):
             network = spec.build(shape, n_components)
     elif role == "classifier":
-        network = nn.Linear(weights[0].shape[1], weights[0].shape[0])
+        network = nn.Linear(weights[0].shape[1], weights[0].shape[0], dtype=torch.float32)
     else:
         n_in, n_out = weights[0].shape[1], weights[-1].shape[0]
-        mean = torch.zeros(n_in if role == "encoder" else n_out)
+        mean = torch.zeros(n_in if role == "encoder" else n_out, dtype=torch.float32)
         settings: dict[str, Any] = {"n_components": n_out if role == "encoder" else n_in, "seed": 0}
         build = build_encoder if role == "encoder" else build_decoder
         network = build(spec, mean, 1.0, **settings, dtype=torch.float32)

@@ -98,7 +98,10 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        halves = ((nn.LayerNorm(width), nn.LeakyReLU(0.1), nn.Linear(width, width)) for _ in range(2))
+        halves = (
+            (nn.LayerNorm(width, dtype=torch.float32), nn.LeakyReLU(0.1), nn.Linear(width, width, dtype=torch.float32))
+            for _ in range(2)
+        )
         self.layers = nn.Sequential(*(layer for half in halves for layer in half))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -119,7 +122,9 @@ def residual_mlp(n_in: int, n_out: int, width: int = 256, n_blocks: int = 2) -> 
         Number of residual blocks.
     """
     blocks = [ResidualBlock(width) for _ in range(n_blocks)]
-    return nn.Sequential(nn.Linear(n_in, width), *blocks, nn.Linear(width, n_out), UnitNorm())
+    return nn.Sequential(
+        nn.Linear(n_in, width, dtype=torch.float32), *blocks, nn.Linear(width, n_out, dtype=torch.float32), UnitNorm()
+    )
 
 
 def mlp(n_in: int, n_out: int, sizes: Sequence[int] = (100, 100, 100), *, normalise: bool = True) -> nn.Sequential:
@@ -136,9 +141,9 @@ def mlp(n_in: int, n_out: int, sizes: Sequence[int] = (100, 100, 100), *, normal
     """
     layers: list[nn.Module] = []
     for size in sizes:
-        layers.append(nn.Linear(n_in, size))
+        layers.append(nn.Linear(n_in, size, dtype=torch.float32))
         if normalise:
-            layers.append(nn.BatchNorm1d(size))
+            layers.append(nn.BatchNorm1d(size, dtype=torch.float32))
         layers.append(nn.ReLU())
         n_in = size
-    return nn.Sequential(*layers, nn.Linear(n_in, n_out))
+    return nn.Sequential(*layers, nn.Linear(n_in, n_out, dtype=torch.float32))

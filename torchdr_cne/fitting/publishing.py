@@ -1,7 +1,10 @@
 """The only module that sets fitted attributes, and that calls the hooks and callbacks of an estimator."""
 
 from collections.abc import Callable, Sequence
+from types import TracebackType
 from typing import Any, Protocol
+
+import numpy as np
 
 from torchdr_cne.encoders.running import evaluating
 from torchdr_cne.fitting.result import FitResult
@@ -30,8 +33,8 @@ class Hooked(Protocol):
 class Publisher:
     """Keeps the fitted attributes of an estimator up to date, and calls its hooks and callbacks.
 
-    The attributes of an earlier fit are removed when this one publishes its first attribute; a fit that fails before
-    that leaves the estimator as it was.
+    The attributes of an earlier fit are removed when this one publishes its first attribute, and come back if this one
+    fails; it is used in a ``with`` block for that.
 
     Parameters
     ----------
@@ -43,7 +46,8 @@ class Publisher:
 
     def __init__(self, estimator: Hooked, callbacks: Sequence[Callable[[Any, int], Any]]) -> None:
         self._estimator, self._callbacks = estimator, callbacks
-        self._stale = [name for name in vars(estimator) if name.endswith("_") and not name.startswith("_")]
+        self._former = _fitted(estimator)
+        self._stale = list(self._former)
 
     def publish(self, result: FitResult) -> None:
         """Set the attributes that a result has."""
@@ -80,7 +84,28 @@ class Publisher:
         current = result()
         self.publish(current)
         with evaluating(*current.networks.values()):  # a callback may call them
-            return any([bool(callback(estimator, step)) for callback in due])
+            return any([_is_true(callback(estimator, step)) for callback in due])
+
+    def __enter__(self) -> "Publisher":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the estimator the fitted attributes that it had before, or none, if the fit has failed."""
+        if error is not None:
+            for name in _fitted(self._estimator):
+                vars(self._estimator).pop(name)
+            vars(self._estimator).update(self._former)
 
     def _count(self, outcome: Outcome) -> None:
         self._estimator.n_iter_, self._estimator.learning_rate_ = outcome.n_iter, outcome.learning_rate
+
+
+def _fitted(estimator: Any) -> dict[str, Any]:
+    return {name: value for name, value in vars(estimator).items() if name.endswith("_") and not name.startswith("_")}
+
+
+def _is_true(answer: Any) -> bool:
+    """Return whether a callback has returned True: its own or NumPy's, and not just any value."""
+    return answer is True or (isinstance(answer, np.bool_) and bool(answer))

@@ -10,7 +10,7 @@ import torch
 from torchdr_cne.distributed import Ranks, joined
 from torchdr_cne.distributed.group import own_device
 from torchdr_cne.fitting.plan import FitPlan
-from torchdr_cne.resources import limited_threads, resolve_device
+from torchdr_cne.resources import limited_threads, resolve_device, shielded
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,7 @@ def running(plan: FitPlan, X: Any) -> Iterator[Run]:
     """Yield the environment of a fit: the device is chosen, the threads are limited and the ranks are joined."""
     device = resolve_device(plan.options.device, X)
     with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
+        shielded(),
         limited_threads(plan.options.n_jobs),
         joined(plan.options.distributed, cuda=device.type == "cuda") as ranks,
     ):

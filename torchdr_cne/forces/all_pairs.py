@@ -74,7 +74,7 @@ class CompiledSums:
         from torchdr_cne.forces.all_pairs_kernels import kernel_of
 
         n_own = len(self._share)
-        totals, forces = torch.empty(n_own), torch.empty((len(z_ds), n_own))
+        totals, forces = z_ds.new_empty(n_own), z_ds.new_empty((len(z_ds), n_own))
         p = tuple(np.float32(value) for value in parameters)
         arguments = (z_ds.contiguous().view(-1).numpy(), charges.numpy(), p, totals.numpy(), forces.view(-1).numpy())
         kernel = kernel_of(self._forces, len(z_ds))

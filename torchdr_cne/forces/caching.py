@@ -3,16 +3,16 @@
 import contextlib
 import hashlib
 import itertools
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.caching import FunctionCache
 
 from torchdr_cne import simd
 from torchdr_cne.forces.declaration import PairForces
 from torchdr_cne.forces.numerics import jit, kernel_jit
+from torchdr_cne.kernel_cache import SealedFiles, warn_of_no_cache
 
 _UNNAMED = itertools.count()
 
@@ -29,13 +29,9 @@ class _ContentCache(FunctionCache):
         super().__init__(function)
 
     def load_overload(self, signature: Any, target_context: Any) -> Any:
-        """Return cached code, or None: compiling again is the cure for any cache that cannot be read."""
-        try:
-            self._choose_file(signature, target_context)
-            return super().load_overload(signature, target_context)
-        except Exception as error:
-            warnings.warn(f"cached kernels cannot be read ({error!r}); compiling again.", UserWarning, stacklevel=2)
-            return None
+        """Return cached code, or None."""
+        self._choose_file(signature, target_context)
+        return super().load_overload(signature, target_context)
 
     def save_overload(self, signature: Any, data: Any) -> None:
         """Save compiled code; a full or read-only disk only costs the next process a compilation."""
@@ -46,7 +42,7 @@ class _ContentCache(FunctionCache):
     def _choose_file(self, signature: Any, target_context: Any) -> None:
         key = repr(self._index_key(signature, target_context.codegen()))
         name = f"{self._impl.filename_base}-{hashlib.sha256(key.encode()).hexdigest()[:24]}"
-        self._cache_file = IndexDataCacheFile(self._cache_path, name, self._impl.locator.get_source_stamp())
+        self._cache_file = SealedFiles(self._cache_path, name, self._impl.locator.get_source_stamp())
 
     def _index_key(self, signature: Any, codegen: Any) -> tuple[Any, ...]:
         return signature, codegen.magic_tuple(), self._content
@@ -76,8 +72,10 @@ def cached_kernel(function: Callable[..., Any], name: str) -> Any:
     function.__qualname__ += f".{name}"
     kernel = kernel_jit(function)
     if not name.startswith("own"):
-        with contextlib.suppress(RuntimeError, OSError):
+        try:
             kernel._cache = _ContentCache(kernel.py_func, name)
+        except (RuntimeError, OSError) as error:
+            warn_of_no_cache(str(error))
     return kernel
 
 

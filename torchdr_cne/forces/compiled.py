@@ -46,7 +46,7 @@ class CompiledForces:
         self._edges = EdgeSlices.of(problem, self._workers)
         self._counters = np.zeros(N_COUNTERS * COUNTER_STRIDE, dtype=np.int64)
         self._room: Room | None = None
-        self._gradient = torch.empty(0)
+        self._gradient = torch.empty(0, dtype=torch.float32)
 
     def gradient(self, z_ds: Tensor, step: StepCoefficients) -> tuple[Tensor, Tensor | None]:
         """Return the gradient (d, own slots) and the learned scalar's derivative (), if there is one."""
@@ -89,7 +89,7 @@ class CompiledForces:
         n_slices = len(self._edges.starts) - 1
         if self._room is None or self._room.met_forces.shape[1:3] != (n_shifts, d):
             normalised = self._problem.forces.normaliser is not None
-            self._gradient = torch.zeros((d, n_own * BLOCK_SIZE))
+            self._gradient = torch.zeros((d, n_own * BLOCK_SIZE), dtype=torch.float32)
             self._room = Room(
                 points=np.zeros((n_slots, point_width), dtype=np.float32),
                 met_totals=np.empty((n_own if normalised else 0, n_shifts, BLOCK_SIZE), dtype=np.float32),

@@ -47,7 +47,7 @@ class InterpolatedSums:
 
     def __init__(self, forces: PairForces, share: Share, workers: Workers, step: float = STEP) -> None:
         self._forces, self._share, self._workers, self._step = forces, share, workers, step
-        self._transform: tuple[object, Tensor] = ((), torch.empty(0))
+        self._transform: tuple[object, Tensor] = ((), torch.empty(0, dtype=torch.float32))
         self.own_threads = True
 
     def compute(self, z_ds: Tensor, charges: Tensor, parameters: tuple[Tensor | float, ...]) -> tuple[Tensor, Tensor]:
@@ -176,7 +176,8 @@ class _CompiledGrid:
 
     def collect(self, potential: Tensor, charges: Tensor, q_at_zero: float, share: Share) -> tuple[Tensor, Tensor]:
         """Return the potential without each charge's own, and half its gradient, at the own slots."""
-        totals, forces = torch.empty(len(share)), torch.empty((2, len(share)))
+        totals = torch.empty(len(share), dtype=torch.float32)
+        forces = torch.empty((2, len(share)), dtype=torch.float32)
         where = self._z, charges.numpy(), self._origin, self._per_cell, self._starts, self._order
         found = share.start, np.float32(q_at_zero), potential.numpy(), totals.numpy(), forces.numpy()
         self._workers.parallel_for(self._kernels.collect, self._cells[0] - _NODES, *where, *found)

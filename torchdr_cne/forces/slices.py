@@ -7,9 +7,9 @@ to themselves of weight 0 (sliced ELLPACK; Monakov, Lokhmotov & Avetisyan, 2010)
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from torchdr_cne.forces.problem import ForceProblem
+from torchdr_cne.kernel_cache import cached_njit
 from torchdr_cne.simd import LANES
 from torchdr_cne.workers import Workers
 
@@ -60,7 +60,7 @@ class EdgeSlices(NamedTuple):
         return cls(rows, degrees.astype(np.float32), starts, columns, weights)
 
 
-@njit(nogil=True, cache=True)
+@cached_njit(nogil=True)
 def _fill(first, last, rows, starts, sources, slot_of, indptr, indices, edge_weights, columns, weights):
     """Write the slices [first, last): the edges of their rows in the graph, −1 where a slot is empty."""
     weighted = len(weights) == len(columns)

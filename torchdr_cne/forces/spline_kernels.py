@@ -1,11 +1,12 @@
 """Cubic B-splines between points of the plane and a grid (Numba); bits do not depend on how the work is split."""
 
 import numpy as np
-from numba import njit
+
+from torchdr_cne.kernel_cache import cached_njit
 
 _F = np.float32
 _THIRD, _SIXTH, _HALF = _F(1 / 3), _F(1 / 6), _F(0.5)
-_jit = njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+_jit = cached_njit(nogil=True, fastmath=True, error_model="numpy")
 
 
 @_jit

@@ -56,7 +56,7 @@ def initial_embedding(
     if init not in INITIALIZATIONS:
         raise ValueError(f"init={init!r} is unknown; choose one of {INITIALIZATIONS} or pass an array (n, d).")
     generator = torch.Generator().manual_seed(seed % 2**63)
-    noise = torch.randn((n, n_components), generator=generator)
+    noise = torch.randn((n, n_components), generator=generator, dtype=torch.float32)
     if init == "random":
         return _scaled(noise, scaling)
     if rows is not None and rows.is_constant:
@@ -79,7 +79,7 @@ def initial_embedding(
 def _spectral(graph: AffinityGraph, share: Share, n_components: int, rows: Rows | None, seed: int) -> Tensor:
     """Return the spectral embedding, computed on rank 0, which gathers the whole graph."""
     whole = gathered(graph, share)
-    layout = torch.empty((graph.n_points, n_components))
+    layout = torch.empty((graph.n_points, n_components), dtype=torch.float32)
     with share.ranks.all_or_none("the spectral start"):
         if whole is not None:
             rows = rows if rows is not None and rows.in_memory and share.ranks.size == 1 else None

@@ -12,6 +12,7 @@ from sklearn.utils.validation import _check_n_features, check_array, validate_da
 from torch import Tensor
 
 from torchdr_cne.inputs.columns import Columns
+from torchdr_cne.inputs.frames import check_container
 from torchdr_cne.inputs.rows import check_finite
 from torchdr_cne.inputs.sources import RowSource
 
@@ -87,6 +88,7 @@ def _read_table_of(
     estimator: BaseEstimator, X: Any, *, is_new: bool, name: str
 ) -> tuple[np.ndarray | Tensor, OutputKind]:
     kind, at_least = OutputKind(), 1 if is_new else 2
+    check_container(X)
     if isinstance(X, torch.utils.data.Dataset):
         X = torch.utils.data.DataLoader(X, batch_size=_DATASET_BATCH)
     if isinstance(X, torch.utils.data.DataLoader):
@@ -106,6 +108,7 @@ def _read_table_of(
 
 def read_table(X: Any) -> np.ndarray | Tensor:
     """Return ``X``, checked as by `read_features`, if there is no estimator to record anything on."""
+    check_container(X)
     if isinstance(X, Tensor):
         if X.device.type != "cpu":
             return _checked_device_tensor(X.detach(), 2)

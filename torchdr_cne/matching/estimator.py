@@ -24,7 +24,7 @@ from torchdr_cne.parameters.computing import Computing
 from torchdr_cne.parameters.group import declare, group
 from torchdr_cne.parameters.optimizing import Optimizing
 from torchdr_cne.persistence import save_model
-from torchdr_cne.resources import limited_threads
+from torchdr_cne.resources import limited_threads, shielded
 from torchdr_cne.storable import Storable
 
 
@@ -138,7 +138,8 @@ class EmbeddingEstimator(
         FloatingPointError
             If the optimisation diverges.
         """
-        fit(self._plan(), Publisher(self, self._callback_list()), X, y, graph)
+        with Publisher(self, self._callback_list()) as publisher:
+            fit(self._plan(), publisher, X, y, graph)
         return self
 
     def fit_transform(self, X: Any, y: Any = None, *, graph: Any = None) -> Any:
@@ -172,7 +173,7 @@ class EmbeddingEstimator(
             If ``X`` is not a finite table of the same features, or if the rows of the fit were not kept.
         """
         check_is_fitted(self, "embedding_")
-        with limited_threads(self.n_jobs):
+        with shielded(), limited_threads(self.n_jobs):
             return self._transformed(X)
 
     @abstractmethod
@@ -261,6 +262,6 @@ class EmbeddingEstimator(
             distributed=self.distributed,
             visible=self.verbose,
             check_interval=self.check_interval,
-            checkpoint_dir=None if self.checkpoint_dir is None else Path(self.checkpoint_dir),
+            checkpoint_dir=None if self.checkpoint_dir is None else Path(self.checkpoint_dir).expanduser(),
             checkpoint_every=self.checkpoint_every,
         )

@@ -78,7 +78,7 @@ class RowIndex:
             Numbers of these rows, which are not returned as their own neighbours; −1 if they have none.
         """
         if len(visitors) == 0:
-            nothing = torch.empty((0, self.n_neighbors))
+            nothing = torch.empty((0, self.n_neighbors), dtype=torch.float32)
             return nothing.long(), nothing
         known = self._here(numbers)
         if self._lists is None:

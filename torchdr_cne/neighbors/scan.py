@@ -8,15 +8,15 @@ block goes through the lists one by one, each with all queries that probe it. A 
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from torchdr_cne.kernel_cache import cached_njit
 from torchdr_cne.neighbors.vectors import QUERIES, first_bit, insert, squared_distances
 from torchdr_cne.simd import LANES
 
 _TILE = 16
 """Number of groups that stay in the first-level cache while all queries of a list are compared."""
 
-jit = njit(nogil=True, error_model="numpy", cache=True)
+jit = cached_njit(nogil=True, error_model="numpy")
 
 
 class Lists(NamedTuple):

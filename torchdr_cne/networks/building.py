@@ -35,7 +35,7 @@ def build_networks(options: NetworkOptions, training: TrainingSet, losses: Seque
     needed = {need for term in terms for need in term.needs}
     _check_needs(options, training, terms, needed)
     first = _first_rows(training.data)
-    mean, scale = torch.zeros(0), 1.0
+    mean, scale = torch.zeros(0, dtype=torch.float32), 1.0
     if not isinstance(options.encoder, (nn.Module, NetworkPlan)) or options.decoder is not None:
         if first.ndim != 2:
             raise ValueError(

@@ -66,7 +66,7 @@ class NetworkObjective:
         self._networks, self._moving, self._training = networks, dict[str, Tensor](), training
         self._loss_of, self._batches_of = loss_of, batches_of
         self._ranks = training.share.ranks
-        self._gradient_sum = torch.zeros(())
+        self._gradient_sum = torch.zeros((), dtype=torch.float32)
 
     @property
     def networks(self) -> nn.ModuleDict:

@@ -118,7 +118,8 @@ class AllPairsSums:
             edges = slice(begin, begin + _EDGES_AT_ONCE)
             ends = own_nd[graph.rows[edges]].double(), embedding_nd[graph.indices[edges].long()].double()
             p = graph.weights[edges].double() / state.share.n
-            parts.append((p * (p.log() - self.loss.similarity(*ends))).sum())
+            # A weight may underflow to 0, whose part is 0.
+            parts.append(torch.where(p > 0, p * (p.log() - self.loss.similarity(*ends)), 0.0).sum())
         return float(state.share.ranks.add_up(torch.stack(parts).sum(), "the sum of the divergence"))
 
     def _pair_sums(self, form: str, share: Share, start_nd: Tensor, *, finely: bool = False) -> PairSums:

@@ -24,3 +24,9 @@ class Checkpointing(ParameterGroup):
     checkpoint_every: int = 50
 
     _bounds: ClassVar[dict[str, Bound]] = {"checkpoint_every": COUNT}
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        folder = self.checkpoint_dir
+        if folder is not None and not (isinstance(folder, (str, Path)) and str(folder)):
+            raise ValueError(f"checkpoint_dir={self.checkpoint_dir!r} names no folder; give its path, or None.")

@@ -4,6 +4,8 @@ import inspect
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+import numpy as np
+
 from torchdr_cne.checks import Bound, check_bounds
 from torchdr_cne.parameters.documentation import documented
 
@@ -26,6 +28,10 @@ class ParameterGroup:
             bounds |= vars(base).get("_bounds", {})
         names = parameter_names(type(self))
         check_bounds(self, {name: bound for name, bound in bounds.items() if name in names})
+        for field in fields(self):  # type: ignore[arg-type]  # each estimator is a dataclass
+            value = getattr(self, field.name)
+            if field.type is bool and not isinstance(value, (bool, np.bool_)):
+                raise ValueError(f"{field.name}={value!r} must be True or False.")
 
 
 def group(cls: type) -> type:

@@ -13,7 +13,7 @@ from torchdr_cne.affinity import Affinity
 from torchdr_cne.inputs import RowSource, check_finite, read_new_features
 from torchdr_cne.neighbors import KeptRows, NeighborGraph
 from torchdr_cne.placement.refinement import ROWS, Refinement
-from torchdr_cne.resources import torch_threads
+from torchdr_cne.resources import shielded, torch_threads
 from torchdr_cne.workers import Workers
 
 _BLOCK = 1 << 13
@@ -82,7 +82,7 @@ def transform_points(fitted: FittedPoints, estimator: BaseEstimator, X: Any) -> 
     """
     fitted.check()
     rows, kind = read_new_features(estimator, X)
-    with torch.inference_mode(False), torch.enable_grad():  # losses are differentiated whatever the caller's mode is
+    with shielded():
         embedding_nd = torch.as_tensor(fitted.embedding).detach()
         found_md = embedding_nd.new_empty((len(rows), embedding_nd.shape[1]))
         placement = _Placement(fitted, embedding_nd)

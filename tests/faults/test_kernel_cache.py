@@ -1,0 +1,75 @@
+"""Compiled kernels on disk may be damaged, or have no place to be kept, and every fit works all the same."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import torchdr_cne
+
+KERNELS = """
+import sys, warnings
+from torchdr_cne.kernel_cache import cached_njit
+
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+
+    @cached_njit(nogil=True)
+    def add(a, b):
+        return a + b
+
+    print(add(2, 3), sum(add.stats.cache_hits.values()), sum(add.stats.cache_misses.values()))
+for warning in told:
+    print(warning.message)
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run the module in a process of its own; return what it prints."""
+    module = tmp_path / "kernels.py"
+    module.write_text(KERNELS)
+
+    def start(**environment):
+        variables = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": os.getcwd()} | environment
+        command = [sys.executable, "-W", "error", str(module)]
+        done = subprocess.run(command, env=variables, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    return start
+
+
+def damaged(content, how):
+    if how == "empty":
+        return b""
+    if how == "cut":
+        return content[: len(content) // 2]
+    changed = bytearray(content)
+    for position in range(40, len(changed), 97):
+        changed[position] ^= 0xFF
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("how", ["empty", "cut", "altered"])
+def test_a_damaged_file_is_compiled_again_and_then_serves(how, run, tmp_path):
+    assert run() == ["5 0 1"]
+    assert run() == ["5 1 0"]
+    for ending in ("nbi", "nbc"):
+        (file,) = (tmp_path / "cache").rglob(f"*.{ending}")
+        file.write_bytes(damaged(file.read_bytes(), how))
+        assert run() == ["5 0 1"]
+        assert run() == ["5 1 0"]
+
+
+def test_without_a_place_to_write_kernels_are_compiled_with_one_warning(run):
+    answer, warning = run(NUMBA_CACHE_DIR="/proc/nowhere", NUMBA_CACHE_LOCATOR_CLASSES="UserProvidedCacheLocator")
+    assert answer == "5 0 1"
+    assert "set NUMBA_CACHE_DIR to a folder that you, and nobody else, can write to" in warning
+
+
+def test_no_kernel_has_a_cache_but_the_one_that_recognises_damage():
+    sources = Path(torchdr_cne.__file__).parent.rglob("*.py")
+    assert not [path.name for path in sources if "cache=True" in path.read_text()]
