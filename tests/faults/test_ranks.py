@@ -173,7 +173,7 @@ def test_a_terminated_job_saves_says_so_and_goes_on_when_begun_again(tmp_path, u
 
 
 def test_a_rank_that_hangs_is_given_up_with_the_name_of_collective_and_step(tmp_path):
-    options = {"folder": str(tmp_path), "fault": "hang", "at": 12, "timeout": 3.0}
+    options = {"folder": str(tmp_path), "fault": "hang", "at": 12, "timeout": 5.0}
     logs, port = [tmp_path / "0.txt", tmp_path / "1.txt"], str(free_port())
     ranks = []
     for rank, log in enumerate(logs):

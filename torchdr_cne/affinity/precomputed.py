@@ -67,8 +67,10 @@ def _refuse_distances(csr: scipy.sparse.csr_array) -> None:
     Two near points have a large affinity to each other and a small one to a third: the largest of three affinities is
     mostly more than the sum of the other two, which no distance is.
     """
+    if csr.nnz == 0:
+        return
     rng, degrees = np.random.default_rng(0), np.diff(csr.indptr)
-    edges = rng.integers(0, max(csr.nnz, 1), _TRIPLES if csr.nnz else 0)
+    edges = rng.integers(0, csr.nnz, _TRIPLES)
     i = np.repeat(np.arange(csr.shape[0]), degrees)[edges]
     others = csr.indptr[i] + rng.integers(0, degrees[i])
     j, k = csr.indices[edges], csr.indices[others]

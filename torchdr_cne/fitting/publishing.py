@@ -48,9 +48,14 @@ class Publisher:
         self._estimator, self._callbacks = estimator, callbacks
         self._former = _fitted(estimator)
         self._stale = list(self._former)
+        self._is_final = False
 
     def publish(self, result: FitResult) -> None:
-        """Set the attributes that a result has."""
+        """Set the attributes of the final result, which stay even if it cannot be saved in the end."""
+        self._set(result)
+        self._is_final = True
+
+    def _set(self, result: FitResult) -> None:
         found = result.attributes()
         for name in self._stale:
             if name not in found:
@@ -65,7 +70,7 @@ class Publisher:
 
     def affinities_end(self, result: FitResult) -> None:
         """Publish the graph and call the hook after its computation."""
-        self.publish(result)
+        self._set(result)
         self._estimator.on_affinity_computation_end()
 
     def before_step(self, outcome: Outcome) -> None:
@@ -82,7 +87,7 @@ class Publisher:
         if not due:
             return False
         current = result()
-        self.publish(current)
+        self._set(current)
         with evaluating(*current.networks.values()):  # a callback may call them
             return any([_is_true(callback(estimator, step)) for callback in due])
 
@@ -92,8 +97,8 @@ class Publisher:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give the estimator the fitted attributes that it had before, or none, if the fit has failed."""
-        if error is not None:
+        """Give the estimator the fitted attributes that it had before, or none, if the fit has no final result."""
+        if not self._is_final:
             for name in _fitted(self._estimator):
                 vars(self._estimator).pop(name)
             vars(self._estimator).update(self._former)

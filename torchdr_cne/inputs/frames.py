@@ -23,7 +23,7 @@ def check_container(X: Any) -> None:
         )
     if isinstance(X, (str, bytes)) or hasattr(X, "__fspath__"):
         raise TypeError(f"X is the path {X!r} and no table; pass torchdr_cne.open_rows({str(X)!r}), or an array.")
-    if isinstance(X, (dict, set, frozenset)):
+    if isinstance(X, (dict, set, frozenset)) and not hasattr(X, "shape"):  # SciPy has a sparse matrix that is a dict
         raise TypeError(f"X is a {type(X).__name__}; pass an array or a data frame of rows and columns.")
     if isinstance(X, np.ma.MaskedArray) and np.ma.getmaskarray(X).any():
         mask = np.ma.getmaskarray(X)
