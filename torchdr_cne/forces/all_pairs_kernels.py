@@ -79,9 +79,9 @@ _THREE: dict[str, Any] = {
 }
 
 
-def _kernel(f: SimpleNamespace, at: SimpleNamespace, d: int) -> Any:
+def _some_columns(f: SimpleNamespace, at: SimpleNamespace) -> Any:
     q, slope = f.q, f.slope
-    rows, point, minus, square, add, add_times, repeated = vars(at).values()
+    point, minus, square, add, add_times, repeated = at.point, at.minus, at.square, at.add, at.add_times, at.repeated
 
     @f.jit
     def some_columns(z, charges, p, own, first, last):
@@ -99,6 +99,13 @@ def _kernel(f: SimpleNamespace, at: SimpleNamespace, d: int) -> Any:
             total, force = total + part, add(force, part_force)
         return total, force
 
+    return some_columns
+
+
+def _among_themselves(f: SimpleNamespace, at: SimpleNamespace, d: int) -> Any:
+    q, slope = f.q, f.slope
+    point, minus, square, add_times, repeated = at.point, at.minus, at.square, at.add_times, at.repeated
+
     @f.jit
     def among_themselves(z, charges, p, slot, row, totals, forces):
         """Add what the 16 rows from ``slot`` on are to each other; a point is repeated to itself."""
@@ -115,6 +122,13 @@ def _kernel(f: SimpleNamespace, at: SimpleNamespace, d: int) -> Any:
             totals[row + v] += total
             for c in range(d):
                 forces[c * n_own + row + v] += force[c]
+
+    return among_themselves
+
+
+def _kernel(f: SimpleNamespace, at: SimpleNamespace, d: int) -> Any:
+    some_columns, among_themselves = _some_columns(f, at), _among_themselves(f, at, d)
+    rows, add = at.rows, at.add
 
     def kernel(first, last, start, z, charges, p, totals, forces):
         prefer_wide_vectors()
