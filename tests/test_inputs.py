@@ -320,6 +320,13 @@ class TestWhatIsNoTable:
         with pytest.raises(ValueError, match=sentence + ".*X.drop"):
             NegTSNE().fit(frame)
 
+    @pytest.mark.parametrize(
+        "column", [["a", "b"], pl.Series(["a", "b"], dtype=pl.Categorical), pd.to_datetime([0, 1])]
+    )
+    def test_a_column_of_polars_that_holds_no_numbers_is_named_too(self, column):
+        with pytest.raises(ValueError, match=r"column 'bad' of X has dtype .* holds no numbers; .*X.drop\('bad'\)"):
+            NegTSNE().fit(pl.DataFrame({"good": [1.0, 2.0], "bad": pl.Series(column)}))
+
     def test_columns_of_numbers_of_any_kind_are_taken(self):
         frame = pd.DataFrame(
             {
@@ -363,24 +370,40 @@ class TestDistancesForAffinities:
         with pytest.raises(ValueError, match="look like distances"):
             UMAP(affinity_in="precomputed").fit(distances)
 
-    def test_symmetrised_distances_of_neighbours_are_recognised_too(self):
+    @pytest.mark.parametrize("data", ["three columns", "digits"])
+    @pytest.mark.parametrize("k", [5, 15])
+    def test_distances_of_neighbours_are_recognised_however_they_were_symmetrised(self, k, data):
+        from sklearn.datasets import load_digits
         from sklearn.neighbors import kneighbors_graph
 
-        points = np.random.default_rng(0).normal(size=(300, 3))
-        graph = kneighbors_graph(points, 15, mode="distance")
+        points = load_digits().data if data == "digits" else np.random.default_rng(0).normal(size=(1000, 3))
+        graph = kneighbors_graph(points, k, mode="distance")
         with pytest.raises(ValueError, match=r"is not symmetric .* scanpy's obsp\['distances'\], pass the rows"):
             UMAP().fit(points, graph=graph)
         with pytest.raises(ValueError, match="look like distances"):
             UMAP().fit(points, graph=graph.maximum(graph.T))
+        with pytest.warns(UserWarning, match="look like distances of neighbours that have been symmetrised"):
+            UMAP(max_iter=1).fit(points, graph=(graph + graph.T) / 2)
 
-    @pytest.mark.filterwarnings("ignore::UserWarning")
+    @pytest.mark.filterwarnings("ignore:n_neighbors=|perplexity=|the input graph has", "error:.*look like distances")
     @pytest.mark.parametrize("method", [UMAP, NegTSNE, TSNE, PACMAP])
     @pytest.mark.parametrize("n", [12, 60, 300])
     def test_affinities_of_every_kind_are_taken(self, method, n):
+        from sklearn.neighbors import kneighbors_graph
+
         for seed in range(3):
             points = np.random.default_rng(seed).normal(size=(n, 3))
-            graph = method(max_iter=1, random_state=0).fit(points).graph_
-            NegTSNE(max_iter=1).fit(points, graph=graph)
-            kernel = np.exp(-((points[:, None] - points[None]) ** 2).sum(axis=2) / 2)
-            NegTSNE(max_iter=1).fit(points, graph=kernel)
-            NegTSNE(max_iter=1).fit(points, graph=np.ones((n, n)))
+            squares = ((points[:, None] - points[None]) ** 2).sum(axis=2)
+            nearest = kneighbors_graph(points, 8).toarray()
+            kernel = np.exp(-squares / 2)
+            given = {
+                "of the method": method(max_iter=1, random_state=0).fit(points).graph_,
+                "a kernel": kernel,
+                "a kernel of neighbours": kernel * np.maximum(nearest, nearest.T),
+                "a narrow range": (1 + kernel) * np.maximum(nearest, nearest.T),
+                "shared neighbours": (nearest @ nearest.T) * np.maximum(nearest, nearest.T),
+                "equal": np.ones((n, n)),
+            }
+            for name, graph in given.items():
+                embedding = NegTSNE(max_iter=1).fit_transform(points, graph=graph)
+                assert np.isfinite(embedding).all(), name

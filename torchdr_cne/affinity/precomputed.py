@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from torchdr_cne.affinity.graph import AffinityGraph
+from torchdr_cne.affinity.plausibility import check_not_distances
 from torchdr_cne.distributed import Share
 from torchdr_cne.hashing import digest_of
 
-_TRIPLES, _ENOUGH_TRIPLES = 4000, 30
 _SYMMETRY_TOLERANCE = 1e-5
 
 
@@ -54,37 +54,11 @@ def graph_from_user(matrix: Any, n_points: int | None = None) -> AffinityGraph:
     csr = ((csr + csr.T) / 2).tocsr()
     csr.setdiag(0)
     csr.eliminate_zeros()
-    _refuse_distances(csr)
+    check_not_distances(csr)
     graph = AffinityGraph.from_scipy(csr)
     if graph.n_edges == 0:
         raise ValueError("the graph has no edge between different points; there is nothing to embed.")
     return graph
-
-
-def _refuse_distances(csr: scipy.sparse.csr_array) -> None:
-    """Raise a ValueError if no triple of joined points breaks the triangle inequality, as affinities do.
-
-    Two near points have a large affinity to each other and a small one to a third: the largest of three affinities is
-    mostly more than the sum of the other two, which no distance is.
-    """
-    if csr.nnz == 0:
-        return
-    rng, degrees = np.random.default_rng(0), np.diff(csr.indptr)
-    edges = rng.integers(0, csr.nnz, _TRIPLES)
-    i = np.repeat(np.arange(csr.shape[0]), degrees)[edges]
-    others = csr.indptr[i] + rng.integers(0, degrees[i])
-    j, k = csr.indices[edges], csr.indices[others]
-    sides = np.sort(np.stack([csr.data[edges], csr.data[others], np.asarray(csr[j, k]).ravel()]), axis=0)
-    sides = sides[:, (sides[0] > 0) & (j != k)]
-    telling = sides[:, sides[2] > 2 * sides[0]]
-    if telling.shape[1] < _ENOUGH_TRIPLES or telling.shape[1] < sides.shape[1] / 10:
-        return
-    if bool((telling[2] <= telling[:2].sum(axis=0) * (1 + 1e-6)).all()):
-        raise ValueError(
-            f"the graph's weights look like distances: of {telling.shape[1]} triples of points none breaks the "
-            "triangle inequality. Affinities are needed, which are large where points are near: pass the rows as X; or "
-            "for distances D for instance np.exp(-(D**2) / (2 * s**2)); of scanpy's graphs obsp['connectivities']."
-        )
 
 
 def own_rows_from_user(matrix: Any, share: Share) -> AffinityGraph:

@@ -32,9 +32,16 @@ def check_container(X: Any) -> None:
             f"X is a masked array with {int(mask.sum())} masked value(s), first in row {row}; fill them with "
             "X.filled(…), or drop their rows."
         )
-    pandas = sys.modules.get("pandas")
+    pandas, polars = sys.modules.get("pandas"), sys.modules.get("polars")
     if pandas is not None and isinstance(X, pandas.DataFrame):
         _check_frame(X, pandas)
+    if polars is not None and isinstance(X, polars.DataFrame):
+        for name, dtype in X.schema.items():
+            if not (dtype.is_numeric() or dtype == polars.Boolean):
+                raise ValueError(
+                    f"column {name!r} of X has dtype {dtype} and holds no numbers; leave it out with X.drop({name!r}), "
+                    "or turn it into numbers."
+                )
 
 
 def _check_frame(X: Any, pandas: Any) -> None:
