@@ -142,7 +142,7 @@ def test_streamed_rows_make_an_embedding_as_good_as_rows_in_memory(name, tmp_pat
 
 
 def test_ranks_that_differ_all_say_in_what_before_any_work(tmp_path):
-    outputs = run_ranks(3, "tests.distributed.cases:disagreements", str(tmp_path))
+    outputs = run_ranks(3, "tests.distributed.discord_cases:disagreements", str(tmp_path))
     lines = [[json.loads(line) for line in output.splitlines()] for output in outputs]
     assert [[what for what, *_ in of_rank] for of_rank in lines] == [
         [
@@ -178,7 +178,7 @@ def test_ranks_that_differ_all_say_in_what_before_any_work(tmp_path):
 
 def test_one_rank_s_wish_to_stop_stops_all_and_small_fits_are_rank_0_s(tmp_path, monkeypatch):
     monkeypatch.setenv("WHERE", str(tmp_path))
-    outputs = [json.loads(output) for output in run_ranks(3, "tests.distributed.cases:stopping")]
+    outputs = [json.loads(output) for output in run_ranks(3, "tests.distributed.discord_cases:stopping")]
     assert outputs == [[7, [7], 10, [1797, 1797], 3]] * 3
     expected = InfoTSNE(random_state=0, max_iter=10, check_interval=10).fit(cases.digits()).embedding_
     for rank in range(3):
@@ -187,7 +187,7 @@ def test_one_rank_s_wish_to_stop_stops_all_and_small_fits_are_rank_0_s(tmp_path,
 
 def test_ranks_with_unequal_memory_decide_alike_what_they_stream(tmp_path):
     np.save(tmp_path / "rows.npy", cases.digits()[:900])
-    outputs = run_ranks(2, "tests.distributed.cases:uneven_memory", str(tmp_path))
+    outputs = run_ranks(2, "tests.distributed.discord_cases:uneven_memory", str(tmp_path))
     assert [json.loads(output) for output in outputs] == [[True, True]] * 2
 
 
@@ -210,13 +210,13 @@ def test_every_rank_places_new_rows_if_rank_0_has_done_the_fit_alone_and_says_wh
 
 
 def test_a_rank_that_fails_is_missed_at_once_and_the_next_fit_is_none_the_worse():
-    outputs = [json.loads(output) for output in run_ranks(2, "tests.distributed.cases:recovery")]
+    outputs = [json.loads(output) for output in run_ranks(2, "tests.distributed.discord_cases:recovery")]
     assert [error for error, _ in outputs] == ["RankError", "ZeroDivisionError"]
     assert [n_iter for _, n_iter in outputs] == [5, 5]
 
 
 def test_no_rank_takes_a_fit_for_finished_that_another_was_told_to_leave(tmp_path):
-    outputs = [json.loads(output) for output in run_ranks(2, "tests.distributed.cases:leaving", str(tmp_path))]
+    outputs = [json.loads(output) for output in run_ranks(2, "tests.distributed.discord_cases:leaving", str(tmp_path))]
     assert [n_iter for n_iter, _ in outputs] == [7, 7]
     assert "another rank was told to leave by SIGTERM; the fit is saved after 7 iterations" in outputs[0][1]
     assert "SIGTERM has ended the fit early, and a handler has kept the process" in outputs[1][1]

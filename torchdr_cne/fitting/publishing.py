@@ -9,6 +9,7 @@ import numpy as np
 from torchdr_cne.encoders.running import evaluating
 from torchdr_cne.fitting.result import FitResult
 from torchdr_cne.optimization.loop import Outcome
+from torchdr_cne.persistence.model import results_of
 
 
 class Hooked(Protocol):
@@ -46,7 +47,7 @@ class Publisher:
 
     def __init__(self, estimator: Hooked, callbacks: Sequence[Callable[[Any, int], Any]]) -> None:
         self._estimator, self._callbacks = estimator, callbacks
-        self._former = _fitted(estimator)
+        self._former = results_of(estimator)
         self._stale = list(self._former)
         self._is_final = False
 
@@ -99,16 +100,12 @@ class Publisher:
     ) -> None:
         """Give the estimator the fitted attributes that it had before, or none, if the fit has no final result."""
         if not self._is_final:
-            for name in _fitted(self._estimator):
+            for name in results_of(self._estimator):
                 vars(self._estimator).pop(name)
             vars(self._estimator).update(self._former)
 
     def _count(self, outcome: Outcome) -> None:
         self._estimator.n_iter_, self._estimator.learning_rate_ = outcome.n_iter, outcome.learning_rate
-
-
-def _fitted(estimator: Any) -> dict[str, Any]:
-    return {name: value for name, value in vars(estimator).items() if name.endswith("_") and not name.startswith("_")}
 
 
 def _is_true(answer: Any) -> bool:

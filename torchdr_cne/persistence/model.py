@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchdr_cne.encoders.building import rebuild
 from torchdr_cne.storage import folders
 from torchdr_cne.storage.plain import Classes, depth_of, from_plain, named_classes, object_to_plain, to_plain
-from torchdr_cne.storage.replacing import MANIFEST, STATE
+from torchdr_cne.storage.replacing import looks_like_ours
 
 _DEEPEST = 100
 
@@ -118,7 +118,7 @@ def model_state(estimator: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
         If an attribute is of a kind that cannot be saved.
     """
     check_is_fitted(estimator, "embedding_")
-    return fitted_state(_fitted(estimator))
+    return fitted_state(results_of(estimator))
 
 
 def fitted_state(attributes: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -161,13 +161,14 @@ def restore_model(
     """Replace the fitted attributes of ``estimator`` by those of `model_state`; its parameters stay."""
     specs = {role: getattr(estimator, role, None) for role in ("encoder", "decoder")}
     fitted = fitted_attributes(tensors, manifest, specs, estimator.n_components, classes=classes)
-    for name in _fitted(estimator):
+    for name in results_of(estimator):
         delattr(estimator, name)
     for name, value in fitted.items():
         setattr(estimator, name, value)
 
 
-def _fitted(estimator: Any) -> dict[str, Any]:
+def results_of(estimator: Any) -> dict[str, Any]:
+    """Return the fitted attributes of an estimator: all that end in an underscore."""
     return {name: value for name, value in vars(estimator).items() if name.endswith("_") and not name.startswith("_")}
 
 
@@ -207,10 +208,9 @@ def _refuse_to_overwrite(path: Path) -> None:
     """Raise unless ``path`` does not exist, is an empty folder, or holds a model and nothing else."""
     if not path.exists():
         return
-    names = {entry.name for entry in path.iterdir()} if path.is_dir() else {path.name}
-    ours = path.is_dir() and names <= {MANIFEST, STATE}
+    ours = looks_like_ours(path.resolve())
     try:
-        ours = ours and (not names or folders.read_manifest(path).get("kind") == "model")
+        ours = ours and (not any(path.iterdir()) or folders.read_manifest(path).get("kind") == "model")
     except ValueError:
         ours = False
     if not ours:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from torchdr_cne.storage import folders
 from torchdr_cne.storage.folders import DamagedError, FormatError
-from torchdr_cne.storage.replacing import is_ours, looks_like_ours, remove, remove_leftovers
+from torchdr_cne.storage.replacing import is_ours, looks_like_ours, remove, remove_leftovers, targets_of_leftovers
 
 PREEMPTED = "PREEMPTED"
 """Name of the file that says that the last fit was asked to stop before it was done."""
@@ -62,9 +62,8 @@ class Checkpoints:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(self.folder)
-        left = (re.fullmatch(r"\.(step-\d+)\.[0-9a-f]{16}\.(tmp|old)", entry.name) for entry in self.folder.iterdir())
-        for name in {match[1] for match in left if match}:
-            remove_leftovers(self.folder / name)
+        for path in targets_of_leftovers(self.folder):
+            remove_leftovers(path)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -144,9 +144,20 @@ def _unguessable(path: Path, ending: str) -> Path:
     return path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}.{ending}")
 
 
+def targets_of_leftovers(folder: Path) -> set[Path]:
+    """Return the paths in ``folder`` whose writers have been killed."""
+    found = (re.fullmatch(_left("(.+)", "old|tmp"), entry.name) for entry in folder.iterdir())
+    return {folder / match[1] for match in found if match}
+
+
+def _left(name: str, endings: str) -> str:
+    """Return the pattern of the names that `_unguessable` gives."""
+    return rf"\.{name}\.[0-9a-f]{{16}}\.(?:{endings})"
+
+
 def _leftovers(path: Path, endings: str) -> list[Path]:
     """Return the folders that writers of ``path`` have left, as far as they hold nothing that is not ours."""
-    pattern = re.compile(rf"\.{re.escape(path.name[:200])}\.[0-9a-f]{{16}}\.({endings})")
+    pattern = re.compile(_left(re.escape(path.name[:200]), endings))
     try:
         found = [entry for entry in path.parent.iterdir() if pattern.fullmatch(entry.name)]
         return [entry for entry in found if all(_WRITTEN.fullmatch(file.name) for file in entry.iterdir())]
