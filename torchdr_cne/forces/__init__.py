@@ -2,7 +2,7 @@
 
 from torchdr_cne.forces.all_pairs import AllPairsForces, exact_sums
 from torchdr_cne.forces.declaration import PairForces
-from torchdr_cne.forces.engine import make_engine
+from torchdr_cne.forces.engine import interpolated_sums, make_engine
 from torchdr_cne.forces.groups import GroupForces, PairGroup
 from torchdr_cne.forces.problem import ForceEngine, ForceProblem, StepCoefficients
 from torchdr_cne.forces.tiles import TileForces, shorten_rows
@@ -17,6 +17,7 @@ __all__ = [
     "StepCoefficients",
     "TileForces",
     "exact_sums",
+    "interpolated_sums",
     "make_engine",
     "shorten_rows",
 ]

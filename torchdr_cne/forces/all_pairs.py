@@ -119,6 +119,7 @@ class AllPairsForces:
         log_charges: Callable[[Callable[[Tensor | None], Tensor]], Tensor | None],
     ) -> None:
         self._edges, self._sums, self._share, self._occupied = edges, sums, share, occupied
+        self._filled = torch.nonzero(occupied).squeeze(1)
         self._loss, self._log_charges = loss, log_charges
         self.own_threads = edges.own_threads and sums.own_threads
 
@@ -139,7 +140,7 @@ class AllPairsForces:
         scale, is_total = self._by_row_sum(self._of_points(totals), log_charges)
         if is_total:  # charges and scales are the same for all: both ends of a pair see the same force
             return 2 * scale * forces * occupied[own]
-        of_slots = torch.zeros_like(charges).masked_scatter(occupied, scale)
+        of_slots = torch.zeros_like(charges).index_copy_(0, self._filled, scale)
         _, of_scale = self._sums.compute(z_ds, of_slots, parameters)
         return of_slots[own] * forces + charges[own] * of_scale
 
@@ -159,9 +160,9 @@ class AllPairsForces:
     def _charges(self, z_ds: Tensor, log_charges: Tensor | None) -> Tensor:
         if log_charges is None:
             return self._occupied.to(z_ds.dtype)
-        return torch.zeros_like(z_ds[0]).masked_scatter(self._occupied, log_charges.exp())
+        return torch.zeros_like(z_ds[0]).index_copy_(0, self._filled, log_charges.exp())
 
     def _of_points(self, totals: Tensor) -> Tensor:
         """Return the logarithms of all ranks' row sums, without padding."""
         everyone = self._share.gather(totals, "the exchange of row sums")
-        return everyone[self._occupied].clamp_min(_SMALLEST).log()
+        return everyone[self._filled].clamp_min(_SMALLEST).log()

@@ -87,7 +87,7 @@ def sampled_pairs(similarity: Similarity, n_negatives: float, embedding_nd: Tens
 def block_objective(loss: PairLoss, draws: DrawnBlocks, state: FitState, start_nd: Tensor) -> PairwiseObjective:
     """Return the objective that sums the declared forces of edges and of drawn blocks."""
     problem, n_shifts = force_problem(loss, draws, state, start_nd)
-    engine = make_engine(problem, start_nd.dtype, compile=draws.compile)
+    engine = make_engine(problem, start_nd, compile=draws.compile)
 
     def shifts_now(state: FitState) -> int:
         early = state.step < _FEW_DRAWS_UNTIL * state.phase.total
