@@ -78,7 +78,7 @@ class Affinity(Storable, BaseEstimator, ABC):
 
     def directed_weights(self, neighbors: NeighborGraph) -> Tensor:
         """Return each row's weights (q, k) of its neighbours, before any symmetrisation; all 1 unless overridden."""
-        return torch.ones(neighbors.indices.shape, dtype=torch.float32)
+        return torch.ones_like(neighbors.indices, dtype=torch.float32)
 
     def weights_of_new(self, neighbors: NeighborGraph) -> Tensor:
         """Return weights (q, k) of new rows, which no other row lists; those of a row must not depend on other rows."""

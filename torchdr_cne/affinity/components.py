@@ -4,12 +4,17 @@ import numpy as np
 import scipy.sparse
 import torch
 
+from torchdr_cne.affinity.device_graph import component_labels
 from torchdr_cne.affinity.graph import AffinityGraph
+from torchdr_cne.devices import on_cpu
 from torchdr_cne.distributed import Share
 
 
 def component_sizes(graph: AffinityGraph, share: Share) -> np.ndarray:
     """Return the number of points in each connected component, one number per component."""
+    if share.ranks.size == 1 and not on_cpu(graph.indices):
+        counts = torch.bincount(component_labels(graph.rows, graph.indices.long(), graph.n_points))
+        return counts[counts > 0].cpu().numpy()
     matrix = graph.to_scipy()
     if share.ranks.size == 1:
         # The strong components of a symmetric graph are its components, and finding them needs no transpose.

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchdr_cne.affinity import device
 from torchdr_cne.affinity.composed import DISTANCES, WEIGHTS, Transform, TransformedAffinity
 from torchdr_cne.affinity.graph import AffinityGraph
 from torchdr_cne.affinity.transforms import Symmetrize
 from torchdr_cne.checks import Bound
+from torchdr_cne.devices import on_cpu
 from torchdr_cne.neighbors import NeighborGraph
 from torchdr_cne.workers import Workers
 
@@ -87,11 +89,13 @@ def conditional_probabilities(distances_nk: Tensor, perplexity: float) -> Tensor
 
     A row of k neighbours cannot exceed perplexity k and is then uniform. No row depends on another.
     """
+    target = math.log(min(perplexity, distances_nk.shape[1]))
+    if not on_cpu(distances_nk):
+        return device.conditional_probabilities(distances_nk, target)
     from torchdr_cne.affinity import kernels  # imports Numba
 
-    distances = np.ascontiguousarray(distances_nk.cpu().numpy())
+    distances = np.ascontiguousarray(distances_nk.numpy())
     p = np.empty(distances.shape)
-    target = math.log(min(perplexity, distances.shape[1]))
     with Workers() as workers:
         workers.parallel_for(kernels.conditional_probabilities, len(distances), distances, target, p)
     return torch.from_numpy(p)

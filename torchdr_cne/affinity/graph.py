@@ -8,6 +8,8 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
+from torchdr_cne.affinity import device_graph
+from torchdr_cne.devices import on_cpu
 from torchdr_cne.distributed import Share
 from torchdr_cne.workers import Workers
 
@@ -143,6 +145,8 @@ def without_zeros(graph: AffinityGraph) -> AffinityGraph:
 
 def symmetric_mean(indices_nk: Tensor, weights_nk: Tensor, share: Share) -> AffinityGraph:
     """Return (A + Aᵀ)/2 for the matrix A of each row's weighted neighbours, in the dtype of the weights."""
+    if share.ranks.size == 1 and not on_cpu(indices_nk):
+        return AffinityGraph(*device_graph.mean_with_transpose(indices_nk, weights_nk))
     directed = directed_matrix(indices_nk, weights_nk, share.n)
     listed_by = directed.T.tocsr() if share.ranks.size == 1 else transposed(indices_nk, weights_nk, share)
     return AffinityGraph.from_scipy((directed + listed_by) * 0.5)
@@ -164,13 +168,15 @@ def symmetrized(
     share : Share, default=None
         The rows of each rank, if ``indices_nk`` belongs to one rank; None is one rank with all rows.
     """
+    alone = share is None or share.ranks.size == 1
+    if alone and not on_cpu(indices_nk):
+        return AffinityGraph(*device_graph.union_with_transpose(indices_nk, weights_nk, set_op_mix_ratio))
     from torchdr_cne.affinity import kernels  # imports Numba
 
     ids = np.ascontiguousarray(indices_nk.cpu().numpy())
     weights = np.ascontiguousarray(weights_nk.cpu().numpy(), dtype=np.float32)
     n, k = ids.shape
     counts, indptr, mix = np.empty(n, dtype=np.int64), np.zeros(n + 1, dtype=np.int64), np.float32(set_op_mix_ratio)
-    alone = share is None or share.ranks.size == 1
     with Workers() as workers:
         if alone:
             starts, rows, row_weights = _listings(ids, weights, workers)

@@ -7,6 +7,14 @@ from typing import Any
 import numpy as np
 
 from torchdr_cne._compiler import numba_works
+from torchdr_cne.affinity.tolerances import (
+    ENTROPY_TOLERANCE,
+    MIN_RELATIVE_SCALE,
+    MOST_STEPS,
+    NARROWEST_BRACKET,
+    SUM_TOLERANCE,
+    WIDEST,
+)
 
 if numba_works():
     from torchdr_cne.kernel_cache import cached_njit
@@ -17,14 +25,6 @@ else:  # the same code without compilation, which is slow
     def jit(function: Callable[..., Any]) -> Callable[..., Any]:
         """Return ``function`` as it is."""
         return function
-
-
-_MIN_RELATIVE_SCALE = 1e-3
-_TOLERANCE = 1e-6
-_ENTROPY_TOLERANCE = 1e-7
-_WIDEST = 40.0
-"""Bound of the logarithm of a Gaussian's precision, in units of the mean square of the row."""
-_MAX_STEPS = 100
 
 
 @jit
@@ -50,13 +50,13 @@ def _inverse_scale(excess, target):
     The sum is convex and decreasing in 1/σ, so that Newton's steps from 0 approach the solution from one side.
     """
     beta = 0.0
-    for _ in range(_MAX_STEPS):
+    for _ in range(MOST_STEPS):
         total, slope = 0.0, 0.0
         for x in excess:
             weight = math.exp(-beta * x)
             total += weight
             slope += x * weight
-        if total - target < _TOLERANCE:
+        if total - target < SUM_TOLERANCE:
             return beta
         if slope == 0:
             return np.inf
@@ -70,9 +70,9 @@ def _log_precision(squares, target, p):
 
     Newton's steps on the entropy, which falls with log β, find log β within a bracket that every step narrows.
     """
-    low, high, x = -_WIDEST, _WIDEST, 0.0
+    low, high, x = -WIDEST, WIDEST, 0.0
     smallest = squares.min()
-    for _ in range(_MAX_STEPS):
+    for _ in range(MOST_STEPS):
         beta = math.exp(x)
         total, mean, second = 0.0, 0.0, 0.0
         for j in range(len(squares)):
@@ -84,7 +84,7 @@ def _log_precision(squares, target, p):
         mean, second = mean / total, second / total
         excess = math.log(total) + beta * mean - target
         slope = -beta * beta * (second - mean * mean)
-        if abs(excess) < _ENTROPY_TOLERANCE or high - low < 1e-12:
+        if abs(excess) < ENTROPY_TOLERANCE or high - low < NARROWEST_BRACKET:
             break
         if excess > 0:
             low = x
@@ -134,7 +134,7 @@ def memberships(first, last, distances, local_connectivity, target, mean_distanc
         for c in range(k):
             excess[c] = max(np.float64(distances[i, c]) - rho, 0.0)
             row_mean += np.float64(distances[i, c]) / (k + 1)  # the point itself counts, at distance 0
-        smallest = _MIN_RELATIVE_SCALE * (row_mean if rho > 0 or math.isnan(mean_distance) else mean_distance)
+        smallest = MIN_RELATIVE_SCALE * (row_mean if rho > 0 or math.isnan(mean_distance) else mean_distance)
         beta = _inverse_scale(excess, target)
         if smallest > 0:
             beta = min(beta, 1 / smallest)

@@ -41,6 +41,7 @@ def intersect_labels(
     if target_weight == 0:
         return graph
     share = Share.whole(graph.n_points) if share is None else share
+    labels = labels.to(graph.indices.device)
     far = _FAR / (1 - target_weight) if target_weight < 1 else math.inf
     here, there = labels[graph.rows + share.start], labels[graph.indices.long()]
     factors = torch.ones_like(graph.weights)

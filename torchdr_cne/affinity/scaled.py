@@ -36,16 +36,16 @@ class ScaledAffinity(Affinity):
     def from_neighbors(self, neighbors: NeighborGraph) -> AffinityGraph:
         """Return the symmetrised graph of each row's chosen neighbours."""
         indices = neighbors.indices.gather(1, _places_of_nearest(neighbors, self.n_neighbors))
-        return symmetric_mean(indices, torch.ones(indices.shape, dtype=torch.float32), neighbors.share)
+        return symmetric_mean(indices, torch.ones_like(indices, dtype=torch.float32), neighbors.share)
 
     def directed_weights(self, neighbors: NeighborGraph) -> Tensor:
         """Return 1 for each row's chosen neighbours and 0 for the other candidates, (q, k + 50)."""
         chosen = _places_of_nearest(neighbors, self.n_neighbors)
-        return torch.zeros(neighbors.indices.shape, dtype=torch.float32).scatter_(1, chosen, 1.0)
+        return torch.zeros_like(neighbors.indices, dtype=torch.float32).scatter_(1, chosen, 1.0)
 
     def weights_of_new(self, neighbors: NeighborGraph) -> Tensor:
         """Return 1 for the k nearest rows, as the scales of the rows of the fit are not known here."""
-        weights = torch.zeros(neighbors.indices.shape, dtype=torch.float32)
+        weights = torch.zeros_like(neighbors.indices, dtype=torch.float32)
         weights[:, : self.n_neighbors] = 1.0
         return weights
 

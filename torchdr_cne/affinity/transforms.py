@@ -9,6 +9,7 @@ from torch import Tensor
 
 from torchdr_cne.affinity.composed import DISTANCES, GRAPH, WEIGHTS, Transform
 from torchdr_cne.affinity.graph import AffinityGraph, symmetric_mean, symmetrized, without_zeros
+from torchdr_cne.devices import block_elements
 from torchdr_cne.neighbors import NeighborGraph
 from torchdr_cne.similarities import CosineExp, Similarity
 
@@ -125,9 +126,10 @@ class Function(Transform):
         flat = values.reshape(-1)
         if not len(flat):
             return values
+        step = block_elements(flat.device, _BLOCK)
         padded = torch.nn.functional.pad(flat, (0, -len(flat) % _BLOCK))
         padded[len(flat) :] = flat[:1]  # padding with a value that occurs
-        blocks = [self._of_block(block) for block in padded.split(_BLOCK)]
+        blocks = [self._of_block(block) for block in padded.split(step)]
         self._check_elementwise(padded[:_BLOCK], blocks[0])
         weights = torch.cat(blocks)[: len(flat)].to(values.dtype)
         bad = ~(torch.isfinite(weights) & (weights >= 0))

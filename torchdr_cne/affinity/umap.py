@@ -7,8 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchdr_cne.affinity import device
 from torchdr_cne.affinity.composed import DISTANCES, WEIGHTS, Transform, TransformedAffinity
 from torchdr_cne.affinity.transforms import Symmetrize
+from torchdr_cne.devices import on_cpu
 from torchdr_cne.neighbors import NeighborGraph
 from torchdr_cne.workers import Workers
 
@@ -33,7 +35,8 @@ class Connectivity(Transform):
 
     def apply(self, values: Tensor, neighbors: NeighborGraph) -> Tensor:
         """Return each row's memberships (q, k), float32."""
-        total = torch.tensor(values.cpu().numpy().sum(dtype=np.float64))
+        own = values.numpy().sum(dtype=np.float64) if on_cpu(values) else values.sum(dtype=torch.float64)
+        total = torch.tensor(float(own), dtype=torch.float64)
         total = neighbors.share.ranks.add_up(total, "the mean distance")
         n_distances = neighbors.share.n * (values.shape[1] + 1)  # each point itself is at distance 0
         return self._memberships(values, float(total) / n_distances)
@@ -43,14 +46,15 @@ class Connectivity(Transform):
         return self._memberships(values, math.nan)
 
     def _memberships(self, values: Tensor, mean_distance: float) -> Tensor:
+        n, k = values.shape
+        arguments = float(self.local_connectivity), math.log2(k + 1), mean_distance
+        if not on_cpu(values):
+            return device.memberships(values, *arguments)
         from torchdr_cne.affinity import kernels  # imports Numba
 
-        distances = np.ascontiguousarray(values.cpu().numpy())
-        n, k = distances.shape
-        weights = np.empty((n, k), dtype=np.float32)
+        distances, weights = np.ascontiguousarray(values.numpy()), np.empty((n, k), dtype=np.float32)
         with Workers() as workers:
-            arguments = (distances, float(self.local_connectivity), math.log2(k + 1), mean_distance, weights)
-            workers.parallel_for(kernels.memberships, n, *arguments)
+            workers.parallel_for(kernels.memberships, n, distances, *arguments, weights)
         return torch.from_numpy(weights)
 
 

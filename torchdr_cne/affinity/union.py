@@ -18,7 +18,7 @@ class Binary(Transform):
 
     def apply(self, values: Tensor, neighbors: NeighborGraph) -> Tensor:
         """Return ones (q, k), float32."""
-        return torch.ones(values.shape, dtype=torch.float32)
+        return torch.ones_like(values, dtype=torch.float32)
 
 
 class UnionAffinity(TransformedAffinity):

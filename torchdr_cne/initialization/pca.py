@@ -1,10 +1,13 @@
 """Principal components from the covariance matrix or, for wide tables, from the Gram matrix."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import scipy.sparse.linalg
 import torch
 from torch import Tensor
 
+from torchdr_cne.devices import block_elements
 from torchdr_cne.inputs import Rows
 
 _BLOCK_ELEMENTS = 1 << 18
@@ -23,7 +26,7 @@ def pca_embedding(rows: Rows | Tensor, n_components: int) -> Tensor:
     rows = Rows(rows) if isinstance(rows, Tensor) else rows
     n, f, ranks, values = rows.n_points, rows.n_columns, rows.share.ranks, rows.values
     mean = torch.zeros(f, dtype=torch.float64, device=values.device)
-    for block in rows.blocks(_BLOCK_ELEMENTS):
+    for block in _blocks(rows):
         mean += block.sum(dim=0, dtype=torch.float64)
     mean = ranks.add_up(mean, "the sum of columns") / n
     has_all = rows.in_memory and ranks.size == 1
@@ -38,11 +41,15 @@ def pca_embedding(rows: Rows | Tensor, n_components: int) -> Tensor:
     directions = directions * torch.where(largest < 0, -1.0, 1.0)
     dtype = values.dtype if bool((variances > _RESOLVED * variances[0]).all()) else torch.float64
     mean, directions = mean.to(dtype), directions.to(dtype)
-    found = torch.cat([(block.to(dtype) - mean) @ directions for block in rows.blocks(_BLOCK_ELEMENTS)])
+    found = torch.cat([(block.to(dtype) - mean) @ directions for block in _blocks(rows)])
     found = rows.share.gather(found.double(), "the exchange of the first embedding")
     scores = torch.zeros((n, n_components), dtype=torch.float64, device=values.device)
     scores[:, : found.shape[1]] = found
     return scores
+
+
+def _blocks(rows: Rows) -> Iterator[Tensor]:
+    return rows.blocks(block_elements(rows.values.device, _BLOCK_ELEMENTS))
 
 
 def _from_covariance(rows: Rows, mean: Tensor, n_components: int) -> tuple[Tensor, Tensor]:
@@ -53,7 +60,7 @@ def _from_covariance(rows: Rows, mean: Tensor, n_components: int) -> tuple[Tenso
             "process, where rows are streamed or shared; reduce the columns first, or set init='random'."
         )
     covariance = torch.zeros((rows.n_columns,) * 2, dtype=torch.float64, device=mean.device)
-    for block in rows.blocks(_BLOCK_ELEMENTS):
+    for block in _blocks(rows):
         centred = block.double() - mean
         covariance.addmm_(centred.T, centred)
     rows.share.ranks.add_up(covariance, "the sum of covariances")

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchdr_cne.devices import block_elements
 from torchdr_cne.distributed import Share
 from torchdr_cne.inputs.sources import RowSource
 
@@ -126,7 +127,8 @@ def row_blocks(X: np.ndarray | Tensor | RowSource, own: slice | None = None) -> 
     Slices are counted from the first own row.
     """
     first, last = (0, len(X)) if own is None else (own.start, own.stop)
-    step = max(1, _BLOCK_ELEMENTS // max(1, X.shape[1]))
+    device = X.device if isinstance(X, Tensor) else torch.device("cpu")
+    step = max(1, block_elements(device, _BLOCK_ELEMENTS) // max(1, X.shape[1]))
     for start in range(first, last, step):
         rows = slice(start, min(start + step, last))
         if isinstance(X, Tensor):

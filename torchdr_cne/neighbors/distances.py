@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor
 
+from torchdr_cne.devices import block_elements
+
 METRICS = ("euclidean", "cosine", "manhattan")
-_PAIR_ELEMENTS = 1 << 17
-"""Number of differences that stay in the cache of a core from one operation to the next."""
+_PAIR_ELEMENTS = 1 << 17, 1 << 26
+"""Number of differences that stay in the cache of a core from one operation to the next; and for other devices."""
 
 
 def prepare(values: Tensor, metric: str) -> Tensor:
@@ -33,7 +35,7 @@ def pair_distances(prepared: Tensor, query_rows: Tensor, neighbors_qk: Tensor, m
     """Return the distances of ``query_rows`` (q, f) to their ``neighbors_qk`` (q, k) in ``prepared``, float64."""
     q, k = neighbors_qk.shape
     result = torch.empty((q, k), dtype=torch.float64, device=prepared.device)
-    step = max(1, _PAIR_ELEMENTS // max(1, k * prepared.shape[1]))
+    step = max(1, block_elements(prepared.device, *_PAIR_ELEMENTS) // max(1, k * prepared.shape[1]))
     for start in range(0, q, step):
         block = slice(start, start + step)
         ends = prepared[neighbors_qk[block].long()].double()

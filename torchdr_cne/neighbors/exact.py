@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor
 
+from torchdr_cne.devices import block_elements
 from torchdr_cne.neighbors.distances import nearest_first, ordered_form, pair_distances
 
-_BLOCK_ELEMENTS = 1 << 23
+_BLOCK_ELEMENTS = 1 << 23, 1 << 27
+"""Number of keys that are computed at once on the CPU, and on other devices."""
 _SLACK = 4
 """Extra candidates by matrix-product distances, so that their rounding errors cannot lose a neighbour."""
 _PRODUCT_ROUNDING = 2.0**-45
@@ -27,7 +29,7 @@ class Points:
         self._prepared, self._metric = prepared, metric
         self._columns = prepared if metric == "manhattan" else ordered_form(prepared, metric).double()
         self._squares = self._columns.square().sum(dim=1)
-        self.step = max(1, _BLOCK_ELEMENTS // max(1, len(prepared)))
+        self.step = max(1, block_elements(prepared.device, *_BLOCK_ELEMENTS) // max(1, len(prepared)))
 
     def search(self, query_rows: Tensor, own: Tensor, n_neighbors: int) -> tuple[Tensor, Tensor]:
         """Return ids and distances (q, k) for any rows (q, f); ``own`` (q,) are their ids, −1 if they have none.

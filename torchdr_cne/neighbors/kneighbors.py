@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchdr_cne.devices import on_cpu
 from torchdr_cne.distributed import Share
 from torchdr_cne.inputs import Rows, as_rows, read_table
-from torchdr_cne.neighbors import exact, faiss_index, keops, ring
+from torchdr_cne.neighbors import device_search, exact, faiss_index, keops, ring
 from torchdr_cne.neighbors.distances import METRICS, prepare
 from torchdr_cne.neighbors.faiss_index import FaissConfig, suitable_lists
 from torchdr_cne.neighbors.graph import NeighborGraph
@@ -94,7 +95,9 @@ def neighbors_of_rows(
         return _in_unit(*found, rows, metric)
     prepared = prepare(rows.values, metric)
     query_ids = _query_ids(queries, n).to(prepared.device)
-    if isinstance(backend, FaissConfig) or backend == "faiss" or (backend == "auto" and n >= EXACT_BELOW):
+    if backend in ("auto", "torch") and not on_cpu(prepared):
+        ids, distances = device_search.search(prepared, query_ids, n_neighbors, metric)
+    elif isinstance(backend, FaissConfig) or backend == "faiss" or (backend == "auto" and n >= EXACT_BELOW):
         config = backend if isinstance(backend, FaissConfig) else FaissConfig()
         ids, distances = faiss_index.search(prepared, query_ids, n_neighbors, metric, config, random_state)
     else:
