@@ -11,7 +11,7 @@ from torch import Tensor
 from torchdr_cne.devices import on_cpu
 from torchdr_cne.distributed import Share
 from torchdr_cne.inputs import Rows, as_rows, read_table
-from torchdr_cne.neighbors import device_search, exact, faiss_index, keops, ring
+from torchdr_cne.neighbors import device_lists, device_search, exact, faiss_index, keops, ring
 from torchdr_cne.neighbors.distances import METRICS, prepare
 from torchdr_cne.neighbors.faiss_index import FaissConfig, suitable_lists
 from torchdr_cne.neighbors.graph import NeighborGraph
@@ -24,6 +24,8 @@ _LISTS_OF = {"auto": None, "faiss": None, "torch": 0, "keops": 0}
 """`FaissConfig.n_lists` for the rows of each rank: None is a suitable number, and 0 is an exact search."""
 EXACT_BELOW = 4096
 """With ``backend="auto"``, fewer rows than this are searched exactly, which takes less time than an index."""
+EXACT_ON_DEVICE = 150_000
+"""Number of rows up to which they are searched exactly on a device that is not the CPU."""
 _INDEX_SEED = 0
 
 
@@ -96,7 +98,11 @@ def neighbors_of_rows(
     prepared = prepare(rows.values, metric)
     query_ids = _query_ids(queries, n).to(prepared.device)
     if backend in ("auto", "torch") and not on_cpu(prepared):
-        ids, distances = device_search.search(prepared, query_ids, n_neighbors, metric)
+        in_lists = backend == "auto" and queries is None and n > EXACT_ON_DEVICE and metric != "manhattan"
+        if in_lists:
+            ids, distances = device_lists.search(prepared, n_neighbors, metric, FaissConfig().recall, random_state)
+        else:
+            ids, distances = device_search.search(prepared, query_ids, n_neighbors, metric)
     elif isinstance(backend, FaissConfig) or backend == "faiss" or (backend == "auto" and n >= EXACT_BELOW):
         config = backend if isinstance(backend, FaissConfig) else FaissConfig()
         ids, distances = faiss_index.search(prepared, query_ids, n_neighbors, metric, config, random_state)
