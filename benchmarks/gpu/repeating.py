@@ -9,7 +9,7 @@ from benchmarks.gpu.problems import Descent, is_weighted, random_graph, start_of
 from benchmarks.gpu.setting import Result, Setting, attempt
 from torchdr_cne import TSNE, UMAP, InfoTSNE, NegTSNE
 
-_POINTS = 5000
+_POINTS, _TSNE_STEPS = 5000, 200
 _FIRST, _LAST = 3, 23
 """Steps between which nothing may wait."""
 
@@ -19,9 +19,10 @@ def reproducible(setting: Setting) -> Iterator[Result]:
     fits: list[tuple[str, Any, dict[str, Any]]] = [
         (method.__name__, method, {}) for method in (NegTSNE, UMAP, InfoTSNE)
     ]
-    fits += [(f"TSNE {form}", TSNE, {"repulsion": form, "max_iter": 200}) for form in ("fused", "fft")]
+    fits += [(f"TSNE {form}", TSNE, {"repulsion": form, "max_iter": _TSNE_STEPS}) for form in ("fused", "fft")]
     X = setting.tensor[:: max(1, len(setting.tensor) // _POINTS)][:_POINTS].contiguous()
-    for name, method, options in fits:
+    for name, method, own in fits:
+        options = {**own, **setting.options}
         yield attempt(f"{name} twice", lambda method=method, options=options: _twice(method, X, options))
     for method in (NegTSNE, UMAP, InfoTSNE):
         yield attempt(f"{method.__name__} without waiting", lambda method=method: _without_waiting(setting, method))
