@@ -1,5 +1,6 @@
 """Where the stages run, on how many points and on which data, and how they take times."""
 
+import importlib.util
 import statistics
 import time
 import traceback
@@ -80,6 +81,12 @@ class Setting:
     def options(self) -> dict[str, Any]:
         """Parameters of fits: the defaults, but for few steps in a small run."""
         return {"max_iter": _SMALL_STEPS} if self.small else {}
+
+    @property
+    def options_for_few(self) -> dict[str, Any]:
+        """Parameters of fits of 5 000 points, whose search is left to FAISS where that is installed."""
+        found = {} if importlib.util.find_spec("faiss") else {"backend": "torch"}
+        return {**found, **self.options}
 
     def wait(self) -> None:
         """Wait until the device has done all that it was told to do."""
