@@ -67,6 +67,8 @@ def _inside(asked: argparse.Namespace) -> int:
     from benchmarks.gpu.inside import run_stages
     from benchmarks.gpu.setting import Setting
 
+    if asked.small:
+        torch.set_num_threads(1)
     setting = Setting(torch.device(asked.device), asked.small, asked.data)
     return run_stages(select(asked.only), setting, 60 * asked.minutes)
 

@@ -1,5 +1,6 @@
 """Whole fits on the device: the quality that MNIST's must have, their seconds by stage, and a profile of them."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,20 +17,16 @@ from torchdr_cne.evaluation import knn_accuracy, knn_recall
 RECALL_FLOORS = {"NegTSNE": 0.09, "UMAP": 0.12, "InfoTSNE": 0.18, "TSNE": 0.36}
 """recall@15 on MNIST: the values of README.md and docs/exact-methods.md less their noise."""
 ACCURACY_FLOOR = 0.96
-METHODS = (NegTSNE, UMAP, InfoTSNE, TSNE)
 _ROWS_OF_TABLE = 15
 _PROFILED_STEPS = 40
 
 
 def floors(setting: Setting) -> Iterator[Result]:
     """Yield quality and seconds of fits with default parameters, of tensors on the device and of NumPy arrays."""
-    kinds: dict[str, Callable[[], Any]] = {
-        "tensor": lambda: setting.tensor,
-        "NumPy": lambda: np.array(setting.data.X),
-    }
-    for kind, X in kinds.items():
-        for method in METHODS:
-            yield attempt(f"{method.__name__}, {kind}", lambda method=method, X=X: _judged(setting, method, X()))
+    inputs: dict[str, Any] = {"tensor": setting.tensor, "NumPy": np.array(setting.data.X)}
+    for methods in ((NegTSNE, UMAP, InfoTSNE), (TSNE,)):
+        for (kind, X), method in itertools.product(inputs.items(), methods):
+            yield attempt(f"{method.__name__}, {kind}", lambda method=method, X=X: _judged(setting, method, X))
 
 
 def _judged(setting: Setting, method: Any, X: Any) -> Result:
@@ -55,7 +52,7 @@ def _judged(setting: Setting, method: Any, X: Any) -> Result:
 
 
 def _fit(setting: Setting, method: Any, X: Any, **options: Any) -> Any:
-    return method(random_state=0, device=str(setting.device), **options).fit_transform(X)
+    return method(random_state=0, device=str(setting.device), **{**setting.options, **options}).fit_transform(X)
 
 
 def _on_host(embedding: Any) -> np.ndarray:
@@ -68,12 +65,12 @@ def _on_host(embedding: Any) -> np.ndarray:
 def stages(setting: Setting) -> Iterator[Result]:
     """Yield the seconds of each stage of fits of tensors on the device."""
     for method in (NegTSNE, UMAP, TSNE):
-        yield attempt(
-            f"{method.__name__} n=70 000", lambda method=method: _by_stage(setting, method, setting.tensor, 2)
-        )
+        name = f"{method.__name__} n={len(setting.tensor)}"
+        yield attempt(name, lambda method=method: _by_stage(setting, method, setting.tensor, 2))
     million = mixture(setting.size(1_000_000), setting.device)
     for method in (NegTSNE, UMAP):
-        yield attempt(f"{method.__name__} n=1 000 000", lambda method=method: _by_stage(setting, method, million, 1))
+        name = f"{method.__name__} n={len(million)}"
+        yield attempt(name, lambda method=method: _by_stage(setting, method, million, 1))
 
 
 def _by_stage(setting: Setting, method: Any, X: torch.Tensor, n_fits: int) -> Result:
@@ -93,7 +90,7 @@ def _by_stage(setting: Setting, method: Any, X: torch.Tensor, n_fits: int) -> Re
 def profiles(setting: Setting) -> Iterator[Result]:
     """Yield what takes longest in warm fits of a few steps, on the device and on the host."""
     for method in (NegTSNE, TSNE):
-        yield attempt(f"{method.__name__}", lambda method=method: _profile(setting, method))
+        yield attempt(method.__name__, lambda method=method: _profile(setting, method))
 
 
 def _profile(setting: Setting, method: Any) -> Result:
@@ -107,7 +104,8 @@ def _profile(setting: Setting, method: Any) -> Result:
     found = list(recorder.key_averages())
     by_device = _table(found, lambda event: event.self_device_time_total)
     by_host = _table(found, lambda event: event.self_cpu_time_total)
-    return {"n_iter": _PROFILED_STEPS, "s": seconds, "by_device": by_device, "by_host": by_host}
+    brief = "; ".join(" ".join(line.split())[:50] for line in (by_device or by_host)[:3])
+    return {"n_iter": _PROFILED_STEPS, "s": seconds, "by_device": by_device, "by_host": by_host, "brief": brief}
 
 
 def _table(events: list[Any], microseconds: Callable[[Any], float]) -> list[str]:

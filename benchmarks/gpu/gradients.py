@@ -20,6 +20,7 @@ from torchdr_cne.forces import ForceProblem, TileForces, make_engine
 TOLERANCE = 1e-5
 SCALAR_TOLERANCE = 1e-4
 """Of the learned scalar's derivative, a sum over all points in which attraction and repulsion nearly cancel."""
+_CHOSEN = "chosen"
 _TRITON = "torchdr_cne.forces.triton.engine"
 _LARGE = ("NegTSNE", "UMAP", "InfoTSNE", "NCVis")
 _CPU = torch.device("cpu")
@@ -88,16 +89,20 @@ def large_gradients(setting: Setting) -> Iterator[Result]:
 def _all_of(setting: Setting, cases: list[Case]) -> Iterator[Result]:
     """Yield all cases by all engines, and in the end the worst error of each engine."""
     worst: dict[str, tuple[float, str]] = {}
+    chosen: set[str] = set()
     n_wrong = 0
     for case in cases:
         for found in _of_case(setting, case):
             n_wrong += not found["ok"]
             if "engine" in found:
+                chosen |= {found["engine"]} if found["result"].endswith(_CHOSEN) else set()
                 error = max(found["error"], found["error_of_rows"])
                 worst[found["engine"]] = max(worst.get(found["engine"], (0.0, "")), (error, case.name))
             yield found
-    brief = "; ".join(f"{engine} ≤ {error:.1e} ({name})" for engine, (error, name) in worst.items())
-    yield {"result": "worst errors", "ok": n_wrong == 0, "n_wrong": n_wrong, "errors": worst, "brief": brief}
+    errors = "; ".join(f"{engine} ≤ {error:.1e} ({name})" for engine, (error, name) in worst.items())
+    brief = f"{n_wrong} wrong; fits get {', '.join(sorted(chosen))}; {errors}"
+    counted = {"n_wrong": n_wrong, "errors": worst, "chosen": sorted(chosen)}
+    yield {"result": "worst errors", "ok": n_wrong == 0, **counted, "brief": brief}
 
 
 def _of_case(setting: Setting, case: Case) -> Iterator[Result]:
@@ -111,7 +116,7 @@ def _of_case(setting: Setting, case: Case) -> Iterator[Result]:
 
 def _engines(setting: Setting) -> dict[str, Maker]:
     """Return the engines by name: the one that a fit gets, torch's tiles, and Triton's where there is one."""
-    found: dict[str, Maker] = {"chosen": lambda problem: make_engine(problem, torch.float32), "tiles": TileForces}
+    found: dict[str, Maker] = {_CHOSEN: lambda problem: make_engine(problem, torch.float32), "tiles": TileForces}
     if setting.on_cuda:
         try:
             found["triton"] = importlib.import_module(_TRITON).TritonForces

@@ -23,8 +23,8 @@ def ranks(setting: Setting) -> Iterator[Result]:
 
 def _alone(setting: Setting) -> Result:
     """Return whether a fit in a process group of size 1 has the bits of one without; its collectives are skipped."""
-    X = setting.tensor[:_POINTS]
-    alone = NegTSNE(random_state=0, distributed=False, max_iter=50).fit_transform(X)
+    X, options = setting.tensor[:_POINTS], {"random_state": 0, **setting.options_for_few}
+    alone = NegTSNE(distributed=False, **options).fit_transform(X)
     backend = "cpu:gloo,cuda:nccl" if setting.on_cuda else "gloo"
     with tempfile.TemporaryDirectory() as folder:
         store = dist.FileStore(str(Path(folder) / "store"), 1)
@@ -32,7 +32,7 @@ def _alone(setting: Setting) -> Result:
         try:
             total = torch.ones(4, device=setting.device)
             dist.all_reduce(total)
-            estimator = NegTSNE(random_state=0, distributed=True, max_iter=50)
+            estimator = NegTSNE(distributed=True, **options)
             together = estimator.fit_transform(X)
         finally:
             dist.destroy_process_group()

@@ -56,7 +56,9 @@ def _run(spec: StageSpec, setting: Setting, seconds: float) -> tuple[str, float]
                     break
         status = "ok" if is_good else "failed"
     except OutOfTime as error:
-        say({"stage": spec.name, "result": "deadline", "ok": False, "seconds": seconds, **described(error)})
+        what = described(error)
+        what["where"].pop()  # the alarm itself
+        say({"stage": spec.name, "result": "deadline", "ok": False, "seconds": seconds, **what})
         status = "out of time"
     except Exception as error:
         say({"stage": spec.name, "result": "crash", "ok": False, **described(error)})

@@ -10,21 +10,28 @@ import torch
 from benchmarks import record
 from benchmarks.gpu.setting import Result, Setting, attempt
 
-_PACKAGES = ["triton", "llvmlite", "safetensors", "threadpoolctl"]
+_PACKAGES = ["triton", "numpy", "scipy", "scikit-learn", "numba", "faiss-cpu", "pykeops"]
+_VARIABLES = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "PYTORCH_CUDA_ALLOC_CONF", "TRITON_INTERPRET")
 
 
 def machine(setting: Setting) -> Iterator[Result]:
     """Yield versions, the card, its bandwidth and its launch latency."""
-    yield attempt("versions", lambda: record.versions([*_PACKAGES]))
-    yield attempt("host", lambda: {**record.machine(), "threads": torch.get_num_threads(), **_variables()})
+    yield attempt("versions", _versions)
+    yield attempt("host", _host)
     yield attempt("card", lambda: _card(setting))
     yield attempt("copy", lambda: _copy(setting))
     yield attempt("launch", lambda: _launch(setting))
 
 
-def _variables() -> Result:
-    names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "PYTORCH_CUDA_ALLOC_CONF", "TRITON_INTERPRET")
-    return {name: os.environ[name] for name in names if name in os.environ}
+def _versions() -> Result:
+    found: Result = {**record.versions(_PACKAGES), "torch": torch.__version__}
+    return {**found, "brief": ", ".join(f"{name} {version}" for name, version in found.items() if version)}
+
+
+def _host() -> Result:
+    found = {**record.machine(), "threads": torch.get_num_threads()}
+    found |= {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+    return {**found, "brief": f"{found['cpu']}, {found['cores']} cores, {found['threads']} threads"}
 
 
 def _card(setting: Setting) -> Result:

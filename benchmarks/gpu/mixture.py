@@ -5,7 +5,7 @@ from torch import Tensor
 
 _ROWS_PER_CLUSTER = 500
 _MOST_CLUSTERS = 2000
-_SPREAD = 0.4
+_SPREAD = 0.7
 """Of a cluster's rows, relative to that of the centres."""
 
 

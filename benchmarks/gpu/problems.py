@@ -1,6 +1,7 @@
 """Random graphs on the device, single steps of a method, and its loop without the stages before it."""
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from torchdr_cne.optimization.loop import LoopSettings, Outcome, run
 from torchdr_cne.optimization.objective import Objective
 from torchdr_cne.optimization.phase import number_phases
 from torchdr_cne.optimization.state import FitState
+from torchdr_cne.resources import torch_threads
 from torchdr_cne.sampling import BlockLayout, draw_shifts
 
 _HALF_DEGREE = 10.5
@@ -121,7 +123,8 @@ class Descent:
         """Take steps of the last phase, without checks in between; ``before`` is told the number of each."""
         phase = replace(self.state.phase, n_iter=n_steps, early=True)  # does not end early
         settings = LoopSettings(Ranks(), _NEVER, 0.0, self.plan.reported, is_resumable=False)
-        run(self.objective, self.state, number_phases([phase]), self.plan.optimizers, settings, _Told(before))
+        with torch_threads(1) if self.objective.own_threads else nullcontext():
+            run(self.objective, self.state, number_phases([phase]), self.plan.optimizers, settings, _Told(before))
 
 
 class _Told:

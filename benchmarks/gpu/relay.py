@@ -6,7 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.gpu.table import StageSpec
@@ -31,7 +31,6 @@ class Relay:
 
     command: Callable[[Sequence[str], float], list[str]]
     tell: Callable[[dict[str, Any]], None]
-    _lines: "queue.Queue[str | None]" = field(default_factory=queue.Queue)
 
     def run(self, specs: Sequence[StageSpec], seconds: float) -> bool:
         """Run all stages within ``seconds``; return whether every one of them has ended well."""
@@ -54,35 +53,57 @@ class Relay:
         """Run stages in one process; return how each ended, and why the process broke off in the next one, or ""."""
         command = self.command([spec.name for spec in specs], max(0.0, stop - time.monotonic()))
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        self._lines = queue.Queue()
-        reader = threading.Thread(target=self._read, args=(process.stdout, self._lines), daemon=True)
+        lines: queue.Queue[str | None] = queue.Queue()
+        reader = threading.Thread(target=_read, args=(process.stdout, lines), daemon=True)
         reader.start()
         ended: list[str] = []
+        is_at_end = False
+        try:
+            is_at_end = self._follow(specs, lines, stop, ended)
+        finally:
+            status = _end(process, _GRACE if is_at_end else 0.0)
+            reader.join(timeout=_GRACE)
+        if not is_at_end:
+            return ended, "hangs, and was killed"
+        return ended, "" if _is_told(ended) else f"its process ended with status {status}"
+
+    def _follow(
+        self, specs: Sequence[StageSpec], lines: "queue.Queue[str | None]", stop: float, ended: list[str]
+    ) -> bool:
+        """Pass on what a process says, and note how its stages end; return whether it has said its last word."""
         until = time.monotonic() + _STARTING + specs[0].seconds + _GRACE
         while True:
+            patience = min(until, stop + _GRACE) - time.monotonic()
             try:
-                line = self._lines.get(timeout=max(0.1, until - time.monotonic()))
+                line = lines.get(timeout=max(0.1, patience))
             except queue.Empty:
-                process.kill()
-                process.wait()
-                return ended, "hangs, and was killed"
+                return False
             if line is None:
-                status = process.wait()
-                return ended, "" if _is_told(ended) else f"its process ended with status {status}"
+                return True
             found = _parsed(line)
-            if found is None:
-                continue
-            self.tell(found)
-            if "status" in found:
+            if found is not None:
+                self.tell(found)
+            if found is not None and "status" in found:
                 ended.append(found["status"])
                 following = specs[len(ended) : len(ended) + 1]
                 until = time.monotonic() + sum(spec.seconds for spec in following) + _GRACE
 
-    @staticmethod
-    def _read(stream: Any, lines: "queue.Queue[str | None]") -> None:
+
+def _end(process: subprocess.Popen[str], patience: float) -> int:
+    """Return the exit status of a process, which is killed after some seconds."""
+    try:
+        return process.wait(timeout=patience)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+def _read(stream: Any, lines: "queue.Queue[str | None]") -> None:
+    """Pass on the lines of a stream, and None at its end."""
+    with stream:
         for line in stream:
             lines.put(line)
-        lines.put(None)
+    lines.put(None)
 
 
 def _is_told(ended: Sequence[str]) -> bool:

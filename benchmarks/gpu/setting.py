@@ -1,5 +1,6 @@
 """Where the stages run, on how many points and on which data, and how they take times."""
 
+import importlib.util
 import statistics
 import time
 import traceback
@@ -20,7 +21,8 @@ Result = dict[str, Any]
 """A result of a stage: ``result`` names it, ``ok`` tells whether a check has held (None is no check), and further
 values follow; ``brief`` is what the last table says of it, and ``minor`` leaves it out of that table if all is well."""
 Stage = Callable[["Setting"], Iterator[Result]]
-_SMALL = 600
+_SMALL = 320
+_SMALL_STEPS = 30
 _FRAMES = 6
 _COLUMNS = 50
 
@@ -74,6 +76,17 @@ class Setting:
     def size(self, n: int) -> int:
         """Return ``n``, or a few points in a small run."""
         return min(n, _SMALL) if self.small else n
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Parameters of fits: the defaults, but for few steps in a small run."""
+        return {"max_iter": _SMALL_STEPS} if self.small else {}
+
+    @property
+    def options_for_few(self) -> dict[str, Any]:
+        """Parameters of fits of 5 000 points, whose search is left to FAISS where that is installed."""
+        found = {} if importlib.util.find_spec("faiss") else {"backend": "torch"}
+        return {**found, **self.options}
 
     def wait(self) -> None:
         """Wait until the device has done all that it was told to do."""
@@ -129,7 +142,7 @@ def blobs(n: int, n_columns: int = _COLUMNS) -> Dataset:
     """Return ten Gaussian clusters."""
     rng = np.random.default_rng(0)
     labels = np.arange(n) % 10
-    centers = 4 * rng.normal(size=(10, n_columns)).astype(np.float32)
+    centers = rng.normal(size=(10, n_columns)).astype(np.float32) / 2
     noise = rng.standard_normal((n, n_columns), dtype=np.float32)
     return Dataset("blobs", centers[labels] + noise, labels)
 
@@ -145,5 +158,5 @@ def attempt(name: str, function: Callable[[], Result]) -> Result:
 def described(error: BaseException) -> Result:
     """Return type, message and last frames of an error."""
     frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
-    where = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}: {frame.line}" for frame in frames]
+    where = [f"{'/'.join(Path(frame.filename).parts[-2:])}:{frame.lineno} {frame.line}" for frame in frames]
     return {"error": f"{type(error).__name__}: {str(error)[:600]}", "where": where}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-_WIDTH = 118
+_WIDTH, _WIDTH_OF_ERROR = 150, 400
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,18 @@ def select(names: str | None) -> list[StageSpec]:
 
 
 def summary(found: Sequence[dict[str, Any]]) -> str:
-    """Return a line for each stage's end and for each result that is not a minor one in which all is well."""
+    """Return a line for each stage and, below it, one for each result that is not a minor one in which all is well."""
     lines = []
-    for each in found:
-        if "result" not in each:
-            lines.append(f"{each['stage']:<16} {each['seconds']:7.1f} s  {each['status'].upper()}")
-        elif not each.get("minor") or each["ok"] is False:
-            mark = {True: "ok", False: "NO", None: "–"}[each["ok"]]
-            text = each.get("error") or each.get("brief", "")
-            line = f"{'':<16} {each.get('seconds', 0.0):7.1f} s  {mark:<2} {each['result']}: {' '.join(text.split())}"
-            lines.append(line[:_WIDTH] if each["ok"] is not False else line[: 2 * _WIDTH])
+    for end in (each for each in found if "status" in each):
+        lines.append(f"{end['stage']:<16} {end['seconds']:7.1f} s  {end['status'].upper()}")
+        of_stage = [each for each in found if each["stage"] == end["stage"] and "result" in each]
+        lines += [_line(each) for each in of_stage if not each.get("minor") or each["ok"] is False]
     return "\n".join(lines)
+
+
+def _line(result: dict[str, Any]) -> str:
+    mark = {True: "ok", False: "NO", None: "–"}[result["ok"]]
+    where = f" at {result['where'][-1]}" if result.get("where") else ""
+    text = " ".join(f"{result.get('error', result.get('brief', ''))}{where}".split())
+    line = f"  {result.get('seconds', 0.0):7.1f} s  {mark:<2} {result['result']}: {text}"
+    return line[: _WIDTH if result["ok"] is not False else _WIDTH_OF_ERROR]
