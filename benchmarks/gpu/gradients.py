@@ -108,15 +108,15 @@ def _all_of(setting: Setting, cases: list[Case]) -> Iterator[Result]:
 def _of_case(setting: Setting, case: Case) -> Iterator[Result]:
     """Yield the errors of each engine; one that the library chooses anyway is not tried twice."""
     tried: set[str] = set()
-    for label, make in _engines(setting).items():
+    for label, make in _engines(setting, case.d).items():
         found = attempt(f"{case.name}, {label}", lambda make=make: _errors(setting, case, make, tried))
         if found.get("engine") != "":
             yield {**found, "minor": True}
 
 
-def _engines(setting: Setting) -> dict[str, Maker]:
+def _engines(setting: Setting, d: int) -> dict[str, Maker]:
     """Return the engines by name: the one that a fit gets, torch's tiles, and Triton's where there is one."""
-    found: dict[str, Maker] = {_CHOSEN: lambda problem: make_engine(problem, torch.float32), "tiles": TileForces}
+    found: dict[str, Maker] = {_CHOSEN: lambda problem: make_engine(problem, torch.empty(0, d)), "tiles": TileForces}
     if setting.on_cuda:
         try:
             found["triton"] = importlib.import_module(_TRITON).TritonForces

@@ -3,7 +3,7 @@
 All that an exact method asks of its n² pairs is one or two of these, with charges of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import Protocol
 
@@ -31,6 +31,9 @@ class PairSums(Protocol):
 
     own_threads: bool
 
+    def send(self, z_ds: Tensor) -> Hashable:
+        """Prepare for positions, before each step, and return what the launches of a device depend on."""
+
     def compute(self, z_ds: Tensor, charges: Tensor, parameters: tuple[Tensor | float, ...]) -> tuple[Tensor, Tensor]:
         """Return Σ_j c_j q_ij (own slots,) and Σ_j c_j q'_ij (z_i − z_j) (d, own slots); ``charges`` is (slots,)."""
 
@@ -42,6 +45,10 @@ class TorchSums:
 
     def __init__(self, forces: PairForces, share: Share) -> None:
         self._forces, self._share = forces, share
+
+    def send(self, z_ds: Tensor) -> Hashable:
+        """Prepare nothing."""
+        return None
 
     def compute(self, z_ds: Tensor, charges: Tensor, parameters: tuple[Tensor | float, ...]) -> tuple[Tensor, Tensor]:
         """Return both sums for the own slots."""
@@ -66,6 +73,10 @@ class CompiledSums:
 
     def __init__(self, forces: PairForces, share: Share, workers: Workers) -> None:
         self._forces, self._share, self._workers = forces, share, workers
+
+    def send(self, z_ds: Tensor) -> Hashable:
+        """Prepare nothing."""
+        return None
 
     def compute(self, z_ds: Tensor, charges: Tensor, parameters: tuple[Tensor | float, ...]) -> tuple[Tensor, Tensor]:
         """Return both sums for the own slots."""
@@ -122,9 +133,20 @@ class AllPairsForces:
         self._filled = torch.nonzero(occupied).squeeze(1)
         self._loss, self._log_charges = loss, log_charges
         self.own_threads = edges.own_threads and sums.own_threads
+        self.is_replayable = True
 
     def gradient(self, z_ds: Tensor, step: StepCoefficients) -> tuple[Tensor, Tensor | None]:
         """Return the gradient (d, own slots)."""
+        self.send(z_ds, step)
+        return self.launch(z_ds, step)
+
+    def send(self, z_ds: Tensor, step: StepCoefficients) -> Hashable:
+        """Prepare for the step, and return what the launches of a device depend on."""
+        return self._sums.send(z_ds), step.parameters, step.attraction, step.repulsion, step.longest
+
+    def launch(self, z_ds: Tensor, step: StepCoefficients) -> tuple[Tensor, Tensor | None]:
+        """Compute what `gradient` returns."""
+        # Without shifts and with the parameters it had, an engine sends nothing.
         gradient, _ = self._edges.gradient(z_ds, replace(step, shifts=[], longest=None))
         gradient.add_(self._repulsion(z_ds, step.parameters), alpha=2 * step.repulsion)
         if step.longest is not None:
@@ -135,6 +157,7 @@ class AllPairsForces:
         """Return half the gradient of the loss of row sums."""
         own, occupied = self._share.own, self._occupied
         log_charges = self._log_charges(lambda given: self.log_row_sums(z_ds, given, parameters))
+        self.is_replayable = log_charges is None  # to find charges the host may have to look at sums
         charges = self._charges(z_ds, log_charges)
         totals, forces = self._sums.compute(z_ds, charges, parameters)
         scale, is_total = self._by_row_sum(self._of_points(totals), log_charges)

@@ -7,7 +7,7 @@ from torchdr_cne._compiler import numba_works, triton_works
 from torchdr_cne.distributed import Share
 from torchdr_cne.forces.all_pairs import PairSums
 from torchdr_cne.forces.declaration import PairForces
-from torchdr_cne.forces.problem import ForceEngine, ForceProblem
+from torchdr_cne.forces.problem import ForceEngine, ForceProblem, ReplayableEngine
 from torchdr_cne.forces.tiles import TileForces
 from torchdr_cne.workers import Workers
 
@@ -33,6 +33,16 @@ def make_engine(problem: ForceProblem, like_nd: Tensor, *, compile: bool = False
         if translatable(problem.forces):
             return TritonForces(problem)
     return TileForces(problem, compile=compile)
+
+
+def replayed(engine: ForceEngine, problem: ForceProblem) -> ForceEngine:
+    """Return an engine that, on a CUDA device, records its launches and replays them."""
+    is_cuda = problem.draw_weights.device.type == "cuda" and torch.version.hip is None
+    if not is_cuda or problem.share.ranks.size > 1 or not isinstance(engine, ReplayableEngine):
+        return engine
+    from torchdr_cne.forces.triton.replay import ReplayedForces
+
+    return ReplayedForces(engine)
 
 
 def interpolated_sums(
@@ -61,5 +71,5 @@ def interpolated_sums(
     if like_nd.device.type == "cuda" and like_nd.dtype == torch.float32 and triton_works():
         from torchdr_cne.forces.triton.interpolation import DeviceInterpolatedSums
 
-        return DeviceInterpolatedSums(forces, share, workers, step)
+        return DeviceInterpolatedSums(forces, share, step)
     return InterpolatedSums(forces, share, workers, step)

@@ -5,7 +5,7 @@ the idea of FIt-SNE (Linderman et al., 2019) with another interpolation: one cha
 that of the spline. The grid's step is fixed in units of the similarity, so that the error does not grow with n.
 """
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from itertools import product
 
 import numpy as np
@@ -49,6 +49,10 @@ class InterpolatedSums:
         self._forces, self._share, self._workers, self._step = forces, share, workers, step
         self._transform: tuple[object, Tensor] = ((), torch.empty(0, dtype=torch.float32))
         self.own_threads = True
+
+    def send(self, z_ds: Tensor) -> Hashable:
+        """Prepare nothing."""
+        return None
 
     def compute(self, z_ds: Tensor, charges: Tensor, parameters: tuple[Tensor | float, ...]) -> tuple[Tensor, Tensor]:
         """Return both sums for the own slots."""

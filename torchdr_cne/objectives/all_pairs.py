@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from torchdr_cne.distributed import Share
-from torchdr_cne.forces import AllPairsForces, ForceProblem, exact_sums, interpolated_sums, make_engine
+from torchdr_cne.forces import (
+    AllPairsForces,
+    ForceEngine,
+    ForceProblem,
+    exact_sums,
+    interpolated_sums,
+    make_engine,
+    replayed,
+)
 from torchdr_cne.forces.all_pairs import PairSums
 from torchdr_cne.objectives.blocks import PairwiseObjective, rows_by_slot
 from torchdr_cne.objectives.pair_loss import PairLoss
@@ -131,7 +139,7 @@ class AllPairsSums:
 
     def _engine(
         self, state: FitState, layout: BlockLayout, share: Share, start_nd: Tensor, sums: PairSums
-    ) -> AllPairsForces:
+    ) -> ForceEngine:
         graph, slots = rows_by_slot(state.graph, state.share, layout, share)
         none_drawn = state.graph.weights.new_zeros(layout.n_slots)
         forces = replace(self.loss.declared(), normaliser=None)
@@ -143,8 +151,8 @@ class AllPairsSums:
             found = self.loss.repulsion(pairs)
             return pairs.reduce_repulsion(found), found.ndim == 0 and log_charges is None
 
-        engine = make_engine(problem, start_nd)
-        return AllPairsForces(engine, sums, share, layout.occupied, loss, partial(self.log_charges, state))
+        edges, log_charges = make_engine(problem, start_nd), partial(self.log_charges, state)
+        return replayed(AllPairsForces(edges, sums, share, layout.occupied, loss, log_charges), problem)
 
 
 class QuietObjective(AutogradObjective):

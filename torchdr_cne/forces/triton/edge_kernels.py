@@ -11,7 +11,26 @@ from torchdr_cne.forces.triton.tile_kernels import declared_parameters, squared
 
 
 @triton.jit
-def _ends(points, at, use, D: tl.constexpr, WIDTH: tl.constexpr):
+def _rows_of_slice(rows, degrees, starts, LANES: tl.constexpr):
+    """Return the rows of this program's slice, their degrees, where the slice begins and how wide it is."""
+    s = tl.program_id(0)
+    lane = s * LANES + tl.arange(0, LANES)
+    begin, end = tl.load(starts + s), tl.load(starts + s + 1)
+    return tl.load(rows + lane), tl.load(degrees + lane), begin, ((end - begin) // LANES).to(tl.int32)
+
+
+@triton.jit
+def _next_edges(columns, degree, begin, e, LANES: tl.constexpr, E: tl.constexpr):
+    """Return which of the next E edges of each row there are, where they lie, and the slots that they lead to."""
+    edge = e + tl.arange(0, E)
+    use = edge[:, None] < degree[None, :]
+    place = begin + (edge * LANES)[:, None] + tl.arange(0, LANES)[None, :]
+    return use, place, tl.load(columns + place, mask=use, other=0)
+
+
+@triton.jit
+def _points_at(points, at, use, D: tl.constexpr, WIDTH: tl.constexpr):
+    """Return three coordinates of the slots ``at``; those beyond D repeat the first and are not used."""
     x = tl.load(points + WIDTH * at, mask=use, other=0.0)
     y = x
     w = x
@@ -23,13 +42,21 @@ def _ends(points, at, use, D: tl.constexpr, WIDTH: tl.constexpr):
 
 
 @triton.jit
-def _met(row, column, shifts, n_blocks, n_shifts, BLOCK: tl.constexpr):
+def _weight(weights, place, use, WEIGHTED: tl.constexpr):
+    weight = tl.load(weights)
+    if WEIGHTED:
+        weight = tl.load(weights + place, mask=use, other=0.0)
+    return weight
+
+
+@triton.jit
+def _met(row, column, use, shifts, n_blocks, n_shifts, BLOCK: tl.constexpr):
     """Return whether the ends of edges meet as negatives in this step."""
     meeting = (row // BLOCK + column // BLOCK) % n_blocks
     met = meeting < 0
     for s in range(n_shifts):
         met = met | (meeting == tl.load(shifts + s))
-    return met
+    return use & met
 
 
 @triton.jit
@@ -39,104 +66,50 @@ def edge_shares(
     Q: tl.constexpr, POWER: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr,
     WEIGHTED: tl.constexpr, EXCLUDES: tl.constexpr, BLOCK: tl.constexpr, LANES: tl.constexpr, E: tl.constexpr,
 ):  # fmt: skip
-    """Finish each row's normaliser S_i in ``totals``, and write Σ_j w_ij / (q_ij + S_i), times its draws, as its scale."""
-    lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
-    row, degree = tl.load(rows + lane), tl.load(degrees + lane)
-    begin, end = tl.load(starts + tl.program_id(0)), tl.load(starts + tl.program_id(0) + 1)
-    width = ((end - begin) // LANES).to(tl.int32)
+    """Finish each row's normaliser S_i in ``totals``, and Σ_j w_ij / (q_ij + S_i), times its draws, in ``scale``."""
+    row, degree, begin, width = _rows_of_slice(rows, degrees, starts, LANES)
     p = declared_parameters(parameters)
-    at_row = first_slot + row
-    x, y, w = _ends(points, at_row, lane >= 0, D, WIDTH)
-    draw = tl.load(draws + at_row)
-    total = tl.load(totals + at_row)
+    slot = first_slot + row
+    x, y, w = _points_at(points, slot, slot >= 0, D, WIDTH)
+    draw, total = tl.load(draws + slot), tl.load(totals + slot)
     if EXCLUDES:
-        met_sum = tl.zeros((E, LANES), tl.float32)
+        unwanted = tl.zeros((E, LANES), tl.float32)
         for e in range(0, width, E):
-            edge = e + tl.arange(0, E)
-            use = edge[:, None] < degree[None, :]
-            place = begin + (edge * LANES)[:, None] + tl.arange(0, LANES)[None, :]
-            column = tl.load(columns + place, mask=use, other=0)
-            xj, yj, wj = _ends(points, column, use, D, WIDTH)
-            d2 = squared(x[None, :] - xj, y[None, :] - yj, w[None, :] - wj, D)
-            met = use & _met(at_row[None, :], column, shifts, n_blocks, n_shifts, BLOCK)
-            met_sum += tl.where(met, Q(d2, p, POWER), 0.0)
-        total -= tl.sum(met_sum, axis=0)
+            use, place, column = _next_edges(columns, degree, begin, e, LANES, E)
+            xj, yj, wj = _points_at(points, column, use, D, WIDTH)
+            q = Q(squared(x[None, :] - xj, y[None, :] - yj, w[None, :] - wj, D), p, POWER)
+            unwanted += tl.where(_met(slot[None, :], column, use, shifts, n_blocks, n_shifts, BLOCK), q, 0.0)
+        total -= tl.sum(unwanted, axis=0)
     total = total * draw * per_shift
-    tl.store(totals + at_row, total)
+    tl.store(totals + slot, total)
     share = tl.zeros((E, LANES), tl.float32)
     for e in range(0, width, E):
-        edge = e + tl.arange(0, E)
-        use = edge[:, None] < degree[None, :]
-        place = begin + (edge * LANES)[:, None] + tl.arange(0, LANES)[None, :]
-        column = tl.load(columns + place, mask=use, other=0)
-        xj, yj, wj = _ends(points, column, use, D, WIDTH)
-        d2 = squared(x[None, :] - xj, y[None, :] - yj, w[None, :] - wj, D)
-        weight = tl.load(weights)
-        if WEIGHTED:
-            weight = tl.load(weights + place, mask=use, other=0.0)
-        share += tl.where(use, weight / (Q(d2, p, POWER) + total[None, :]), 0.0)
-    tl.store(scale + at_row, tl.sum(share, axis=0) * draw)
+        use, place, column = _next_edges(columns, degree, begin, e, LANES, E)
+        xj, yj, wj = _points_at(points, column, use, D, WIDTH)
+        q = Q(squared(x[None, :] - xj, y[None, :] - yj, w[None, :] - wj, D), p, POWER)
+        share += tl.where(use, _weight(weights, place, use, WEIGHTED) / (q + total[None, :]), 0.0)
+    tl.store(scale + slot, tl.sum(share, axis=0) * draw)
 
 
 @triton.jit
-def edge_forces(
-    points, rows, degrees, starts, columns, weights, shifts, parameters, gradient, scalars,
-    first_slot, n_own, n_blocks, n_shifts, attraction, repulsion, repulsion_of_met, longest,
-    F: tl.constexpr, F_REPULSIVE: tl.constexpr, Q: tl.constexpr,
-    F_SCALAR: tl.constexpr, F_REPULSIVE_SCALAR: tl.constexpr, POWER: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr, WEIGHTED: tl.constexpr, NORMALISED: tl.constexpr,
-    EXCLUDES: tl.constexpr, LEARNS: tl.constexpr, ADDS: tl.constexpr, SHORTENS: tl.constexpr,
-    BLOCK: tl.constexpr, LANES: tl.constexpr, E: tl.constexpr,
+def _force(
+    points, column, use, d2, p, weight, total, attraction, repulsion,
+    F: tl.constexpr, F_REPULSIVE: tl.constexpr, Q: tl.constexpr, POWER: tl.constexpr,
+    D: tl.constexpr, WIDTH: tl.constexpr, NORMALISED: tl.constexpr,
 ):  # fmt: skip
-    """Add the forces along each row's edges to its gradient, and shorten that if it is longer than ``longest``."""
-    lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
-    row, degree = tl.load(rows + lane), tl.load(degrees + lane)
-    begin, end = tl.load(starts + tl.program_id(0)), tl.load(starts + tl.program_id(0) + 1)
-    width = ((end - begin) // LANES).to(tl.int32)
-    p = declared_parameters(parameters)
-    at_row = first_slot + row
-    x, y, w = _ends(points, at_row, lane >= 0, D, WIDTH)
-    total = x
-    scale = x
+    """Return the derivative by d² of the losses of both directions of edges."""
+    force = 2.0 * attraction * weight * F(d2, p, POWER)
     if NORMALISED:
-        total = tl.load(points + WIDTH * at_row + D)
-    if EXCLUDES:
-        scale = tl.load(points + WIDTH * at_row + WIDTH - 1)
-    gx = tl.zeros((E, LANES), tl.float32)
-    gy, gw, learned = gx, gx, gx
-    for e in range(0, width, E):
-        edge = e + tl.arange(0, E)
-        use = edge[:, None] < degree[None, :]
-        place = begin + (edge * LANES)[:, None] + tl.arange(0, LANES)[None, :]
-        column = tl.load(columns + place, mask=use, other=0)
-        xj, yj, wj = _ends(points, column, use, D, WIDTH)
-        dx, dy, dw = x[None, :] - xj, y[None, :] - yj, w[None, :] - wj
-        d2 = squared(dx, dy, dw, D)
-        weight = tl.load(weights)
-        if WEIGHTED:
-            weight = tl.load(weights + place, mask=use, other=0.0)
-        force = 2.0 * attraction * weight * F(d2, p, POWER)
-        if NORMALISED:
-            q = Q(d2, p, POWER)
-            total_j = tl.load(points + WIDTH * column + D, mask=use, other=1.0)
-            both = 1.0 / (q + total[None, :]) + 1.0 / (q + total_j)
-            force += repulsion * weight * both * F_REPULSIVE(d2, p, POWER)
-        met = use
-        if EXCLUDES:
-            met = use & _met(at_row[None, :], column, shifts, n_blocks, n_shifts, BLOCK)
-            both = scale[None, :] + tl.load(points + WIDTH * column + WIDTH - 1, mask=use, other=0.0)
-            force -= tl.where(met, repulsion_of_met * both * F_REPULSIVE(d2, p, POWER), 0.0)
-        force = tl.where(use, 2.0 * force, 0.0)
-        gx += force * dx
-        if D > 1:
-            gy += force * dy
-        if D > 2:
-            gw += force * dw
-        if LEARNS:
-            value = attraction * weight * F_SCALAR(d2, p, POWER)
-            if EXCLUDES:
-                of_met = repulsion_of_met * scale[None, :] * F_REPULSIVE_SCALAR(d2, p, POWER)
-                value -= tl.where(met, of_met, 0.0)
-            learned += tl.where(use, value, 0.0)
+        q = Q(d2, p, POWER)
+        total_j = tl.load(points + WIDTH * column + D, mask=use, other=1.0)
+        both = 1.0 / (q + total[None, :]) + 1.0 / (q + total_j)
+        force += repulsion * weight * both * F_REPULSIVE(d2, p, POWER)
+    return force
+
+
+@triton.jit
+def _finish(gradient, row, n_own, gx, gy, gw, longest, D: tl.constexpr, ADDS: tl.constexpr, SHORTENS: tl.constexpr):
+    """Add the sums to the rows' gradients, and shorten these if they are longer than ``longest``."""
     fx, fy, fw = tl.sum(gx, axis=0), tl.sum(gy, axis=0), tl.sum(gw, axis=0)
     own = gradient + row
     if ADDS:
@@ -153,8 +126,51 @@ def edge_forces(
         tl.store(own + n_own, fy)
     if D > 2:
         tl.store(own + 2 * n_own, fw)
+
+
+@triton.jit
+def edge_forces(
+    points, rows, degrees, starts, columns, weights, shifts, parameters, gradient, scalars,
+    first_slot, n_own, n_blocks, n_shifts, attraction, repulsion, repulsion_of_met, longest,
+    F: tl.constexpr, F_REPULSIVE: tl.constexpr, Q: tl.constexpr,
+    F_SCALAR: tl.constexpr, F_REPULSIVE_SCALAR: tl.constexpr, POWER: tl.constexpr,
+    D: tl.constexpr, WIDTH: tl.constexpr, WEIGHTED: tl.constexpr, NORMALISED: tl.constexpr, EXCLUDES: tl.constexpr,
+    LEARNS: tl.constexpr, ADDS: tl.constexpr, SHORTENS: tl.constexpr,
+    BLOCK: tl.constexpr, LANES: tl.constexpr, E: tl.constexpr,
+):  # fmt: skip
+    """Add the forces along each row's edges to its gradient, without those of negatives that are its neighbours."""
+    row, degree, begin, width = _rows_of_slice(rows, degrees, starts, LANES)
+    p = declared_parameters(parameters)
+    slot = first_slot + row
+    x, y, w = _points_at(points, slot, slot >= 0, D, WIDTH)
+    total = tl.load(points + WIDTH * slot + (D if NORMALISED else 0))
+    scale = tl.load(points + WIDTH * slot + (WIDTH - 1 if EXCLUDES else 0))
+    gx = tl.zeros((E, LANES), tl.float32)
+    gy, gw, learned = gx, gx, gx
+    for e in range(0, width, E):
+        use, place, column = _next_edges(columns, degree, begin, e, LANES, E)
+        xj, yj, wj = _points_at(points, column, use, D, WIDTH)
+        dx, dy, dw = x[None, :] - xj, y[None, :] - yj, w[None, :] - wj
+        d2 = squared(dx, dy, dw, D)
+        weight = _weight(weights, place, use, WEIGHTED)
+        force = _force(
+            points, column, use, d2, p, weight, total, attraction, repulsion,
+            F, F_REPULSIVE, Q, POWER, D, WIDTH, NORMALISED,
+        )  # fmt: skip
+        if LEARNS:
+            learned += tl.where(use, attraction * weight * F_SCALAR(d2, p, POWER), 0.0)
+        if EXCLUDES:
+            met = _met(slot[None, :], column, use, shifts, n_blocks, n_shifts, BLOCK)
+            both = scale[None, :] + tl.load(points + WIDTH * column + WIDTH - 1, mask=use, other=0.0)
+            force -= tl.where(met, repulsion_of_met * both * F_REPULSIVE(d2, p, POWER), 0.0)
+            if LEARNS:
+                of_met = repulsion_of_met * scale[None, :] * F_REPULSIVE_SCALAR(d2, p, POWER)
+                learned -= tl.where(met, of_met, 0.0)
+        force = tl.where(use, 2.0 * force, 0.0)
+        gx += force * dx
+        gy += force * dy
+        gw += force * dw
+    _finish(gradient, row, n_own, gx, gy, gw, longest, D, ADDS, SHORTENS)
     if LEARNS:
-        of_row = tl.sum(learned, axis=0)
-        if ADDS:
-            of_row += tl.load(scalars + row)
-        tl.store(scalars + row, of_row)
+        before = tl.load(scalars + row, mask=(row >= 0) & ADDS, other=0.0)
+        tl.store(scalars + row, before + tl.sum(learned, axis=0))

@@ -1,5 +1,6 @@
 """The engine of CUDA devices: Triton kernels over tiles and over slices of edges."""
 
+from collections.abc import Hashable
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ class TritonForces:
     """
 
     own_threads = False
+    is_replayable = True
 
     def __init__(self, problem: ForceProblem) -> None:
         self._problem, share = problem, problem.share
@@ -37,11 +39,15 @@ class TritonForces:
         self._repels = bool(problem.draw_weights.any())
         self._scale = (problem.row_weights * problem.draw_weights).float()
         self._totals = torch.zeros_like(self._scale)
-        self._parameters: tuple[Any, Tensor] = (None, torch.empty(0))
+        device = self._scale.device
+        self._no_shifts = torch.zeros(1, dtype=torch.int32, device=device)
+        self._shifts: dict[int, Tensor] = {}
+        self._parameters = torch.zeros(MOST_PARAMETERS, dtype=torch.float32, device=device)
+        self._sent: tuple[Tensor | float, ...] = ()
         self._first, self._n_own = share.start // BLOCK_SIZE, len(share)
         learned = len(share) if self._learns else 0
-        self._learned = torch.zeros(learned, dtype=torch.float32, device=self._scale.device)
-        self._gradient = torch.empty((0, 0), dtype=torch.float32, device=self._scale.device)
+        self._learned = torch.zeros(learned, dtype=torch.float32, device=device)
+        self._gradient = torch.empty((0, 0), dtype=torch.float32, device=device)
         self._points = self._gradient
 
     @property
@@ -50,10 +56,25 @@ class TritonForces:
 
     def gradient(self, z_ds: Tensor, step: StepCoefficients) -> tuple[Tensor, Tensor | None]:
         """Return the gradient (d, own slots) and the learned scalar's derivative (), if there is one."""
+        self.send(z_ds, step)
+        return self.launch(z_ds, step)
+
+    def send(self, z_ds: Tensor, step: StepCoefficients) -> Hashable:
+        """Send the shifts and parameters of the step, and return what its launches depend on besides these."""
         self._make_room(z_ds)
+        n_shifts = len(step.shifts)
+        if n_shifts:
+            if n_shifts not in self._shifts:
+                self._shifts[n_shifts] = torch.zeros(n_shifts, dtype=torch.int32).to(z_ds.device)
+            self._shifts[n_shifts].copy_(torch.tensor(step.shifts, dtype=torch.int32), non_blocking=True)
+        self._send_parameters(step.parameters)
+        return n_shifts, step.attraction, step.repulsion, step.longest
+
+    def launch(self, z_ds: Tensor, step: StepCoefficients) -> tuple[Tensor, Tensor | None]:
+        """Launch the kernels of the step; `gradient` returns what this returns."""
+        shifts, parameters = self._shifts.get(len(step.shifts), self._no_shifts), self._parameters
+        self._points[:, : len(z_ds)] = z_ds.t()
         draws = self._repels and len(step.shifts) > 0
-        shifts = torch.tensor(step.shifts, dtype=torch.int32).to(z_ds.device, non_blocking=True)
-        parameters = self._on_device(step.parameters)
         if draws and self._normaliser is not None:
             self._normalise(z_ds, shifts, parameters)
         if draws:
@@ -65,7 +86,7 @@ class TritonForces:
         return self._gradient, total.to(z_ds.dtype)
 
     def _make_room(self, z_ds: Tensor) -> None:
-        """Fill the table of points, whose last columns are the row sum and the scale where edges need these."""
+        """Make the table of points, whose last columns are the row sum and the scale where edges need these."""
         d = len(z_ds)
         if self._gradient.shape != (d, self._n_own):
             further = (self._normaliser is not None) + self._problem.exclude_edges
@@ -74,24 +95,17 @@ class TritonForces:
             self._gradient = z_ds.new_zeros((d, self._n_own))
             if self._problem.exclude_edges and self._normaliser is None:
                 self._points[:, -1] = self._scale
-        self._points[:, :d] = z_ds.t()
 
-    def _on_device(self, parameters: tuple[Tensor | float, ...]) -> Tensor:
-        """Return the declared functions' parameters as a tensor; numbers are sent only once they change."""
+    def _send_parameters(self, parameters: tuple[Tensor | float, ...]) -> None:
+        """Send the declared functions' parameters to the device; numbers only once they change."""
         if len(parameters) > MOST_PARAMETERS:
             raise ValueError(f"{len(parameters)} parameters are more than the {MOST_PARAMETERS} of Triton kernels.")
-        given, sent = self._parameters
-        if given is None or parameters != given or any(isinstance(value, Tensor) for value in parameters):
-            device = self._scale.device
-            sent = torch.zeros(MOST_PARAMETERS, dtype=torch.float32).to(device, non_blocking=True)
-            numbers = [value for value in parameters if not isinstance(value, Tensor)]
-            if len(numbers) == len(parameters):
-                numbers += [0.0] * (MOST_PARAMETERS - len(numbers))
-                sent = torch.tensor(numbers, dtype=torch.float32).to(device, non_blocking=True)
-            for place, value in enumerate(parameters) if len(numbers) < len(parameters) else ():
-                sent[place] = value
-            self._parameters = parameters, sent
-        return sent
+        if any(isinstance(value, Tensor) for value in parameters):
+            for place, value in enumerate(parameters):
+                self._parameters[place] = value
+        elif parameters and parameters != self._sent:
+            self._parameters[: len(parameters)].copy_(torch.tensor(parameters, dtype=torch.float32), non_blocking=True)
+            self._sent = parameters
 
     def _normalise(self, z_ds: Tensor, shifts: Tensor, parameters: Tensor) -> None:
         """Compute each row's normaliser and scale, and hand both to all ranks."""

@@ -1,25 +1,20 @@
 """Sums over all pairs in O(n) on a CUDA device, without a wait for the device in most steps.
 
 The grid's size follows bounds of the layout that were read a few steps ago; its step is computed on the device from the
-present bounds, so that the grid always covers all points.
+present bounds, so that the grid always covers all points. In a narrow layout the grid carries q(d²) − q(0), whose
+rounding errors shrink with the layout.
 """
+
+from collections.abc import Hashable
 
 import torch
 from torch import Tensor
 
 from torchdr_cne.distributed import Share
 from torchdr_cne.forces.declaration import PairForces
-from torchdr_cne.forces.interpolation import (
-    FEWEST_STEPS,
-    MOST_CELLS,
-    NODES,
-    SMALL,
-    STEP,
-    InterpolatedSums,
-    influence,
-)
-from torchdr_cne.forces.triton.grid_kernels import collect, spread
-from torchdr_cne.workers import Workers
+from torchdr_cne.forces.interpolation import FEWEST_STEPS, MOST_CELLS, NODES, STEP, influence
+from torchdr_cne.forces.tiles import power
+from torchdr_cne.forces.triton.grid_kernels import collect, measure, spread, to_padded
 
 _MARGIN = NODES + 2
 _SIZES = [m << k for k in range(3, 22) for m in (4, 5, 6, 7)]
@@ -30,102 +25,117 @@ _GROWTH = 1.25
 """Factor by which a layout may grow between two readings before the grid's step has to grow with it."""
 _UNITS = 2.0**32
 """Units of the largest charge in which charges add up."""
+_NARROW = 1.0
+"""Width up to which the grid carries q(d²) − q(0)."""
 _BLOCK = 128
 
 
-class DeviceInterpolatedSums(InterpolatedSums):
-    """`InterpolatedSums` in float32 on a CUDA device; the bits do not depend on the order of additions."""
+class DeviceInterpolatedSums:
+    """Both sums of `PairSums` in float32 on a CUDA device, for one to three dimensions; the same bits in every run.
 
-    def __init__(self, forces: PairForces, share: Share, workers: Workers, step: float = STEP) -> None:
-        super().__init__(forces, share, workers, step)
-        self.own_threads = False
+    Parameters
+    ----------
+    forces : PairForces
+        Gives q as ``normaliser``; the gradient follows from it.
+    share : Share
+        The slots of each rank.
+    step : float, default=0.2
+        Step of the grid.
+    """
+
+    own_threads = False
+
+    def __init__(self, forces: PairForces, share: Share, step: float = STEP) -> None:
+        self._forces, self._share, self._step = forces, share, step
         self._calls = 0
-        self._widest, self._sizes = 0.0, []
+        self._sizes: list[int] = []
         self._asked: tuple[Tensor, torch.cuda.Event | None] | None = None
-        self._constants: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
+        self._constants: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
 
-    def compute(self, z_ds: Tensor, charges: Tensor, parameters: tuple[Tensor | float, ...]) -> tuple[Tensor, Tensor]:
-        """Return both sums for the own slots."""
-        low, high = torch.aminmax(z_ds, dim=1)
-        span = high - low
-        self._read(span)
-        if self._widest <= SMALL / 2:
-            return self._by_moments(z_ds, charges, parameters)
-        sizes, widest = self._sizes, span.amax()
-        room = torch.tensor([size - _MARGIN for size in sizes], dtype=torch.float32).to(span.device, non_blocking=True)
-        step = torch.maximum((widest / FEWEST_STEPS).clamp_max(self._step), (span / room).amax())
-        per_cell = 1 / step
-        potential = self._potential(z_ds, charges, low, per_cell, step, parameters)
-        totals, forces = z_ds.new_empty(len(self._share)), z_ds.new_empty((len(z_ds), len(self._share)))
-        at_zero = self._of_distance(torch.zeros_like(per_cell), parameters)
-        shape = (*sizes[1:], 1, 1)[:2]
-        collect[(-(-len(self._share) // _BLOCK),)](
-            z_ds, charges, low, per_cell, at_zero, potential, totals, forces, self._share.start, len(self._share),
-            z_ds.shape[1], *shape, D=len(z_ds), BLOCK=_BLOCK,
-        )  # fmt: skip
-        return totals, forces
-
-    def _potential(
-        self,
-        z_ds: Tensor,
-        charges: Tensor,
-        low: Tensor,
-        per_cell: Tensor,
-        step: Tensor,
-        parameters: tuple[Tensor | float, ...],
-    ) -> Tensor:
-        """Return Σ_j c_j q(‖node − z_j‖²) at the nodes of the grid."""
-        sizes, n_slots = self._sizes, z_ds.shape[1]
-        unit = _UNITS / charges.double().abs().amax()
-        counts = torch.zeros(sizes, dtype=torch.int64, device=z_ds.device)
-        shape = (*sizes[1:], 1, 1)[:2]
-        spread[(-(-n_slots // _BLOCK),)](
-            z_ds, charges, low, per_cell, unit, counts, n_slots, *shape, D=len(z_ds), BLOCK=_BLOCK
-        )
-        grid = (counts / unit).to(z_ds.dtype)
-        padded = [2 * size for size in sizes]
-        squares, undoing = self._of_grid(padded, z_ds)
-        kernel = torch.fft.rfftn(self._of_distance(squares * step.square(), parameters)).real * undoing
-        found = torch.fft.irfftn(torch.fft.rfftn(grid, s=padded) * kernel, s=padded)
-        return found[tuple(map(slice, sizes))].contiguous()
-
-    def _of_grid(self, padded: list[int], like: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the squared distances from node 0 in steps, around the ends, and what undoes both splines."""
-        key = (*padded,)
-        if key not in self._constants:
-            squares = torch.zeros((), dtype=like.dtype, device=like.device)
-            undoing = torch.ones((), dtype=like.dtype, device=like.device)
-            for axis, m in enumerate(padded):
-                along = [-1 if other == axis else 1 for other in range(len(padded))]
-                at = torch.arange(m, device=like.device)
-                squares = squares + torch.minimum(at, m - at).to(like.dtype).square().view(along)
-                undoing = undoing * influence(m, axis == len(padded) - 1, like).view(along)
-            self._constants[key] = squares, undoing
-        return self._constants[key]
-
-    def _read(self, span: Tensor) -> None:
-        """Ask for the bounds every tenth step, and choose the grid by them five steps later."""
+    def send(self, z_ds: Tensor) -> Hashable:
+        """Choose the size of the grid, and return it."""
         call, self._calls = self._calls, self._calls + 1
         if call == 0:
-            self._choose(span.tolist())
+            self._choose(_widths(z_ds).tolist())
         elif call % _READ_EVERY == 0:
-            self._asked = _sent_to_host(span)
+            self._asked = _sent_to_host(_widths(z_ds))
         elif call % _READ_EVERY == _READ_AFTER and self._asked is not None:
             answer, arrived = self._asked
             if arrived is not None:
                 arrived.synchronize()
             self._choose(answer.tolist())
+        return tuple(self._sizes)
 
-    def _choose(self, spans: list[float]) -> None:
-        """Choose the numbers of nodes for a layout of these widths; one that is not finite keeps the grid it has."""
-        if not all(0 <= width < float("inf") for width in spans):
-            spans = [0.0] * len(spans)
-        self._widest = max(spans)
-        step = min(self._step, max(self._widest, SMALL / 2) / FEWEST_STEPS)
-        most = int(MOST_CELLS ** (1 / len(spans)))
-        needed = [_GROWTH * width / step + _MARGIN for width in spans]
-        self._sizes = [min((size for size in _SIZES if size >= least), default=_SIZES[-1]) for least in needed]
-        self._sizes = [min(size, max(fits for fits in _SIZES if fits <= most)) for size in self._sizes]
+    def compute(self, z_ds: Tensor, charges: Tensor, parameters: tuple[Tensor | float, ...]) -> tuple[Tensor, Tensor]:
+        """Return both sums for the own slots, on a grid of the size that was chosen."""
+        if not self._sizes:
+            self.send(z_ds)
+        low, high = torch.aminmax(z_ds, dim=1)
+        d, sizes = len(z_ds), (*self._sizes, 1, 1)[:3]
+        scalars = torch.empty(4, dtype=torch.float64, device=z_ds.device)
+        measure[(1,)](
+            low, high, charges.abs().amax(), scalars, *sizes, self._step, _UNITS, _MARGIN, FEWEST_STEPS, _NARROW, D=d
+        )
+        kernel, at_zero, undoing = self._kernel(scalars, parameters)
+        spectrum = torch.fft.rfftn(self._charged(z_ds, charges, low, scalars))
+        spectrum *= torch.fft.rfftn(kernel).real * undoing
+        potential = torch.fft.irfftn(spectrum, s=kernel.shape)
+        offset = scalars[3] * at_zero * charges.sum(dtype=torch.float64)
+        n_own = len(self._share)
+        totals, forces = z_ds.new_empty(n_own), z_ds.new_empty((d, n_own))
+        collect[(-(-n_own // _BLOCK),)](
+            z_ds, charges, low, scalars, offset, at_zero, potential, totals, forces,
+            self._share.start, n_own, z_ds.shape[1], *sizes, D=d, BLOCK=_BLOCK,
+        )  # fmt: skip
+        return totals, forces
+
+    def _charged(self, z_ds: Tensor, charges: Tensor, low: Tensor, scalars: Tensor) -> Tensor:
+        """Return the charges on the grid, twice as wide as the layout on each axis."""
+        n_slots, sizes = z_ds.shape[1], (*self._sizes, 1, 1)[:3]
+        counts = torch.zeros(self._sizes, dtype=torch.int64, device=z_ds.device)
+        spread[(-(-n_slots // _BLOCK),)](
+            z_ds, charges, low, scalars, counts, n_slots, *sizes, D=len(z_ds), BLOCK=_BLOCK
+        )
+        grid = z_ds.new_empty([2 * size for size in self._sizes])
+        to_padded[(-(-grid.numel() // _BLOCK),)](counts, scalars, grid, *sizes, grid.numel(), D=len(z_ds), BLOCK=_BLOCK)
+        return grid
+
+    def _kernel(self, scalars: Tensor, parameters: tuple[Tensor | float, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return q by node of the grid, q(0), and what undoes both splines in the transform."""
+        normaliser = self._forces.normaliser
+        assert normaliser is not None
+        squares, undoing = self._of_grid(scalars.device)
+        q = normaliser(squares * scalars[1], parameters, power)
+        at_zero = q.view(-1)[0]
+        return (q - scalars[3] * at_zero).float(), at_zero, undoing
+
+    def _of_grid(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return the squared distances from node 0 in steps, around the ends, and what undoes both splines."""
+        padded = tuple(2 * size for size in self._sizes)
+        if padded not in self._constants:
+            squares, undoing = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
+            for axis, m in enumerate(padded):
+                along = [-1 if other == axis else 1 for other in range(len(padded))]
+                at = torch.arange(m)
+                squares = squares + torch.minimum(at, m - at).double().square().view(along)
+                undoing = undoing * influence(m, axis == len(padded) - 1, undoing).view(along)
+            self._constants[padded] = squares.to(device), undoing.float().to(device)
+        return self._constants[padded]
+
+    def _choose(self, widths: list[float]) -> None:
+        """Choose the numbers of nodes for a layout of these widths; one that is not finite keeps the smallest grid."""
+        if not all(0 <= width < float("inf") for width in widths):
+            widths = [0.0] * len(widths)
+        step = min(self._step, max(widths) / FEWEST_STEPS) or 1.0
+        most = int(MOST_CELLS ** (1 / len(widths)))
+        possible = [size for size in _SIZES if size <= most]
+        needed = [_GROWTH * width / step + _MARGIN for width in widths]
+        self._sizes = [next((size for size in possible if size >= least), possible[-1]) for least in needed]
+
+
+def _widths(z_ds: Tensor) -> Tensor:
+    low, high = torch.aminmax(z_ds, dim=1)
+    return high - low
 
 
 def _sent_to_host(values: Tensor) -> tuple[Tensor, "torch.cuda.Event | None"]:
