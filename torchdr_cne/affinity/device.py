@@ -21,7 +21,7 @@ from torchdr_cne.devices import block_elements
 
 _BLOCK_ELEMENTS = 1 << 20, 1 << 24
 """Number of distances whose rows are solved together on the CPU, and on other devices."""
-_STEPS_BETWEEN_LOOKS = 8
+_STEPS_BETWEEN_LOOKS = 4
 
 
 def conditional_probabilities(distances_nk: Tensor, target: float) -> Tensor:
@@ -43,19 +43,24 @@ def _row_blocks(distances_nk: Tensor) -> tuple[Tensor, ...]:
 
 
 def _with_entropy(distances: Tensor, target: float) -> Tensor:
-    """Return the weights of some rows; as in the compiled code, Newton's steps stay within a bracket of log β."""
+    """Return the weights of some rows, by Newton's steps on log β.
+
+    The bracket of log β is halved instead where a step would leave it, or is more than half as long as the one before.
+    """
     squares = _in_own_unit(distances)
     x = torch.zeros_like(squares[:, 0])
     low, high = torch.full_like(x, -WIDEST), torch.full_like(x, WIDEST)
+    moved = high - low
     for step in range(MOST_STEPS):
         excess, slope = _entropy_above(squares, x, target)
         solved = (excess.abs() < ENTROPY_TOLERANCE) | (high - low < NARROWEST_BRACKET)
         if step % _STEPS_BETWEEN_LOOKS == 0 and bool(solved.all()):
             break
         low, high = torch.where(excess > 0, x, low), torch.where(excess > 0, high, x)
-        following = torch.where(slope < 0, x - excess / slope, torch.inf)
-        inside = (low < following) & (following < high)
-        x = torch.where(solved, x, torch.where(inside, following, (low + high) / 2))
+        move = torch.where(slope < 0, -excess / slope, torch.inf)
+        inside = (low < x + move) & (x + move < high) & (2 * move.abs() < moved)
+        move = torch.where(inside, move, (low + high) / 2 - x)
+        x, moved = torch.where(solved, x, x + move), move.abs()
     return torch.softmax(squares * -x.exp().unsqueeze(1), dim=1)
 
 

@@ -27,11 +27,23 @@ class Tiles:
     is_point: Tensor
     centroids: Tensor
 
+    @property
+    def size(self) -> int:
+        """Number of places in a tile."""
+        return self.members.shape[1]
+
+    def of_points(self) -> Tensor:
+        """Return the tile of each point (n,), int64."""
+        points = self.members[self.is_point]
+        tiles = torch.arange(len(self.members), device=points.device).unsqueeze(1).expand_as(self.members)
+        return torch.empty_like(points).scatter_(0, points, tiles[self.is_point])
+
 
 def tiled(columns: Tensor, n_tiles: int, multiple_of: int) -> Tiles:
     """Return ``n_tiles`` tiles, a power of two, of the points (n, f); their size is a multiple of ``multiple_of``.
 
     All parts of a level of the tree have the same size, so that a level takes a few operations on all of them.
+    Neighbouring tiles are near each other.
     """
     n, f = columns.shape
     size = -(-n // (n_tiles * multiple_of)) * multiple_of
@@ -40,7 +52,7 @@ def tiled(columns: Tensor, n_tiles: int, multiple_of: int) -> Tiles:
     while n_parts < n_tiles:
         rows = columns[places % n].view(n_parts, -1, f)
         scores = torch.linalg.vecdot(rows, _principal_axes(rows).unsqueeze(1))
-        places = places.view(n_parts, -1).gather(1, scores.argsort(dim=1, stable=True))
+        places = places.view(n_parts, -1).gather(1, scores.argsort(dim=1, stable=True)).view(-1)
         n_parts *= 2
     places = places.view(n_tiles, size)
     members, is_point = places % n, places < n
