@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from torchdr_cne._compiler import numba_works
+from torchdr_cne.devices import block_elements
 from torchdr_cne.distributed import Share
 from torchdr_cne.forces.declaration import PairForces
 from torchdr_cne.forces.problem import ForceEngine, StepCoefficients
 from torchdr_cne.forces.tiles import power, shorten_rows
 from torchdr_cne.workers import Workers
 
-_PAIRS_AT_ONCE = 1 << 22
+_PAIRS_AT_ONCE = 1 << 22, 1 << 26
+"""Number of pairs in one operation, on a CPU and on other devices."""
 _LANES = 16
 _SMALLEST = 1e-30
 """Of row sums that underflow: a point that far from all others feels no repulsion."""
@@ -55,7 +57,7 @@ class TorchSums:
         normaliser, slope = self._forces.normaliser, self._forces.repulsive
         assert normaliser is not None
         totals, forces = [], []
-        step = max(1, _PAIRS_AT_ONCE // z_ds.shape[1])
+        step = max(1, block_elements(z_ds.device, *_PAIRS_AT_ONCE) // z_ds.shape[1])
         for first in range(self._share.start, self._share.stop, step):
             rows = torch.arange(first, min(first + step, self._share.stop), device=z_ds.device)
             difference = z_ds[:, rows].unsqueeze(2) - z_ds.unsqueeze(1)
