@@ -27,7 +27,7 @@ _GROUP = 32
 _ROWS = 128
 """Rows in one product with the points of a tile."""
 _SAMPLE, _PURPOSE = 1000, 4
-_MARGIN = 0.2
+_MARGIN = 0.4
 """Fraction of the permitted misses by which a sample has to find more."""
 _WORTHWHILE = 0.25
 """Fraction of the points up to which it takes less time to compare each row with them than with all points."""
