@@ -11,6 +11,7 @@ from torch import Tensor
 
 from torchdr_cne.affinity import AffinityGraph
 from torchdr_cne.affinity.components import component_sizes, rows_without_edges
+from torchdr_cne.devices import to_device
 from torchdr_cne.distributed import Share
 from torchdr_cne.distributed.group import ranks_of_this_machine
 from torchdr_cne.fitting.memory import available_memory, check_memory
@@ -71,7 +72,7 @@ def _brought_to(device: torch.device, data: Any) -> Any:
     if data.nbytes + _COPIES_ON_DEVICE * _SINGLE * data.size > free:
         return data
     plain = np.require(data, requirements=["C", "W"])
-    return torch.from_numpy(plain).to(device)
+    return to_device(torch.from_numpy(plain), device)
 
 
 def _training_set(part: Part, phases: Sequence[Phase]) -> TrainingSet | None:

@@ -131,7 +131,9 @@ def influence(m: int, halved: bool, like: Tensor) -> Tensor:
     """Return what undoes both splines along an axis of ``m`` nodes, of least error (Hockney & Eastwood, 1988)."""
     frequencies = np.fft.rfftfreq(m) if halved else np.fft.fftfreq(m)
     aliased = sum(np.sinc(frequencies + shift) ** (2 * NODES) for shift in range(-_ALIASES, _ALIASES + 1))
-    return torch.from_numpy(np.sinc(frequencies) ** (2 * NODES) / aliased**2).to(like)
+    return torch.from_numpy(np.sinc(frequencies) ** (2 * NODES) / aliased**2).to(
+        like.device, like.dtype, non_blocking=True
+    )
 
 
 def _transformed(grid: Tensor, n_threads: int) -> Tensor:

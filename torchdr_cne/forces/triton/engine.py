@@ -65,7 +65,7 @@ class TritonForces:
         n_shifts = len(step.shifts)
         if n_shifts:
             if n_shifts not in self._shifts:
-                self._shifts[n_shifts] = torch.zeros(n_shifts, dtype=torch.int32).to(z_ds.device)
+                self._shifts[n_shifts] = torch.empty(n_shifts, dtype=torch.int32, device=z_ds.device)
             self._shifts[n_shifts].copy_(torch.tensor(step.shifts, dtype=torch.int32), non_blocking=True)
         self._send_parameters(step.parameters)
         return n_shifts, step.attraction, step.repulsion, step.longest

@@ -17,8 +17,8 @@ from torchdr_cne.forces.tiles import power
 from torchdr_cne.forces.triton.grid_kernels import collect, measure, spread, to_padded
 
 _MARGIN = NODES + 2
-_SIZES = [m << k for k in range(3, 22) for m in (4, 5, 6, 7)]
-"""Numbers of nodes of an axis: few sizes have few plans of the transform, and all factors are small."""
+_SIZES = [m << k for k in range(3, 22) for m in (4, 6)]
+"""Numbers of nodes of an axis: few sizes need few plans of the transform and few recordings of a step."""
 _READ_EVERY, _READ_AFTER = 10, 5
 """The bounds are asked for every ten steps, and their answer is awaited five steps later, when it has long arrived."""
 _GROWTH = 1.25
@@ -50,7 +50,7 @@ class DeviceInterpolatedSums:
         self._calls = 0
         self._sizes: list[int] = []
         self._asked: tuple[Tensor, torch.cuda.Event | None] | None = None
-        self._constants: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
+        self._constants: dict[tuple[int, bool], tuple[Tensor, Tensor]] = {}
 
     def send(self, z_ds: Tensor) -> Hashable:
         """Choose the size of the grid, and return it."""
@@ -76,10 +76,9 @@ class DeviceInterpolatedSums:
         measure[(1,)](
             low, high, charges.abs().amax(), scalars, *sizes, self._step, _UNITS, _MARGIN, FEWEST_STEPS, _NARROW, D=d
         )
-        kernel, at_zero, undoing = self._kernel(scalars, parameters)
-        spectrum = torch.fft.rfftn(self._charged(z_ds, charges, low, scalars))
-        spectrum *= torch.fft.rfftn(kernel).real * undoing
-        potential = torch.fft.irfftn(spectrum, s=kernel.shape)
+        transform, at_zero = self._kernel(scalars, parameters)
+        charged = self._charged(z_ds, charges, low, scalars)
+        potential = torch.fft.irfftn(torch.fft.rfftn(charged).mul_(transform), s=charged.shape)
         offset = scalars[3] * at_zero * charges.sum(dtype=torch.float64)
         n_own = len(self._share)
         totals, forces = z_ds.new_empty(n_own), z_ds.new_empty((d, n_own))
@@ -100,27 +99,31 @@ class DeviceInterpolatedSums:
         to_padded[(-(-grid.numel() // _BLOCK),)](counts, scalars, grid, *sizes, grid.numel(), D=len(z_ds), BLOCK=_BLOCK)
         return grid
 
-    def _kernel(self, scalars: Tensor, parameters: tuple[Tensor | float, ...]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return q by node of the grid, q(0), and what undoes both splines in the transform."""
-        normaliser = self._forces.normaliser
+    def _kernel(self, scalars: Tensor, parameters: tuple[Tensor | float, ...]) -> tuple[Tensor, Tensor]:
+        """Return the transform of q by node, by which that of the charges is multiplied, and q(0)."""
+        normaliser, axes = self._forces.normaliser, self._axes(scalars.device)
         assert normaliser is not None
-        squares, undoing = self._of_grid(scalars.device)
-        q = normaliser(squares * scalars[1], parameters, power)
+        d2 = sum((squares * scalars[1] for squares, _ in axes[1:]), axes[0][0] * scalars[1])
+        q = normaliser(d2, parameters, power)
         at_zero = q.view(-1)[0]
-        return (q - scalars[3] * at_zero).float(), at_zero, undoing
+        transform = torch.fft.rfftn((q - scalars[3] * at_zero).float()).real
+        for _, undoing in axes:
+            transform = transform * undoing
+        return transform, at_zero
 
-    def _of_grid(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return the squared distances from node 0 in steps, around the ends, and what undoes both splines."""
-        padded = tuple(2 * size for size in self._sizes)
-        if padded not in self._constants:
-            squares, undoing = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
-            for axis, m in enumerate(padded):
-                along = [-1 if other == axis else 1 for other in range(len(padded))]
-                at = torch.arange(m)
-                squares = squares + torch.minimum(at, m - at).double().square().view(along)
-                undoing = undoing * influence(m, axis == len(padded) - 1, undoing).view(along)
-            self._constants[padded] = squares.to(device), undoing.float().to(device)
-        return self._constants[padded]
+    def _axes(self, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+        """Return, for each axis, squared distances from node 0 in steps, and what undoes both splines."""
+        found = []
+        for axis, size in enumerate(self._sizes):
+            is_last = axis == len(self._sizes) - 1
+            if (size, is_last) not in self._constants:
+                at = torch.arange(2 * size, device=device)
+                squares = torch.minimum(at, 2 * size - at).double().square()
+                self._constants[size, is_last] = squares, influence(2 * size, is_last, squares).float()
+            along = [-1 if other == axis else 1 for other in range(len(self._sizes))]
+            squares, undoing = self._constants[size, is_last]
+            found.append((squares.view(along), undoing.view(along)))
+        return found
 
     def _choose(self, widths: list[float]) -> None:
         """Choose the numbers of nodes for a layout of these widths; one that is not finite keeps the smallest grid."""
