@@ -71,5 +71,5 @@ def interpolated_sums(
     if like_nd.device.type == "cuda" and like_nd.dtype == torch.float32 and triton_works():
         from torchdr_cne.forces.triton.interpolation import DeviceInterpolatedSums
 
-        return DeviceInterpolatedSums(forces, share, step)
+        return DeviceInterpolatedSums(forces, share, like_nd.device, step)
     return InterpolatedSums(forces, share, workers, step)

@@ -6,6 +6,8 @@ Charges add up as 64-bit integers, whose sum does not depend on the order of the
 import triton
 import triton.language as tl
 
+from torchdr_cne.forces.triton.tile_kernels import declared_parameters
+
 
 @triton.jit
 def _weight(t, node: tl.constexpr):
@@ -56,17 +58,78 @@ def measure(low, high, charge, scalars, n_x, n_y, n_w, step, units, margin, fewe
 
 
 @triton.jit
-def to_padded(counts, scalars, grid, n_x, n_y, n_w, n_padded, D: tl.constexpr, BLOCK: tl.constexpr):
-    """Write the charges as numbers on a grid of twice as many nodes an axis, which are 0 beyond the first half."""
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    x, y, w = at, at * 0, at * 0
+def _nodes_of_program(n_y, n_last, D: tl.constexpr, BLOCK: tl.constexpr):
+    """Return this program's place on the first axes of a grid, and a block of places on its last axis of ``n_last``."""
+    blocks = tl.cdiv(n_last, BLOCK)
+    row = tl.program_id(0) // blocks
+    last = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
+    x, y = row, row * 0
     if D > 2:
-        w, x = x % (2 * n_w), x // (2 * n_w)
-    if D > 1:
-        y, x = x % (2 * n_y), x // (2 * n_y)
-    within = (at < n_padded) & (x < n_x) & (y < n_y) & (w < n_w)
-    value = tl.load(counts + (x * n_y + y) * n_w + w, mask=within, other=0)
-    tl.store(grid + at, (value.to(tl.float64) / tl.load(scalars + 2)).to(tl.float32), mask=at < n_padded)
+        y = row % n_y
+        x = row // n_y
+    return x, y, last
+
+
+@triton.jit
+def to_padded(counts, scalars, grid, n_x, n_y, n_w, D: tl.constexpr, BLOCK: tl.constexpr):
+    """Write the charges as numbers on a grid of twice as many nodes an axis, which are 0 beyond the first half."""
+    n_last = n_w if D == 3 else (n_y if D == 2 else n_x)
+    x, y, last = _nodes_of_program(2 * n_y, 2 * n_last, D, BLOCK)
+    place, padded, within = last.to(tl.int64), last.to(tl.int64), last < n_x
+    if D == 2:
+        place, padded, within = x * n_y + place, 2 * x * n_y + padded, (x < n_x) & (last < n_y)
+    if D == 3:
+        place, padded = (x * n_y + y) * n_w + place, (2 * x * n_y + y) * 2 * n_w + padded
+        within = (x < n_x) & (y < n_y) & (last < n_w)
+    value = tl.load(counts + place, mask=within, other=0).to(tl.float64) / tl.load(scalars + 2)
+    tl.store(grid + padded, value.to(tl.float32), mask=last < 2 * n_last)
+
+
+@triton.jit
+def _squared_steps(at, n):
+    """Return the squared number of steps from node 0 to a node of an axis of ``n``, or around its end."""
+    steps = tl.minimum(at, n - at).to(tl.float64)
+    return steps * steps
+
+
+@triton.jit
+def q_of_grid(
+    grid, scalars, at_zero, parameters, n_x, n_y, n_w,
+    Q: tl.constexpr, POWER: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Write q between node 0 and each node of the padded grid, less q(0) in a narrow layout, and q(0) itself."""
+    n_last = n_w if D == 3 else (n_y if D == 2 else n_x)
+    x, y, last = _nodes_of_program(2 * n_y, 2 * n_last, D, BLOCK)
+    padded, d2 = last.to(tl.int64), _squared_steps(last, 2 * n_x)
+    if D == 2:
+        padded, d2 = 2 * x * n_y + padded, _squared_steps(x, 2 * n_x) + _squared_steps(last, 2 * n_y)
+    if D == 3:
+        padded = (2 * x * n_y + y) * 2 * n_w + padded
+        d2 = _squared_steps(x, 2 * n_x) + _squared_steps(y, 2 * n_y) + _squared_steps(last, 2 * n_w)
+    p = declared_parameters(parameters)
+    of_zero = Q(d2 * 0.0, p, POWER)
+    q = Q(d2 * tl.load(scalars + 1), p, POWER) - tl.load(scalars + 3) * of_zero
+    tl.store(grid + padded, q.to(tl.float32), mask=last < 2 * n_last)
+    tl.store(at_zero + last * 0, of_zero, mask=(last == 0) & (x + y == 0))
+
+
+@triton.jit
+def convolve(spectrum, kernel, undoing_x, undoing_y, undoing_w, n_y, n_last, D: tl.constexpr, BLOCK: tl.constexpr):
+    """Multiply a transform by the real part of the kernel's and by what undoes the splines of each axis."""
+    x, y, last = _nodes_of_program(n_y, n_last, D, BLOCK)
+    use = last < n_last
+    row = x * n_y + y if D == 3 else x
+    at = 2 * (row.to(tl.int64) * n_last + last)
+    if D == 1:
+        factor = tl.load(undoing_x + last, mask=use, other=0.0)
+    if D == 2:
+        factor = tl.load(undoing_x + x) * tl.load(undoing_y + last, mask=use, other=0.0)
+    if D == 3:
+        factor = tl.load(undoing_x + x) * tl.load(undoing_y + y) * tl.load(undoing_w + last, mask=use, other=0.0)
+    factor *= tl.load(kernel + at, mask=use, other=0.0)
+    real, imaginary = tl.load(spectrum + at, mask=use, other=0.0), tl.load(spectrum + at + 1, mask=use, other=0.0)
+    tl.store(spectrum + at, real * factor, mask=use)
+    tl.store(spectrum + at + 1, imaginary * factor, mask=use)
 
 
 @triton.jit

@@ -5,7 +5,8 @@ present bounds, so that the grid always covers all points. In a narrow layout th
 rounding errors shrink with the layout.
 """
 
-from collections.abc import Hashable
+import math
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -13,8 +14,9 @@ from torch import Tensor
 from torchdr_cne.distributed import Share
 from torchdr_cne.forces.declaration import PairForces
 from torchdr_cne.forces.interpolation import FEWEST_STEPS, MOST_CELLS, NODES, STEP, influence
-from torchdr_cne.forces.tiles import power
-from torchdr_cne.forces.triton.grid_kernels import collect, measure, spread, to_padded
+from torchdr_cne.forces.triton.arithmetic import plain_power
+from torchdr_cne.forces.triton.grid_kernels import collect, convolve, measure, q_of_grid, spread, to_padded
+from torchdr_cne.forces.triton.translation import MOST_PARAMETERS, device_function
 
 _MARGIN = NODES + 2
 _SIZES = [m << k for k in range(3, 22) for m in (4, 6)]
@@ -39,18 +41,23 @@ class DeviceInterpolatedSums:
         Gives q as ``normaliser``; the gradient follows from it.
     share : Share
         The slots of each rank.
+    device : torch.device
+        The device of the positions.
     step : float, default=0.2
         Step of the grid.
     """
 
     own_threads = False
 
-    def __init__(self, forces: PairForces, share: Share, step: float = STEP) -> None:
-        self._forces, self._share, self._step = forces, share, step
+    def __init__(self, forces: PairForces, share: Share, device: torch.device, step: float = STEP) -> None:
+        self._share, self._step = share, step
         self._calls = 0
         self._sizes: list[int] = []
         self._asked: tuple[Tensor, torch.cuda.Event | None] | None = None
-        self._constants: dict[tuple[int, bool], tuple[Tensor, Tensor]] = {}
+        self._constants: dict[tuple[int, bool], Tensor] = {}
+        self._normaliser = device_function(forces.normaliser, exact=True)
+        self._device = device
+        self._sent: tuple[tuple[Tensor | float, ...] | None, Tensor] = (None, torch.empty(0))
 
     def send(self, z_ds: Tensor) -> Hashable:
         """Choose the size of the grid, and return it."""
@@ -76,9 +83,7 @@ class DeviceInterpolatedSums:
         measure[(1,)](
             low, high, charges.abs().amax(), scalars, *sizes, self._step, _UNITS, _MARGIN, FEWEST_STEPS, _NARROW, D=d
         )
-        transform, at_zero = self._kernel(scalars, parameters)
-        charged = self._charged(z_ds, charges, low, scalars)
-        potential = torch.fft.irfftn(torch.fft.rfftn(charged).mul_(transform), s=charged.shape)
+        potential, at_zero = self._potential(self._charged(z_ds, charges, low, scalars), scalars, parameters)
         offset = scalars[3] * at_zero * charges.sum(dtype=torch.float64)
         n_own = len(self._share)
         totals, forces = z_ds.new_empty(n_own), z_ds.new_empty((d, n_own))
@@ -96,34 +101,44 @@ class DeviceInterpolatedSums:
             z_ds, charges, low, scalars, counts, n_slots, *sizes, D=len(z_ds), BLOCK=_BLOCK
         )
         grid = z_ds.new_empty([2 * size for size in self._sizes])
-        to_padded[(-(-grid.numel() // _BLOCK),)](counts, scalars, grid, *sizes, grid.numel(), D=len(z_ds), BLOCK=_BLOCK)
+        to_padded[self._programs(grid.shape)](counts, scalars, grid, *sizes, D=len(z_ds), BLOCK=_BLOCK)
         return grid
 
-    def _kernel(self, scalars: Tensor, parameters: tuple[Tensor | float, ...]) -> tuple[Tensor, Tensor]:
-        """Return the transform of q by node, by which that of the charges is multiplied, and q(0)."""
-        normaliser, axes = self._forces.normaliser, self._axes(scalars.device)
-        assert normaliser is not None
-        d2 = sum((squares * scalars[1] for squares, _ in axes[1:]), axes[0][0] * scalars[1])
-        q = normaliser(d2, parameters, power)
-        at_zero = q.view(-1)[0]
-        transform = torch.fft.rfftn((q - scalars[3] * at_zero).float()).real
-        for _, undoing in axes:
-            transform = transform * undoing
-        return transform, at_zero
+    def _potential(
+        self, charged: Tensor, scalars: Tensor, parameters: tuple[Tensor | float, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """Return Σ_j c_j q between each node and the charges, of which the first half of each axis counts, and q(0)."""
+        d, sizes = charged.ndim, (*self._sizes, 1, 1)[:3]
+        q, at_zero = torch.empty_like(charged), torch.empty((), dtype=torch.float64, device=charged.device)
+        q_of_grid[self._programs(q.shape)](
+            q, scalars, at_zero, self._on_device(parameters), *sizes,
+            Q=self._normaliser, POWER=plain_power, D=d, BLOCK=_BLOCK,
+        )  # fmt: skip
+        spectrum, kernel = torch.view_as_real(torch.fft.rfftn(charged)), torch.view_as_real(torch.fft.rfftn(q))
+        undoing = [self._undoing(axis, charged.device) for axis in range(d)]
+        convolve[self._programs(spectrum.shape[:-1])](
+            spectrum, kernel, *undoing, *undoing[:1] * (3 - d), (2 * sizes[1]), spectrum.shape[-2], D=d, BLOCK=_BLOCK
+        )
+        return torch.fft.irfftn(torch.view_as_complex(spectrum), s=charged.shape), at_zero
 
-    def _axes(self, device: torch.device) -> list[tuple[Tensor, Tensor]]:
-        """Return, for each axis, squared distances from node 0 in steps, and what undoes both splines."""
-        found = []
-        for axis, size in enumerate(self._sizes):
-            is_last = axis == len(self._sizes) - 1
-            if (size, is_last) not in self._constants:
-                at = torch.arange(2 * size, device=device)
-                squares = torch.minimum(at, 2 * size - at).double().square()
-                self._constants[size, is_last] = squares, influence(2 * size, is_last, squares).float()
-            along = [-1 if other == axis else 1 for other in range(len(self._sizes))]
-            squares, undoing = self._constants[size, is_last]
-            found.append((squares.view(along), undoing.view(along)))
-        return found
+    def _programs(self, shape: Sequence[int]) -> tuple[int]:
+        """Return the programs for all nodes of a grid: one for each block of the last axis."""
+        return (math.prod(shape[:-1]) * -(-shape[-1] // _BLOCK),)
+
+    def _on_device(self, parameters: tuple[Tensor | float, ...]) -> Tensor:
+        """Return the parameters of q as a tensor."""
+        if parameters != self._sent[0]:
+            numbers = [*map(float, parameters), *[0.0] * (MOST_PARAMETERS - len(parameters))]
+            self._sent = parameters, torch.tensor(numbers, dtype=torch.float64).to(self._device, non_blocking=True)
+        return self._sent[1]
+
+    def _undoing(self, axis: int, device: torch.device) -> Tensor:
+        """Return what undoes both splines in the transform along an axis."""
+        size, is_last = self._sizes[axis], axis == len(self._sizes) - 1
+        if (size, is_last) not in self._constants:
+            like = torch.empty(0, dtype=torch.float32, device=device)
+            self._constants[size, is_last] = influence(2 * size, is_last, like)
+        return self._constants[size, is_last]
 
     def _choose(self, widths: list[float]) -> None:
         """Choose the numbers of nodes for a layout of these widths; one that is not finite keeps the smallest grid."""

@@ -43,8 +43,10 @@ def translatable(forces: PairForces) -> bool:
 
 
 @lru_cache(maxsize=256)
-def device_function(function: PairFunction | None) -> Any:
+def device_function(function: PairFunction | None, *, exact: bool = False) -> Any:
     """Return a declared function as a Triton function; None stays None.
+
+    With ``exact`` its divisions are exact, and its numbers may be float64.
 
     Raises
     ------
@@ -53,7 +55,7 @@ def device_function(function: PairFunction | None) -> Any:
     """
     if function is None or interprets():
         return function
-    source = _translated_source(function)
+    source = _translated_source(function, exact=exact)
     # A copy with globals of its own, as Triton looks up the names of a function there.
     copy = types.FunctionType(function.__code__, {"divide": divide}, function.__name__)
     copy.__module__, copy.__qualname__ = function.__module__, f"{function.__name__}_{_digest(source)}"
@@ -66,7 +68,7 @@ def _digest(source: str) -> str:
     return hashlib.sha256(source.encode()).hexdigest()[:16]
 
 
-def _translated_source(function: PairFunction) -> str:
+def _translated_source(function: PairFunction, *, exact: bool = False) -> str:
     """Return the function's source without annotations and docstring, module constants by value."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
@@ -80,18 +82,18 @@ def _translated_source(function: PairFunction) -> str:
         argument.annotation = None
     if ast.get_docstring(definition) is not None:
         definition.body = definition.body[1:]
-    found = _Translation(function, definition).visit(tree)
+    found = _Translation(function, definition, divides=fast_arithmetic() and not exact).visit(tree)
     return ast.unparse(ast.fix_missing_locations(found))
 
 
 class _Translation(ast.NodeTransformer):
     """Checks that a definition is plain arithmetic, and writes divisions and module constants as Triton needs them."""
 
-    def __init__(self, function: PairFunction, definition: ast.FunctionDef) -> None:
+    def __init__(self, function: PairFunction, definition: ast.FunctionDef, *, divides: bool) -> None:
         self._function = function
         self._d2, self._p, self._power = (argument.arg for argument in definition.args.args)
         self._local = {argument.arg for argument in definition.args.args}
-        self._divides = fast_arithmetic()
+        self._divides = divides
         assigned = (node for node in ast.walk(definition) if isinstance(node, ast.Name))
         self._local |= {node.id for node in assigned if isinstance(node.ctx, ast.Store)}
 
