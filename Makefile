@@ -14,7 +14,7 @@ FAST := $(addprefix tests/, statistical test_affinity.py test_affinity_transform
 	test_inputs.py test_labels.py test_largevis.py test_learned_map_pitfalls.py test_losses.py test_persistence.py \
 	test_plotting.py test_probe.py)
 
-.PHONY: demo test test-all test-fast lint types doctest wheel bench bench-quick bench-scaling bench-distributed bench-kernels bench-parametric bench-placement bench-images bench-check bits clean
+.PHONY: demo test test-all test-fast lint types doctest wheel bench bench-quick bench-scaling bench-distributed bench-kernels bench-parametric bench-placement bench-images bench-check bits gpu-check clean
 
 demo: $(READY)
 	$(BIN)/torchdr-cne demo --output demo
@@ -52,6 +52,10 @@ bits: $(READY)
 # Whether an import, a fit and a kernel take the time of the record, as ratios to peers of one run.
 bench-check: $(READY)
 	$(BIN)/python -m benchmarks.check
+
+# Whether a GPU computes what it should, and how fast.
+gpu-check: $(READY)
+	$(BIN)/python -m benchmarks.gpu_check --out gpu-check.jsonl
 
 # Timings mean something on an idle machine only; `pip install -e '.[bench]'` in $(VENV) brings the peers.
 RESULTS := benchmarks/results

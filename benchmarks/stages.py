@@ -23,11 +23,14 @@ class StageClock:
         Rows whose found neighbours are kept in ``neighbors_rk``.
     seconds : dict of str to float
         ``neighbours``, ``graph``, ``initialisation`` and ``loop``.
+    settle : callable
+        Called before the clock is read, to wait for a GPU.
     """
 
     rows: np.ndarray | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     neighbors_rk: np.ndarray | None = None
+    settle: Callable[[], None] = lambda: None
 
     @contextmanager
     def watching(self) -> Iterator["StageClock"]:
@@ -49,8 +52,10 @@ class StageClock:
 
     def _timed(self, function: Callable[..., Any], stage: str) -> Callable[..., Any]:
         def wrapper(*args: Any, **kwargs: Any) -> Any:
+            self.settle()
             start = time.perf_counter()
             result = function(*args, **kwargs)
+            self.settle()
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
             if stage == "neighbours" and self.rows is not None:
                 self.neighbors_rk = result.indices[self.rows].cpu().numpy()

@@ -320,9 +320,9 @@ def group_problem():
 def test_the_groups_gradients_add_up_with_their_weights():
     layout, groups, z_ds = group_problem()
     alone = [
-        GroupForces(layout, [group], torch.float32).gradient(z_ds, StepCoefficients([], (1.0,)))[0] for group in groups
+        GroupForces(layout, [group], z_ds.t()).gradient(z_ds, StepCoefficients([], (1.0,)))[0] for group in groups
     ]
-    together = GroupForces(layout, groups, torch.float32)
+    together = GroupForces(layout, groups, z_ds.t())
     for weights in ((2.0, 500.0, 1.0), (0.0, 3.0, 1.0), (1.0, 0.0, 0.0), (0.0, 0.0, 0.0)):
         expected = sum(weight * part for weight, part in zip(weights, alone, strict=True))
         torch.testing.assert_close(together.gradient(z_ds, StepCoefficients([], weights))[0], expected)
@@ -330,7 +330,7 @@ def test_the_groups_gradients_add_up_with_their_weights():
 
 def test_a_group_of_weight_0_is_not_computed():
     layout, groups, z_ds = group_problem()
-    engine = GroupForces(layout, groups, torch.float32)
+    engine = GroupForces(layout, groups, z_ds.t())
     expected = engine.gradient(z_ds, StepCoefficients([], (1.0, 1e-30, 1.0)))[0].clone()
     engine._engines[1].gradient = lambda *_: pytest.fail("computed")
     assert torch.equal(engine.gradient(z_ds, StepCoefficients([], (1.0, 0.0, 1.0)))[0], expected)
@@ -338,7 +338,7 @@ def test_a_group_of_weight_0_is_not_computed():
 
 def test_rows_of_the_sum_are_shortened_and_not_those_of_a_group():
     layout, groups, z_ds = group_problem()
-    engine = GroupForces(layout, groups, torch.float32)
+    engine = GroupForces(layout, groups, z_ds.t())
     free = engine.gradient(z_ds, StepCoefficients([], (1.0, 2.0, 3.0)))[0].clone()
     longest = float(free.norm(dim=0).median())
     short = engine.gradient(z_ds, StepCoefficients([], (1.0, 2.0, 3.0), longest=longest))[0]

@@ -1,4 +1,4 @@
-"""Whether Numba works on this machine, and a message to the user while it compiles."""
+"""Whether Numba and Triton work on this machine, and a message to the user while Numba compiles."""
 
 import logging
 import os
@@ -29,6 +29,24 @@ def numba_works() -> bool:
         warnings.warn(
             "NUMBA_DISABLE_JIT is set: neighbours, graphs and forces are computed without compiled kernels, many times "
             "slower. Unset it to compile them.",
+            UserWarning,
+            stacklevel=2,
+        )
+        return False
+    return True
+
+
+@lru_cache(maxsize=1)
+def triton_works() -> bool:
+    """Return whether Triton can be imported and serves the GPU; if not, warn once per process."""
+    try:
+        import triton
+
+        triton.runtime.driver.active.get_current_device()
+    except Exception as error:
+        warnings.warn(
+            f"Triton cannot be used ({error!r}): on the GPU, forces are computed by torch, about ten times slower. "
+            "Install the triton that belongs to your torch.",
             UserWarning,
             stacklevel=2,
         )

@@ -32,9 +32,13 @@ def resolve_device(device: str | torch.device, X: Any) -> torch.device:
     """Return the requested device; "auto" is that of a tensor, or else CUDA if available, or else the CPU."""
     if str(device) != "auto":
         try:
-            return torch.device(device)
+            found = torch.device(device)
         except RuntimeError as error:
             raise ValueError(f"device={device!r} is unknown; use 'auto', 'cpu' or 'cuda'.") from error
+        n_gpus = torch.cuda.device_count() if found.type == "cuda" else 0
+        if found.type == "cuda" and (found.index or 0) >= n_gpus:
+            raise ValueError(f"device={str(device)!r} needs a GPU, and torch finds {n_gpus}; use 'auto' or 'cpu'.")
+        return found
     if isinstance(X, torch.Tensor):
         return X.device
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -317,8 +317,8 @@ def test_points_that_all_coincide_and_points_on_a_line_can_be_interpolated(d):
 
 @pytest.mark.parametrize("d", [1, 2, 3])
 def test_the_grid_of_an_exploding_layout_has_no_more_cells_than_the_limit(d, monkeypatch):
-    assert interpolation._MOST_CELLS * 2**d * 4 <= 1e9, "bytes of a padded grid"
-    monkeypatch.setattr("torchdr_cne.forces.interpolation._MOST_CELLS", 1 << 15)
+    assert interpolation.MOST_CELLS * 2**d * 4 <= 1e9, "bytes of a padded grid"
+    monkeypatch.setattr("torchdr_cne.forces.interpolation.MOST_CELLS", 1 << 15)
     seen, convolved = [], interpolation._convolved
 
     def watched(grid, *rest):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torchdr_cne.affinity import device_graph
-from torchdr_cne.devices import on_cpu
+from torchdr_cne.devices import on_cpu, to_host
 from torchdr_cne.distributed import Share
 from torchdr_cne.workers import Workers
 
@@ -76,9 +76,9 @@ class AffinityGraph:
     def to_scipy(self) -> scipy.sparse.csr_array:
         """Return the graph as a SciPy CSR array (n, n), or (n_rows, n) if it holds the rows of one rank."""
         # SciPy gives both index arrays the wider dtype, and scikit-learn refuses 64-bit indices.
-        pointers = self.indptr.cpu().numpy()
+        pointers = to_host(self.indptr).numpy()
         pointers = pointers.astype(np.int32) if self.n_edges < 2**31 else pointers
-        parts = (self.weights.cpu().numpy(), self.indices.cpu().numpy(), pointers)
+        parts = (to_host(self.weights).numpy(), to_host(self.indices).numpy(), pointers)
         return scipy.sparse.csr_array(parts, shape=(self.n_rows, self.n_points))
 
     @classmethod

@@ -1,7 +1,7 @@
 """The environment of a fit: its device, its threads and its ranks."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,10 +35,11 @@ class Run:
 @contextmanager
 def running(plan: FitPlan, X: Any) -> Iterator[Run]:
     """Yield the environment of a fit: the device is chosen, the threads are limited and the ranks are joined."""
-    device = resolve_device(plan.options.device, X)
+    device = own_device(resolve_device(plan.options.device, X))
     with (
         shielded(),
+        torch.cuda.device(device) if device.type == "cuda" else nullcontext(),
         limited_threads(plan.options.n_jobs),
         joined(plan.options.distributed, cuda=device.type == "cuda") as ranks,
     ):
-        yield Run(ranks, own_device(device), ranks.size)
+        yield Run(ranks, device, ranks.size)

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from torchdr_cne.affinity import AffinityGraph
 from torchdr_cne.affinity.components import component_sizes, rows_without_edges
+from torchdr_cne.devices import to_device
 from torchdr_cne.distributed import Share
 from torchdr_cne.distributed.group import ranks_of_this_machine
 from torchdr_cne.fitting.memory import available_memory, check_memory
@@ -25,6 +27,10 @@ from torchdr_cne.optimization.phase import Phase
 _LARGE_COMPONENT = 0.05
 """Fraction of the points above which a second component causes a warning."""
 _UNKNOWN_MEMORY = 1 << 62
+_COPIES_ON_DEVICE, _SINGLE = 4, 4
+"""Tables of the size of the rows that the search for neighbours holds on a device, and the bytes of their numbers."""
+_KNOWN_TO_TORCH = "fdebBhil?"
+"""Type codes of NumPy that torch has, too."""
 _SHARE_OF_FREE = 3
 """Streamed rows and their index take at most the free memory divided by this number."""
 
@@ -40,7 +46,7 @@ def prepare(part: Part) -> Prepared:
     if given.data is None:
         return Prepared(None, None, phases, training)
     rows = as_rows(
-        given.data,
+        _brought_to(part.run.device, given.data) if _computes_there(part) else given.data,
         center=plan.graph is None or plan.graph.affinity.metric != "cosine",
         dtype=plan.options.dtype,
         share=part.share,
@@ -51,6 +57,22 @@ def prepare(part: Part) -> Prepared:
     keeps = plan.networks is None and part.share.ranks.size == 1 and plan.graph is not None and plan.graph.keeps_rows
     kept = KeptRows(rows) if keeps and rows.in_memory else None
     return Prepared(rows, kept, phases, None if training is None else replace(training, rows=rows))
+
+
+def _computes_there(part: Part) -> bool:
+    """Return whether the graph is computed on the device of the embedding, if the rows fit there."""
+    return part.share.ranks.size == 1 and part.plan.networks is None and part.plan.graph is not None
+
+
+def _brought_to(device: torch.device, data: Any) -> Any:
+    """Return an array as a tensor on a CUDA device; other data, and what does not fit there, stays where it is."""
+    if device.type != "cuda" or not isinstance(data, np.ndarray) or data.dtype.char not in _KNOWN_TO_TORCH:
+        return data
+    free, _ = torch.cuda.mem_get_info(device)
+    if data.nbytes + _COPIES_ON_DEVICE * _SINGLE * data.size > free:
+        return data
+    plain = np.require(data, requirements=["C", "W"])
+    return to_device(torch.from_numpy(plain), device)
 
 
 def _training_set(part: Part, phases: Sequence[Phase]) -> TrainingSet | None:

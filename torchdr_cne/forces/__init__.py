@@ -2,9 +2,9 @@
 
 from torchdr_cne.forces.all_pairs import AllPairsForces, exact_sums
 from torchdr_cne.forces.declaration import PairForces
-from torchdr_cne.forces.engine import make_engine
+from torchdr_cne.forces.engine import interpolated_sums, make_engine, replayed
 from torchdr_cne.forces.groups import GroupForces, PairGroup
-from torchdr_cne.forces.problem import ForceEngine, ForceProblem, StepCoefficients
+from torchdr_cne.forces.problem import ForceEngine, ForceProblem, ReplayableEngine, StepCoefficients
 from torchdr_cne.forces.tiles import TileForces, shorten_rows
 
 __all__ = [
@@ -14,9 +14,12 @@ __all__ = [
     "GroupForces",
     "PairForces",
     "PairGroup",
+    "ReplayableEngine",
     "StepCoefficients",
     "TileForces",
     "exact_sums",
+    "interpolated_sums",
     "make_engine",
+    "replayed",
     "shorten_rows",
 ]

@@ -3,7 +3,7 @@
 All that an exact method asks of its n² pairs is one or two of these, with charges of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import Protocol
 
@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from torchdr_cne._compiler import numba_works
+from torchdr_cne.devices import block_elements
 from torchdr_cne.distributed import Share
 from torchdr_cne.forces.declaration import PairForces
 from torchdr_cne.forces.problem import ForceEngine, StepCoefficients
 from torchdr_cne.forces.tiles import power, shorten_rows
 from torchdr_cne.workers import Workers
 
-_PAIRS_AT_ONCE = 1 << 22
+_PAIRS_AT_ONCE = 1 << 22, 1 << 26
+"""Number of pairs in one operation, on a CPU and on other devices."""
 _LANES = 16
 _SMALLEST = 1e-30
 """Of row sums that underflow: a point that far from all others feels no repulsion."""
@@ -31,6 +33,9 @@ class PairSums(Protocol):
 
     own_threads: bool
 
+    def send(self, z_ds: Tensor) -> Hashable:
+        """Prepare for positions, before each step, and return what the launches of a device depend on."""
+
     def compute(self, z_ds: Tensor, charges: Tensor, parameters: tuple[Tensor | float, ...]) -> tuple[Tensor, Tensor]:
         """Return Σ_j c_j q_ij (own slots,) and Σ_j c_j q'_ij (z_i − z_j) (d, own slots); ``charges`` is (slots,)."""
 
@@ -43,12 +48,16 @@ class TorchSums:
     def __init__(self, forces: PairForces, share: Share) -> None:
         self._forces, self._share = forces, share
 
+    def send(self, z_ds: Tensor) -> Hashable:
+        """Prepare nothing."""
+        return None
+
     def compute(self, z_ds: Tensor, charges: Tensor, parameters: tuple[Tensor | float, ...]) -> tuple[Tensor, Tensor]:
         """Return both sums for the own slots."""
         normaliser, slope = self._forces.normaliser, self._forces.repulsive
         assert normaliser is not None
         totals, forces = [], []
-        step = max(1, _PAIRS_AT_ONCE // z_ds.shape[1])
+        step = max(1, block_elements(z_ds.device, *_PAIRS_AT_ONCE) // z_ds.shape[1])
         for first in range(self._share.start, self._share.stop, step):
             rows = torch.arange(first, min(first + step, self._share.stop), device=z_ds.device)
             difference = z_ds[:, rows].unsqueeze(2) - z_ds.unsqueeze(1)
@@ -66,6 +75,10 @@ class CompiledSums:
 
     def __init__(self, forces: PairForces, share: Share, workers: Workers) -> None:
         self._forces, self._share, self._workers = forces, share, workers
+
+    def send(self, z_ds: Tensor) -> Hashable:
+        """Prepare nothing."""
+        return None
 
     def compute(self, z_ds: Tensor, charges: Tensor, parameters: tuple[Tensor | float, ...]) -> tuple[Tensor, Tensor]:
         """Return both sums for the own slots."""
@@ -119,11 +132,23 @@ class AllPairsForces:
         log_charges: Callable[[Callable[[Tensor | None], Tensor]], Tensor | None],
     ) -> None:
         self._edges, self._sums, self._share, self._occupied = edges, sums, share, occupied
+        self._filled = torch.nonzero(occupied).squeeze(1)
         self._loss, self._log_charges = loss, log_charges
         self.own_threads = edges.own_threads and sums.own_threads
+        self.is_replayable = True
 
     def gradient(self, z_ds: Tensor, step: StepCoefficients) -> tuple[Tensor, Tensor | None]:
         """Return the gradient (d, own slots)."""
+        self.send(z_ds, step)
+        return self.launch(z_ds, step)
+
+    def send(self, z_ds: Tensor, step: StepCoefficients) -> Hashable:
+        """Prepare for the step, and return what the launches of a device depend on."""
+        return self._sums.send(z_ds), step.parameters, step.attraction, step.repulsion, step.longest
+
+    def launch(self, z_ds: Tensor, step: StepCoefficients) -> tuple[Tensor, Tensor | None]:
+        """Compute what `gradient` returns."""
+        # Without shifts and with the parameters it had, an engine sends nothing.
         gradient, _ = self._edges.gradient(z_ds, replace(step, shifts=[], longest=None))
         gradient.add_(self._repulsion(z_ds, step.parameters), alpha=2 * step.repulsion)
         if step.longest is not None:
@@ -134,12 +159,13 @@ class AllPairsForces:
         """Return half the gradient of the loss of row sums."""
         own, occupied = self._share.own, self._occupied
         log_charges = self._log_charges(lambda given: self.log_row_sums(z_ds, given, parameters))
+        self.is_replayable = log_charges is None  # to find charges the host may have to look at sums
         charges = self._charges(z_ds, log_charges)
         totals, forces = self._sums.compute(z_ds, charges, parameters)
         scale, is_total = self._by_row_sum(self._of_points(totals), log_charges)
         if is_total:  # charges and scales are the same for all: both ends of a pair see the same force
             return 2 * scale * forces * occupied[own]
-        of_slots = torch.zeros_like(charges).masked_scatter(occupied, scale)
+        of_slots = torch.zeros_like(charges).index_copy_(0, self._filled, scale)
         _, of_scale = self._sums.compute(z_ds, of_slots, parameters)
         return of_slots[own] * forces + charges[own] * of_scale
 
@@ -159,9 +185,9 @@ class AllPairsForces:
     def _charges(self, z_ds: Tensor, log_charges: Tensor | None) -> Tensor:
         if log_charges is None:
             return self._occupied.to(z_ds.dtype)
-        return torch.zeros_like(z_ds[0]).masked_scatter(self._occupied, log_charges.exp())
+        return torch.zeros_like(z_ds[0]).index_copy_(0, self._filled, log_charges.exp())
 
     def _of_points(self, totals: Tensor) -> Tensor:
         """Return the logarithms of all ranks' row sums, without padding."""
         everyone = self._share.gather(totals, "the exchange of row sums")
-        return everyone[self._occupied].clamp_min(_SMALLEST).log()
+        return everyone[self._filled].clamp_min(_SMALLEST).log()

@@ -45,21 +45,26 @@ class GroupForces:
         Points to slots.
     groups : sequence of PairGroup
         At least one, their weights of ``dtype``.
-    dtype : torch.dtype
-        Of the positions.
+    like_nd : Tensor of shape (n, d)
+        Positions by point, of which only the dtype and d matter.
     compile : bool, default=False
         As in `make_engine`.
     """
 
     def __init__(
-        self, layout: BlockLayout, groups: Sequence[PairGroup], dtype: torch.dtype, *, compile: bool = False
+        self,
+        layout: BlockLayout,
+        groups: Sequence[PairGroup],
+        like_nd: Tensor,
+        *,
+        compile: bool = False,
     ) -> None:
-        no_draws = torch.zeros(layout.n_slots, dtype=dtype, device=layout.slot_of.device)
+        no_draws = torch.zeros(layout.n_slots, dtype=like_nd.dtype, device=layout.slot_of.device)
         self._groups = groups
         self._engines = [
             make_engine(
                 ForceProblem(layout, group.graph, PairForces(attractive=group.force, repulsive=_none), no_draws),
-                dtype,
+                like_nd,
                 compile=compile,
             )
             for group in groups

@@ -5,7 +5,7 @@ the idea of FIt-SNE (Linderman et al., 2019) with another interpolation: one cha
 that of the spline. The grid's step is fixed in units of the similarity, so that the error does not grow with n.
 """
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from itertools import product
 
 import numpy as np
@@ -21,12 +21,12 @@ from torchdr_cne.workers import Workers
 
 STEP = 0.2
 """Grid step, where the similarity is 1/(1 + d²) or as smooth; the gradient's error is about 0.1 %."""
-_NODES = 4
+NODES = 4
 _ALIASES = 3
-_SMALL, _SMALL_SQUARE = 0.3, 1e-6
+SMALL, _SMALL_SQUARE = 0.3, 1e-6
 """A layout no wider is one whose points a grid's own rounding would move; q is a quadratic function there."""
-_FEWEST_STEPS = 12
-_MOST_CELLS = 1 << 24
+FEWEST_STEPS = 12
+MOST_CELLS = 1 << 24
 """Of a larger layout the step grows, and the error."""
 
 
@@ -50,6 +50,10 @@ class InterpolatedSums:
         self._transform: tuple[object, Tensor] = ((), torch.empty(0, dtype=torch.float32))
         self.own_threads = True
 
+    def send(self, z_ds: Tensor) -> Hashable:
+        """Prepare nothing."""
+        return None
+
     def compute(self, z_ds: Tensor, charges: Tensor, parameters: tuple[Tensor | float, ...]) -> tuple[Tensor, Tensor]:
         """Return both sums for the own slots."""
         low, span = z_ds.amin(dim=1), z_ds.amax(dim=1) - z_ds.amin(dim=1)
@@ -57,12 +61,12 @@ class InterpolatedSums:
             own = z_ds[:, self._share.own]
             return torch.full_like(own[0], torch.nan), torch.full_like(own, torch.nan)
         widest = float(span.max())
-        if widest <= _SMALL:
+        if widest <= SMALL:
             return self._by_moments(z_ds, charges, parameters)
-        step = min(self._step, widest / _FEWEST_STEPS)
-        while float(torch.prod(torch.ceil(span / step) + _NODES)) > _MOST_CELLS:
+        step = min(self._step, widest / FEWEST_STEPS)
+        while float(torch.prod(torch.ceil(span / step) + NODES)) > MOST_CELLS:
             step *= 1.25
-        cells = [int(width) + 2 + _NODES for width in (span / step).tolist()]
+        cells = [int(width) + 2 + NODES for width in (span / step).tolist()]
         padded = [fft.next_fast_len(2 * n, real=True) for n in cells]
         transform = self._kernel_transform(padded, step, parameters, z_ds)
         q_at_zero = float(self._of_distance(torch.zeros(1, dtype=z_ds.dtype), parameters))
@@ -95,7 +99,7 @@ class InterpolatedSums:
 
     def _series(self, parameters: tuple[Tensor | float, ...], like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return q and its first two derivatives with respect to d² at 0."""
-        d2 = torch.tensor([0.0, _SMALL_SQUARE], dtype=like.dtype, device=like.device)
+        d2 = torch.tensor([0.0, _SMALL_SQUARE], dtype=like.dtype).to(like.device, non_blocking=True)
         slopes = self._forces.repulsive(d2, parameters, power)
         return self._of_distance(d2, parameters)[0], slopes[0], (slopes[1] - slopes[0]) / _SMALL_SQUARE
 
@@ -116,18 +120,20 @@ class InterpolatedSums:
                 d2 = d2 + steps.square().view([-1 if other == axis else 1 for other in range(len(padded))])
             kernel = _transformed(self._of_distance(d2, parameters), self._workers.n_threads).real
             for axis, m in enumerate(padded):
-                kernel = kernel * _influence(m, axis == len(padded) - 1, like).view(
+                kernel = kernel * influence(m, axis == len(padded) - 1, like).view(
                     [-1 if other == axis else 1 for other in range(len(padded))]
                 )
             self._transform = key, kernel.contiguous()
         return self._transform[1]
 
 
-def _influence(m: int, halved: bool, like: Tensor) -> Tensor:
+def influence(m: int, halved: bool, like: Tensor) -> Tensor:
     """Return what undoes both splines along an axis of ``m`` nodes, of least error (Hockney & Eastwood, 1988)."""
     frequencies = np.fft.rfftfreq(m) if halved else np.fft.fftfreq(m)
-    aliased = sum(np.sinc(frequencies + shift) ** (2 * _NODES) for shift in range(-_ALIASES, _ALIASES + 1))
-    return torch.from_numpy(np.sinc(frequencies) ** (2 * _NODES) / aliased**2).to(like)
+    aliased = sum(np.sinc(frequencies + shift) ** (2 * NODES) for shift in range(-_ALIASES, _ALIASES + 1))
+    return torch.from_numpy(np.sinc(frequencies) ** (2 * NODES) / aliased**2).to(
+        like.device, like.dtype, non_blocking=True
+    )
 
 
 def _transformed(grid: Tensor, n_threads: int) -> Tensor:
@@ -162,7 +168,7 @@ class _CompiledGrid:
 
         self._kernels, self._workers, self._cells = spline_kernels, workers, cells
         self._z, self._origin, self._per_cell = z_ds.numpy(), low.numpy(), np.float32(per_cell)
-        n_rows = cells[0] - _NODES
+        n_rows = cells[0] - NODES
         rows, self._starts = np.empty(z_ds.shape[1], dtype=np.int32), np.empty(n_rows + 1, dtype=np.int64)
         self._order = np.empty(z_ds.shape[1], dtype=np.int32)
         spline_kernels.sort_by_row(self._z, self._origin[0], self._per_cell, n_rows, rows, self._starts, self._order)
@@ -180,7 +186,7 @@ class _CompiledGrid:
         forces = torch.empty((2, len(share)), dtype=torch.float32)
         where = self._z, charges.numpy(), self._origin, self._per_cell, self._starts, self._order
         found = share.start, np.float32(q_at_zero), potential.numpy(), totals.numpy(), forces.numpy()
-        self._workers.parallel_for(self._kernels.collect, self._cells[0] - _NODES, *where, *found)
+        self._workers.parallel_for(self._kernels.collect, self._cells[0] - NODES, *where, *found)
         return totals, forces
 
 
@@ -197,7 +203,7 @@ class _TorchGrid:
 
     def _nodes(self, own: slice = slice(None)) -> Iterator[tuple[tuple[int, ...], Tensor]]:
         """Yield the nodes around a point, by their place on each axis, with their numbers on the grid."""
-        for offsets in product(range(_NODES), repeat=len(self._cells)):
+        for offsets in product(range(NODES), repeat=len(self._cells)):
             number = torch.zeros_like(self._first[0, own])
             for axis, offset in enumerate(offsets):
                 number = number * self._cells[axis] + self._first[axis, own] + offset

@@ -1,8 +1,9 @@
 """What a force engine is given: the fixed problem, and what one step adds."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -104,3 +105,16 @@ class ForceEngine(Protocol):
 
     def gradient(self, z_ds: Tensor, step: StepCoefficients) -> tuple[Tensor, Tensor | None]:
         """Return the gradient (d, own slots) and the learned scalar's derivative (), if there is one."""
+
+
+@runtime_checkable
+class ReplayableEngine(ForceEngine, Protocol):
+    """An engine whose steps are launches on memory that stays where it is."""
+
+    is_replayable: bool
+
+    def send(self, z_ds: Tensor, step: StepCoefficients) -> Hashable:
+        """Send to the device what changes from step to step, and return all that the launches depend on besides."""
+
+    def launch(self, z_ds: Tensor, step: StepCoefficients) -> tuple[Tensor, Tensor | None]:
+        """Launch the step on what was sent, without waiting for the device; return what `ForceEngine.gradient` does."""

@@ -10,11 +10,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from torchdr_cne.devices import block_elements
 from torchdr_cne.forces.problem import ForceProblem, StepCoefficients
 from torchdr_cne.sampling import BLOCK_SIZE
 
-_TILES_AT_ONCE = 32
-_EDGE_CHUNK_BLOCKS = 256
+_TILES_AT_ONCE = 32, 4096
+"""Number of tiles in one operation, on a CPU and on other devices."""
+_EDGE_CHUNK_BLOCKS = 256, 32_768
+"""Number of blocks whose rows' edges are in one operation, likewise."""
 
 
 def power(base: Tensor, exponent: Tensor | float) -> Tensor:
@@ -39,7 +42,9 @@ class TileForces:
         self._graph = graph = problem.slot_graph
         self._rows, self._columns = graph.rows + own.start, graph.indices.long()
         self._meeting = problem.layout.meeting_shift(self._rows, self._columns) if problem.exclude_edges else None
-        step = _EDGE_CHUNK_BLOCKS * BLOCK_SIZE
+        device = graph.indptr.device
+        step = block_elements(device, *_EDGE_CHUNK_BLOCKS) * BLOCK_SIZE
+        self._tiles_at_once = block_elements(device, *_TILES_AT_ONCE)
         slots = list(range(own.start, own.stop, step)) + [own.stop]
         bounds = graph.indptr[[slot - own.start for slot in slots]].tolist()
         self._chunks = [
@@ -88,9 +93,10 @@ class TileForces:
         not_self = ~torch.eye(BLOCK_SIZE, dtype=torch.bool, device=z_ds.device)
         own = self._problem.share.own
         stop = own.stop // BLOCK_SIZE
-        for start in range(own.start // BLOCK_SIZE, stop, _TILES_AT_ONCE):
-            blocks = torch.arange(start, min(start + _TILES_AT_ONCE, stop), device=z_ds.device)
-            rows = slice(start * BLOCK_SIZE, min(start + _TILES_AT_ONCE, stop) * BLOCK_SIZE)
+        at_once = self._tiles_at_once
+        for start in range(own.start // BLOCK_SIZE, stop, at_once):
+            blocks = torch.arange(start, min(start + at_once, stop), device=z_ds.device)
+            rows = slice(start * BLOCK_SIZE, min(start + at_once, stop) * BLOCK_SIZE)
             for shift in shifts:
                 partners = (shift - blocks) % n_blocks
                 difference = z_blocks[:, blocks].unsqueeze(3) - z_blocks[:, partners].unsqueeze(2)

@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from torchdr_cne.distributed import Share
-from torchdr_cne.forces import AllPairsForces, ForceProblem, exact_sums, make_engine
+from torchdr_cne.forces import (
+    AllPairsForces,
+    ForceEngine,
+    ForceProblem,
+    exact_sums,
+    interpolated_sums,
+    make_engine,
+    replayed,
+)
 from torchdr_cne.forces.all_pairs import PairSums
 from torchdr_cne.objectives.blocks import PairwiseObjective, rows_by_slot
 from torchdr_cne.objectives.pair_loss import PairLoss
@@ -90,7 +98,7 @@ class AllPairsSums:
         form = self.form(*start_nd.shape)
         layout = BlockLayout.random(len(start_nd), state.seed, start_nd.device)
         share = Share.of(layout.n_slots, state.share.ranks)
-        engine = self._engine(state, layout, share, self._pair_sums(form, share, start_nd))
+        engine = self._engine(state, layout, share, start_nd, self._pair_sums(form, share, start_nd))
         return PairwiseObjective(start_nd, layout, share, engine, lambda state: 0, self.loss.coefficients)
 
     def final_log_row_sums(self, embedding_nd: Tensor, state: FitState, log_charges: Tensor | None = None) -> Tensor:
@@ -125,13 +133,13 @@ class AllPairsSums:
     def _pair_sums(self, form: str, share: Share, start_nd: Tensor, *, finely: bool = False) -> PairSums:
         forces, workers = self.loss.declared(), Workers()
         if form == "fft":
-            from torchdr_cne.forces.interpolation import STEP, InterpolatedSums
-
             assert self.width is not None
-            return InterpolatedSums(forces, share, workers, STEP * self.width / (2 if finely else 1))
+            return interpolated_sums(forces, share, start_nd, workers, self.width, fineness=2 if finely else 1)
         return exact_sums(forces, share, start_nd.t(), workers)
 
-    def _engine(self, state: FitState, layout: BlockLayout, share: Share, sums: PairSums) -> AllPairsForces:
+    def _engine(
+        self, state: FitState, layout: BlockLayout, share: Share, start_nd: Tensor, sums: PairSums
+    ) -> ForceEngine:
         graph, slots = rows_by_slot(state.graph, state.share, layout, share)
         none_drawn = state.graph.weights.new_zeros(layout.n_slots)
         forces = replace(self.loss.declared(), normaliser=None)
@@ -143,8 +151,8 @@ class AllPairsSums:
             found = self.loss.repulsion(pairs)
             return pairs.reduce_repulsion(found), found.ndim == 0 and log_charges is None
 
-        engine = make_engine(problem, graph.weights.dtype)
-        return AllPairsForces(engine, sums, share, layout.occupied, loss, partial(self.log_charges, state))
+        edges, log_charges = make_engine(problem, start_nd), partial(self.log_charges, state)
+        return replayed(AllPairsForces(edges, sums, share, layout.occupied, loss, log_charges), problem)
 
 
 class QuietObjective(AutogradObjective):

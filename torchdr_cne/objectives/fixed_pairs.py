@@ -152,7 +152,7 @@ def group_objective(
         PairGroup(listed_both_ways(far, pairs.repelling_weight / (2 * far.shape[1]), dtype), forces.repulsive)
     )
     layout = BlockLayout.random(len(start_nd), state.seed, start_nd.device)
-    engine = GroupForces(layout, groups, dtype, compile=compile)
+    engine = GroupForces(layout, groups, start_nd, compile=compile)
 
     def coefficients(state: FitState, shifts: list[int]) -> StepCoefficients:
         attracting, repelling = weights(state)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from torchdr_cne.distributed import Share
-from torchdr_cne.forces import ForceProblem, make_engine
+from torchdr_cne.forces import ForceProblem, make_engine, replayed
 from torchdr_cne.objectives.blocks import PairwiseObjective, rows_by_slot
 from torchdr_cne.objectives.pair_loss import PairLoss
 from torchdr_cne.objectives.pairs import Pairs, rows_at
@@ -87,7 +87,7 @@ def sampled_pairs(similarity: Similarity, n_negatives: float, embedding_nd: Tens
 def block_objective(loss: PairLoss, draws: DrawnBlocks, state: FitState, start_nd: Tensor) -> PairwiseObjective:
     """Return the objective that sums the declared forces of edges and of drawn blocks."""
     problem, n_shifts = force_problem(loss, draws, state, start_nd)
-    engine = make_engine(problem, start_nd.dtype, compile=draws.compile)
+    engine = replayed(make_engine(problem, start_nd, compile=draws.compile), problem)
 
     def shifts_now(state: FitState) -> int:
         early = state.step < _FEW_DRAWS_UNTIL * state.phase.total
