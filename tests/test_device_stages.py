@@ -10,9 +10,12 @@ import torch
 from tests.pretended_device import DEVICE, Pretended, device  # noqa: F401  # a fixture
 from torchdr_cne import COSNE, PACMAP, TSNE, UMAP, InfoTSNE, LargeVis, NegTSNE, TSNEkhorn
 from torchdr_cne.affinity import (
+    Affinity,
     Connectivity,
     EntropicAffinity,
+    Function,
     Neighbors,
+    Normalize,
     ScaledAffinity,
     Symmetrize,
     UMAPAffinity,
@@ -30,6 +33,7 @@ from torchdr_cne.neighbors import device_lists, device_search, exact, kneighbors
 from torchdr_cne.neighbors.distances import prepare
 from torchdr_cne.neighbors.kneighbors import EXACT_ON_DEVICE
 from torchdr_cne.neighbors.tiles import tiled
+from torchdr_cne.similarities import StudentT
 
 
 def normal(n, f, seed=0):
@@ -100,15 +104,23 @@ def test_only_uncertain_rows_are_searched_again(monkeypatch):
     assert sorted(again) == list(range(1000, 1030))
 
 
-def test_reduced_precision_of_products_does_not_reach_the_search():
+def test_products_have_full_precision_whatever_the_caller_has_set(monkeypatch):
+    used, keys_of = [], device_search.BoundedPoints.keys
+
+    def recorded(points, queries):
+        used.append(torch.get_float32_matmul_precision())
+        return keys_of(points, queries)
+
+    monkeypatch.setattr(device_search.BoundedPoints, "keys", recorded)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:
-        ids, _ = device_search.search(normal(500, 40), torch.arange(500), 5, "euclidean")
+        device_search.search(normal(500, 40), torch.arange(500), 5, "euclidean")
+        device_lists.search(clusters(3000, 5), 5, "euclidean", 0.9, seed=0)
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision(before)
-    assert torch.equal(ids, exact.search(normal(500, 40), torch.arange(500), 5, "euclidean")[0])
+    assert set(used) == {"highest"}
 
 
 @pytest.mark.parametrize("k", [3, 40])  # by way of the minima of groups, and without them
@@ -180,6 +192,16 @@ def test_where_tiles_do_not_help_the_search_is_exact(X):
     true_ids, true_distances = exact.search(X, torch.arange(len(X)), 15, "euclidean")
     assert torch.equal(ids, true_ids)
     assert torch.equal(distances, true_distances)
+
+
+def test_a_missed_recall_is_noticed(monkeypatch):
+    X = clusters(3000, 5)
+    few_tiles = device_lists.TileIndex.candidates
+    monkeypatch.setattr(device_lists.TileIndex, "candidates", lambda index, n_probes: few_tiles(index, 10))
+    monkeypatch.setattr(device_lists, "_WORTHWHILE", 1.0)
+    assert found_share(X, ranked(X, few_tiles(device_lists.TileIndex(X, 20), 10))) < 0.99
+    ids, _ = device_lists.search(X, 15, "euclidean", 0.9999, seed=0)
+    assert torch.equal(ids, exact.search(X, torch.arange(3000), 15, "euclidean")[0])
 
 
 def test_every_point_is_in_one_tile_with_near_ones():
@@ -311,12 +333,24 @@ def test_options_of_a_fit_are_understood_on_a_device(options, device):  # noqa: 
     assert abs(estimator.graph_ - reference.graph_).max() < 1e-6
 
 
+class Binary8(Affinity):
+    """Someone's own affinity, with the weights of the base class."""
+
+    def _n_neighbors_needed(self, n):
+        return 8
+
+    def from_neighbors(self, neighbors):
+        return symmetrized(neighbors.indices, self.directed_weights(neighbors), share=neighbors.share)
+
+
 AFFINITIES = [
     UnionAffinity(),
     UMAPAffinity(local_connectivity=1.5, set_op_mix_ratio=0.5),
     EntropicAffinity(perplexity=(5, 20)),
     ScaledAffinity(),
     Neighbors(10) | Connectivity() | Symmetrize("mean"),
+    Neighbors(10) | Function(StudentT(2.0)) | Symmetrize("mean") | Normalize(),
+    Binary8(),
 ]
 
 
@@ -360,7 +394,7 @@ def test_many_rows_are_searched_in_tiles_and_by_torch_exactly(device, monkeypatc
 def test_stages_take_few_launches_and_wait_seldom(device):  # noqa: F811
     rows = as_rows(Pretended(normal(20_000, 60) + 1))
     pca_embedding(rows, 2)
-    assert device.n_calls < 150
+    assert device.n_calls < 100
     before = device.n_calls
     neighbors = kneighbors(Pretended(normal(5000, 10)), 45)
     assert device.n_calls - before < 150
@@ -368,4 +402,7 @@ def test_stages_take_few_launches_and_wait_seldom(device):  # noqa: F811
     for affinity in (UnionAffinity(), UMAPAffinity(), EntropicAffinity(perplexity=15)):
         component_sizes(affinity.from_neighbors(neighbors), Share.whole(5000))
     assert device.n_calls - before < 1200
+    before = device.n_calls
+    Function(StudentT(2.0)).apply(neighbors.distances, neighbors)
+    assert device.n_calls - before < 60
     assert device.n_waits < 60

@@ -319,9 +319,7 @@ def group_problem():
 
 def test_the_groups_gradients_add_up_with_their_weights():
     layout, groups, z_ds = group_problem()
-    alone = [
-        GroupForces(layout, [group], z_ds.t()).gradient(z_ds, StepCoefficients([], (1.0,)))[0] for group in groups
-    ]
+    alone = [GroupForces(layout, [group], z_ds.t()).gradient(z_ds, StepCoefficients([], (1.0,)))[0] for group in groups]
     together = GroupForces(layout, groups, z_ds.t())
     for weights in ((2.0, 500.0, 1.0), (0.0, 3.0, 1.0), (1.0, 0.0, 0.0), (0.0, 0.0, 0.0)):
         expected = sum(weight * part for weight, part in zip(weights, alone, strict=True))

@@ -39,18 +39,27 @@ def search(prepared: Tensor, n_neighbors: int, metric: str, recall: float, seed:
 
     The search is exact where tiles save no time, or do not reach the recall.
     """
+    everyone = torch.arange(len(prepared), device=prepared.device)
+    with matmul_precision("highest"):
+        found = _search_tiles(prepared, n_neighbors, metric, recall, seed)
+    return device_search.search(prepared, everyone, n_neighbors, metric) if found is None else found
+
+
+def _search_tiles(
+    prepared: Tensor, n_neighbors: int, metric: str, recall: float, seed: int
+) -> tuple[Tensor, Tensor] | None:
+    """Return the result of `search`, or None where the search has to be exact."""
     n = len(prepared)
     everyone = torch.arange(n, device=prepared.device)
     sample = random_permutation(n, stream_key(seed, 0, _PURPOSE), prepared.device)[:_SAMPLE]
     true_ids, true_distances = device_search.search(prepared, sample, n_neighbors, metric)
     index = TileIndex(ordered_form(prepared, metric).float(), n_neighbors + _SPARE)
     n_probes = index.enough_probes(sample, true_ids, 1 - (1 - _MARGIN) * (1 - recall))
-    if n_probes * index.tiles.size <= _WORTHWHILE * n:
-        ids, distances = _ranked(prepared, everyone, index.candidates(n_probes), n_neighbors, metric)
-        found = distances[sample] <= true_distances[:, -1:] * _ROUNDING
-        if float(found.double().mean()) >= recall:
-            return ids, distances
-    return device_search.search(prepared, everyone, n_neighbors, metric)
+    if n_probes * index.tiles.size > _WORTHWHILE * n:
+        return None
+    ids, distances = _ranked(prepared, everyone, index.candidates(n_probes), n_neighbors, metric)
+    as_near = distances[sample] <= true_distances[:, -1:] * _ROUNDING
+    return (ids, distances) if float(as_near.double().mean()) >= recall else None
 
 
 def _ranked(prepared: Tensor, rows: Tensor, candidates: Tensor, k: int, metric: str) -> tuple[Tensor, Tensor]:
@@ -66,8 +75,7 @@ class TileIndex:
     def __init__(self, columns: Tensor, n_candidates: int) -> None:
         self._columns, self._n_candidates = columns, n_candidates
         self._n_tiles = min(suitable_lists(len(columns)), 2 ** int(math.log2(len(columns) / _GROUP)))
-        with matmul_precision("highest"):
-            self.tiles = tiled(columns, self._n_tiles, _GROUP)
+        self.tiles = tiled(columns, self._n_tiles, _GROUP)
         self._centroids = BoundedPoints.of(self.tiles.centroids)
         members, is_point = self.tiles.members, self.tiles.is_point
         squares = columns.square().sum(dim=1)[members].masked_fill_(~is_point, torch.inf)
@@ -75,8 +83,7 @@ class TileIndex:
 
     def enough_probes(self, rows: Tensor, true_ids: Tensor, recall: float) -> int:
         """Return in how many tiles nearest to each of some rows the fraction ``recall`` of ``true_ids`` (q, k) lies."""
-        with matmul_precision("highest"):
-            keys = self._centroids.keys(self._columns[rows])
+        keys = self._centroids.keys(self._columns[rows])
         order = keys[:, : self._n_tiles].argsort(dim=1)
         ranks = torch.empty_like(order).scatter_(
             1, order, torch.arange(self._n_tiles, device=rows.device).expand_as(order)
@@ -91,9 +98,8 @@ class TileIndex:
         rows = self.tiles.members[self.tiles.is_point]  # near rows probe much the same tiles
         step = max(1, block_elements(rows.device, *_BLOCK_ELEMENTS) // max(self._n_tiles, n_probes * self.tiles.size))
         found = torch.empty((len(rows), self._n_candidates), dtype=torch.int64, device=rows.device)
-        with matmul_precision("highest"):
-            for block in rows.split(step):
-                found[block] = self._candidates(self._columns[block], n_probes)
+        for block in rows.split(step):
+            found[block] = self._candidates(self._columns[block], n_probes)
         return found
 
     def _candidates(self, columns: Tensor, n_probes: int) -> Tensor:
