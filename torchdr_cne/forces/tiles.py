@@ -194,6 +194,7 @@ def _tile_forces(
     difference: Tensor,
     scale: Tensor,
 ) -> Tensor:
-    """Σ_k scale_ik · f(d²_ik) (z_i − z_k) of a chunk of tiles, (d, rows)."""
+    """Σ_k scale_ik · f(d²_ik) (z_i − z_k) of a chunk of tiles, (d, rows); f may be infinite where the scale is 0."""
     coefficient = scale * repulsive(difference.square().sum(dim=0), parameters, power)
+    coefficient = torch.where(scale == 0, 0.0, coefficient)
     return (coefficient * difference).sum(dim=3).flatten(1)

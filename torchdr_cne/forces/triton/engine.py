@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from torchdr_cne.forces.problem import ForceProblem, StepCoefficients
+from torchdr_cne.forces.tiles import power
 from torchdr_cne.forces.triton.arithmetic import power_function
 from torchdr_cne.forces.triton.edge_kernels import edge_forces, edge_shares
 from torchdr_cne.forces.triton.slices import LANES, EdgeSlices
@@ -15,7 +16,6 @@ from torchdr_cne.forces.triton.translation import MOST_PARAMETERS, device_functi
 from torchdr_cne.sampling import BLOCK_SIZE
 
 _COLUMNS_AT_ONCE, _EDGES_AT_ONCE = 4, 4
-MOST_COMPONENTS = 3
 
 
 class TritonForces:
@@ -43,7 +43,8 @@ class TritonForces:
         self._no_shifts = torch.zeros(1, dtype=torch.int32, device=device)
         self._shifts: dict[int, Tensor] = {}
         self._parameters = torch.zeros(MOST_PARAMETERS, dtype=torch.float32, device=device)
-        self._sent: tuple[Tensor | float, ...] = ()
+        self._sent: tuple[Tensor | float, ...] | None = None
+        self._guards = False
         self._first, self._n_own = share.start // BLOCK_SIZE, len(share)
         learned = len(share) if self._learns else 0
         self._learned = torch.zeros(learned, dtype=torch.float32, device=device)
@@ -68,7 +69,7 @@ class TritonForces:
                 self._shifts[n_shifts] = torch.empty(n_shifts, dtype=torch.int32, device=z_ds.device)
             self._shifts[n_shifts].copy_(torch.tensor(step.shifts, dtype=torch.int32), non_blocking=True)
         self._send_parameters(step.parameters)
-        return n_shifts, step.attraction, step.repulsion, step.longest
+        return n_shifts, self._guards, step.attraction, step.repulsion, step.longest
 
     def launch(self, z_ds: Tensor, step: StepCoefficients) -> tuple[Tensor, Tensor | None]:
         """Launch the kernels of the step; `gradient` returns what this returns."""
@@ -97,15 +98,22 @@ class TritonForces:
                 self._points[:, -1] = self._scale
 
     def _send_parameters(self, parameters: tuple[Tensor | float, ...]) -> None:
-        """Send the declared functions' parameters to the device; numbers only once they change."""
+        """Send the declared functions' parameters to the device; numbers only once they change.
+
+        A force that is infinite at distance 0 needs kernels that guard against it.
+        """
         if len(parameters) > MOST_PARAMETERS:
             raise ValueError(f"{len(parameters)} parameters are more than the {MOST_PARAMETERS} of Triton kernels.")
-        if any(isinstance(value, Tensor) for value in parameters):
+        learned = any(isinstance(value, Tensor) for value in parameters)
+        if self._sent is None or not learned and parameters != self._sent:
+            at_zero = self._problem.forces.repulsive(torch.zeros(()), tuple(map(float, parameters)), power)
+            self._guards = not bool(at_zero.isfinite())
+        if learned:
             for place, value in enumerate(parameters):
                 self._parameters[place] = value
         elif parameters and parameters != self._sent:
             self._parameters[: len(parameters)].copy_(torch.tensor(parameters, dtype=torch.float32), non_blocking=True)
-            self._sent = parameters
+        self._sent = parameters
 
     def _normalise(self, z_ds: Tensor, shifts: Tensor, parameters: Tensor) -> None:
         """Compute each row's normaliser and scale, and hand both to all ranks."""
@@ -131,7 +139,7 @@ class TritonForces:
             z_ds, self._occupied, self._scale, shifts, parameters, self._gradient, self._learned,
             n_slots, self._n_own, self._first, n_blocks, len(shifts), step.repulsion / len(shifts),
             F=self._repulsive, F_SCALAR=self._scalars[1], POWER=self._power,
-            D=len(z_ds), LEARNS=self._learns, BLOCK=BLOCK_SIZE, K=_COLUMNS_AT_ONCE, num_warps=2,
+            D=len(z_ds), LEARNS=self._learns, GUARDS=self._guards, BLOCK=BLOCK_SIZE, K=_COLUMNS_AT_ONCE, num_warps=2,
         )  # fmt: skip
 
     def _attraction(

@@ -1,0 +1,181 @@
+"""Triton kernels in Triton's interpreter, against torch tiles in float64 and against sums over all pairs."""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from tests.helpers import problem_of, repeated, state_of
+from tests.triton_interpreter.counting import CountLaunches
+from torchdr_cne import UMAP, InfoTSNE, LargeVis, NCVis, NegTSNE
+from torchdr_cne.distributed import Share
+from torchdr_cne.forces import PairForces, StepCoefficients, TileForces
+from torchdr_cne.forces.all_pairs import TorchSums
+from torchdr_cne.forces.triton.engine import TritonForces
+from torchdr_cne.forces.triton.interpolation import DeviceInterpolatedSums
+from torchdr_cne.kernels import CAUCHY, Kernel, student, student_attraction, student_slope
+
+METHODS = [NegTSNE, UMAP, NCVis, InfoTSNE, partial(LargeVis, perplexity=10)]
+N = 130
+"""Three blocks, not full: with shift 0, 1 or 2 one of them meets itself."""
+
+
+def prepared(method, d):
+    """A problem of few points, its positions by slot, and a step in which all blocks meet all."""
+    X = np.random.default_rng(0).normal(size=(N, 4)).astype(np.float32)
+    estimator = method(random_state=0, n_components=d)
+    z = torch.from_numpy(X[:, :d].copy())
+    state = state_of(estimator, estimator._input_affinity()(X), z, 0, estimator._phases(N)[-1])
+    problem, _ = problem_of(estimator, state, z)
+    step = StepCoefficients(
+        [0, 2], estimator._force_parameters(state.parameters), 1.3, 0.7, longest=estimator._max_row_gradient
+    )
+    return problem, problem.layout.scatter(z).t().contiguous(), step
+
+
+def in_float64(problem):
+    return replace(
+        problem,
+        graph=replace(problem.graph, weights=problem.graph.weights.double()),
+        draw_weights=problem.draw_weights.double(),
+    )
+
+
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch, request):
+    """The interpreter takes as long for a block of 4 columns as for one of 64."""
+    if "as_on_a_gpu" not in request.node.name:
+        monkeypatch.setattr("torchdr_cne.forces.triton.engine._COLUMNS_AT_ONCE", 64)
+        monkeypatch.setattr("torchdr_cne.forces.triton.engine._EDGES_AT_ONCE", 32)
+        monkeypatch.setattr("torchdr_cne.forces.triton.interpolation._BLOCK", 4096)
+
+
+def test_the_kernels_compute_the_gradient_of_the_tiles_as_on_a_gpu():
+    check_gradient(InfoTSNE, 2, exclude=True)
+
+
+@pytest.mark.parametrize(
+    ("d", "exclude"), [(1, False), (2, True), (3, False), *repeated((1, True), (2, False), (3, True))]
+)
+@pytest.mark.parametrize("method", METHODS)
+def test_the_kernels_compute_the_gradient_of_the_tiles(method, d, exclude):
+    check_gradient(method, d, exclude=exclude)
+
+
+def check_gradient(method, d, *, exclude):
+    problem, z_ds, step = prepared(method, d)
+    problem = replace(problem, exclude_edges=exclude)
+    with torch.no_grad():
+        expected, scalar = TileForces(in_float64(problem)).gradient(z_ds.double(), step)
+        engine = TritonForces(problem)
+        found, found_scalar = engine.gradient(z_ds, step)
+        found = found.clone()
+        again = engine.gradient(z_ds, step)[0]
+    assert float((found - expected).norm() / expected.norm()) < (5e-6 if isinstance(method, partial) else 1e-6)
+    assert torch.equal(found, again)
+    assert torch.equal(found[:, ~problem.layout.occupied], torch.zeros_like(found[:, ~problem.layout.occupied]))
+    if scalar is not None:
+        assert float(found_scalar) == pytest.approx(float(scalar), rel=1e-6)
+
+
+def coulomb(d2, p, power):
+    """Infinite at distance 0."""
+    strength = p[0]
+    return -strength / (d2 * d2)
+
+
+def spring(d2, p, power):
+    """The same at every distance."""
+    return 1.0 + 0.0 * d2
+
+
+def test_an_own_force_that_is_infinite_at_0_does_not_meet_its_own_point():
+    problem, z_ds, _ = prepared(NegTSNE, 2)
+    problem, step = replace(problem, forces=PairForces(spring, coulomb)), StepCoefficients([0, 1, 2], (0.5,))
+    expected = TileForces(in_float64(problem)).gradient(z_ds.double(), step)[0]
+    with np.errstate(all="ignore"):
+        found = TritonForces(problem).gradient(z_ds, step)[0]
+    assert float((found - expected).norm() / expected.norm()) < 1e-5
+
+
+def test_edges_alone_are_summed_and_rows_are_shortened():
+    problem, z_ds, step = prepared(UMAP, 2)
+    problem = replace(problem, draw_weights=torch.zeros_like(problem.draw_weights))
+    step = replace(step, shifts=[], longest=0.01)
+    expected = TileForces(in_float64(problem)).gradient(z_ds.double(), step)[0]
+    found = TritonForces(problem).gradient(z_ds, step)[0]
+    torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-8)
+    assert float(found.norm(dim=0).max()) <= 0.01 * (1 + 1e-5)
+
+
+def test_a_gradient_that_is_not_finite_is_not_hidden():
+    problem, z_ds, step = prepared(UMAP, 2)
+    z_ds[:, problem.layout.slot_of[7]] = torch.nan
+    assert bool(TritonForces(problem).gradient(z_ds, step)[0].isnan().any())
+
+
+@pytest.mark.parametrize(("method", "most"), [(NegTSNE, 6), (UMAP, 6), (InfoTSNE, 8)])
+def test_a_step_is_a_few_launches_whatever_n(method, most):
+    problem, z_ds, step = prepared(method, 2)
+    engine = TritonForces(problem)
+    engine.gradient(z_ds, step)
+    with CountLaunches() as count:
+        engine.gradient(z_ds, step)
+    assert len(count.names) <= most, count.names
+
+
+STUDENT = Kernel(student, student_slope, student_attraction, (0.5,))
+
+
+@pytest.mark.parametrize("kernel", [CAUCHY, STUDENT])
+@pytest.mark.parametrize(("d", "width"), [(1, 1e-6), (1, 1e-3), (1, 0.3), (1, 3.0), (1, 30.0), (2, 1e-6), (2, 1.5)])
+def test_sums_over_a_grid_are_those_over_all_pairs_at_every_width(d, width, kernel):
+    forces, share = PairForces.of_kernel(kernel), Share.whole(256)
+    generator = torch.Generator().manual_seed(0)
+    z_ds = torch.rand(d, 256, generator=generator) * width
+    charges = torch.rand(256, generator=generator).masked_fill_(torch.arange(256) > 250, 0.0)
+    totals, slopes = TorchSums(forces, share).compute(z_ds.double(), charges.double(), kernel.parameters)
+    sums = DeviceInterpolatedSums(forces, share, z_ds.device, 0.1)
+    found = sums.compute(z_ds, charges, kernel.parameters)
+    assert float((found[0] - totals).norm() / totals.norm()) < 1e-5
+    assert float((found[1] - slopes).norm() / slopes.norm()) < 3e-3
+    again = sums.compute(z_ds.flip(1), charges.flip(0), kernel.parameters)
+    assert torch.equal(again[0].flip(0), found[0]), "the order of the points shows in the bits"
+
+
+@pytest.mark.repetition  # each node's program takes the interpreter a millisecond, and there are thousands
+def test_sums_over_a_grid_of_three_dimensions():
+    forces, share = PairForces.of_kernel(CAUCHY), Share.whole(64)
+    z_ds = torch.rand(3, 64, generator=torch.Generator().manual_seed(0))
+    totals, slopes = TorchSums(forces, share).compute(z_ds.double(), torch.ones(64).double(), ())
+    found = DeviceInterpolatedSums(forces, share, z_ds.device).compute(z_ds, torch.ones(64), ())
+    assert float((found[0] - totals).norm() / totals.norm()) < 1e-5
+    assert float((found[1] - slopes).norm() / slopes.norm()) < 3e-3
+
+
+def test_points_that_are_not_finite_stay_on_the_grid():
+    forces, share = PairForces.of_kernel(CAUCHY), Share.whole(64)
+    z_ds = torch.rand(2, 64, generator=torch.Generator().manual_seed(0))
+    sums = DeviceInterpolatedSums(forces, share, z_ds.device)
+    sums.compute(z_ds, torch.ones(64), ())
+    for value in (torch.nan, torch.inf):
+        z_ds[0, 5] = value
+        with np.errstate(invalid="ignore"):
+            assert not bool(torch.isfinite(sums.compute(z_ds, torch.ones(64), ())[1]).all())
+
+
+def test_the_grid_follows_a_layout_that_grows():
+    forces, share = PairForces.of_kernel(CAUCHY), Share.whole(64)
+    z_ds = 4 * torch.rand(1, 64, generator=torch.Generator().manual_seed(0))
+    sums, sizes = DeviceInterpolatedSums(forces, share, z_ds.device), []
+    for _ in range(36):
+        sums.send(z_ds)
+        found = sums.compute(z_ds, torch.ones(64), ())
+        expected = TorchSums(forces, share).compute(z_ds.double(), torch.ones(64).double(), ())
+        assert float((found[1] - expected[1]).norm() / expected[1].norm()) < 0.05
+        sizes.append(sums._sizes[0])
+        z_ds = z_ds * 1.04
+    assert sizes[-1] > sizes[0]
+    assert len(set(sizes)) == 3, "the bounds are read every ten steps"
