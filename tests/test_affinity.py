@@ -1,5 +1,6 @@
 """From rows to weighted graphs: published numbers, definitions, degenerate data, graphs of the user's own."""
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from sklearn.utils.validation import check_array
 from tests.helpers import on_threads
 from torchdr_cne.affinity import (
     AffinityGraph,
+    Connectivity,
     EntropicAffinity,
     UMAPAffinity,
     UnionAffinity,
@@ -428,3 +430,17 @@ class TestAffinityGraph:
         graph = AffinityGraph.from_scipy(matrix)
         assert graph.indices.tolist() == [1, 0]
         assert graph.weights.tolist() == [3.0, 3.0]
+
+
+def test_newtons_steps_that_alternate_still_reach_the_perplexity():
+    distances = torch.tensor([[1.1631, 1.3653, 1.8159, 1.9009, 2.0106, 2.0335, 2.0619, 2.1729, 2.2652, 2.3032]])
+    p = conditional_probabilities(distances, 4.0)
+    assert float(torch.exp(-(p * p.log()).sum())) == pytest.approx(4.0, abs=1e-5)
+
+
+def test_more_connected_neighbours_than_memberships_sum_to_are_all_members():
+    # A step from here leaves exp(−excess/σ) so small that 1/σ overflows in the next.
+    distances = torch.tensor([[1.0] * 8 + [1.23923480870217553] + [3.0] * 21], dtype=torch.float64)
+    weights = Connectivity(local_connectivity=8.0)._memberships(distances, math.nan)
+    assert weights[0, :8].tolist() == [1.0] * 8
+    assert float(weights[0, 8:].max()) < 1e-6

@@ -12,6 +12,7 @@ from torchdr_cne.affinity.tolerances import (
     MIN_RELATIVE_SCALE,
     MOST_STEPS,
     NARROWEST_BRACKET,
+    PATIENCE,
     SUM_TOLERANCE,
     WIDEST,
 )
@@ -61,6 +62,8 @@ def _inverse_scale(excess, target):
         if slope == 0:
             return np.inf
         beta += (total - target) / slope
+        if not math.isfinite(beta):
+            return np.inf
     return beta
 
 
@@ -68,11 +71,12 @@ def _inverse_scale(excess, target):
 def _log_precision(squares, target, p):
     """Write p with p_j ∝ exp(−β s_j) and the entropy ``target``.
 
-    Newton's steps on the entropy, which falls with log β, find log β within a bracket that every step narrows.
+    Newton's steps on the entropy, which falls with log β, find log β within a bracket that every step narrows. Where
+    they alternate between two places instead, the bracket is halved after `PATIENCE` steps.
     """
     low, high, x = -WIDEST, WIDEST, 0.0
     smallest = squares.min()
-    for _ in range(MOST_STEPS):
+    for step in range(MOST_STEPS):
         beta = math.exp(x)
         total, mean, second = 0.0, 0.0, 0.0
         for j in range(len(squares)):
@@ -91,7 +95,7 @@ def _log_precision(squares, target, p):
         else:
             high = x
         x = x - excess / slope if slope < 0 else high + 1
-        if not low < x < high:
+        if step >= PATIENCE or not low < x < high:
             x = (low + high) / 2
     for j in range(len(squares)):
         p[j] /= total

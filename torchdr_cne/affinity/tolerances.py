@@ -7,4 +7,4 @@ ENTROPY_TOLERANCE = 1e-7
 WIDEST = 40.0
 """Bound of the logarithm of a Gaussian's precision, in units of the mean square of the row."""
 NARROWEST_BRACKET = 1e-12
-MOST_STEPS = 100
+MOST_STEPS, PATIENCE = 100, 30
