@@ -1,24 +1,49 @@
 """Fits by ranks: a group of one, and two ranks on one GPU."""
 
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
+from benchmarks.gpu.one_of_two import fitted
 from benchmarks.gpu.setting import Result, Setting, attempt
-from torchdr_cne import NegTSNE
+from torchdr_cne import UMAP, NegTSNE
 
 _POINTS = 5000
 
 
 def ranks(setting: Setting) -> Iterator[Result]:
-    """Yield whether a group of one rank fits as a single process does; two on one GPU are not possible yet."""
+    """Yield whether a group of one rank, and two ranks that share one GPU, fit as a single process does."""
     yield attempt("a group of one", lambda: _alone(setting))
-    reason = "CUDA tensors are exchanged by NCCL alone, which takes one rank a GPU"
-    yield {"result": "two gloo ranks on one GPU", "ok": None, "state": "not built", "brief": f"not built: {reason}"}
+    yield attempt("two ranks on one GPU", lambda: _two(setting))
+
+
+def _two(setting: Setting) -> Result:
+    """Return whether two ranks, which exchange through the host, have the embeddings of one process."""
+    X, device = setting.tensor[:_POINTS].cpu().numpy(), setting.device.type
+    with tempfile.TemporaryDirectory() as folder:
+        data, out = Path(folder) / "rows.npy", Path(folder) / "found.npy"
+        np.save(data, X)
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
+        command = [*launch, "benchmarks.gpu.one_of_two", str(data), device, str(out)]
+        start = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        seconds = time.perf_counter() - start
+        if done.returncode:
+            raise RuntimeError(f"torchrun ended with {done.returncode}: {done.stderr[-1500:]}")
+        together = np.load(out)
+    alone = np.stack([fitted(method, X, device, distributed=False) for method in (NegTSNE, UMAP)])
+    same = [bool(np.array_equal(*pair)) for pair in zip(together, alone, strict=True)]
+    widest = float(np.abs(together - alone).max())
+    brief = f"equal bits: NegTSNE {same[0]}, UMAP {same[1]} (apart ≤ {widest:.1e}); {seconds:.0f} s with the start"
+    return {"ok": same[0], "same_bits": same, "largest_difference": widest, "launch_s": seconds, "brief": brief}
 
 
 def _alone(setting: Setting) -> Result:

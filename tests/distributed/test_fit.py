@@ -59,6 +59,13 @@ def test_forces_have_the_same_bits_for_any_number_of_ranks(size, graph_file, tmp
                 np.testing.assert_array_equal(found[case], expected[case], err_msg=case)
 
 
+def test_ranks_that_exchange_copies_fit_as_one_process(tmp_path):
+    for found in found_by_ranks(2, tmp_path, "staged"):
+        for name, embedding in found.items():
+            alone = cases.make(name, backend="torch", max_iter=10).fit(cases.digits()).embedding_
+            np.testing.assert_array_equal(embedding, alone, err_msg=name)
+
+
 @pytest.mark.filterwarnings("ignore:1 rows of the input graph have no edge")
 def test_exact_methods_shared_among_ranks_are_those_of_one_process(graph_file, tmp_path, alone):
     expected = alone("exact", graph_file)

@@ -48,7 +48,7 @@ def joined(distributed: bool | str | DistributedConfig, *, cuda: bool = False) -
     distributed : bool, "auto" or DistributedConfig
         False is one process in any case; True and a configuration require several, and True splits fits of any size.
     cuda : bool, default=False
-        Whether CUDA tensors will be exchanged, by NCCL.
+        Whether CUDA tensors will be exchanged: by NCCL, or by gloo through the host if ranks share a GPU.
     """
     if distributed is False:
         yield Ranks()
@@ -60,7 +60,8 @@ def joined(distributed: bool | str | DistributedConfig, *, cuda: bool = False) -
         with _meeting(config):
             group: Any = dist.new_group(timeout=timedelta(seconds=config.timeout), backend=_backend(cuda))
         try:
-            yield Ranks(dist.get_rank(group), dist.get_world_size(group), group, config)
+            stages = cuda and _ranks_share_gpus()
+            yield Ranks(dist.get_rank(group), dist.get_world_size(group), group, config, stages=stages)
         finally:
             dist.destroy_process_group(group)
     elif launched():
@@ -76,7 +77,12 @@ def joined(distributed: bool | str | DistributedConfig, *, cuda: bool = False) -
 
 
 def _backend(cuda: bool) -> str:
-    return "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    return "cpu:gloo,cuda:nccl" if cuda and not _ranks_share_gpus() else "gloo"
+
+
+def _ranks_share_gpus() -> bool:
+    """Return whether there are fewer GPUs than ranks on this machine, whose tensors NCCL does not exchange then."""
+    return torch.cuda.device_count() < ranks_of_this_machine()
 
 
 @contextmanager
@@ -90,7 +96,7 @@ def _group_of_launcher(config: DistributedConfig, cuda: bool, environment: Mappi
             _backend(cuda), store=_store(rank, size, timeout, environment), rank=rank, world_size=size, timeout=timeout
         )
     try:
-        yield Ranks(rank, size, dist.group.WORLD, config)
+        yield Ranks(rank, size, dist.group.WORLD, config, stages=cuda and _ranks_share_gpus())
     finally:
         dist.destroy_process_group()
 
@@ -159,7 +165,10 @@ def ranks_of_this_machine() -> int:
 
 
 def own_device(device: torch.device) -> torch.device:
-    """Return the CUDA device of this rank, by LOCAL_RANK, if ``device`` has no index; otherwise ``device``."""
+    """Return the CUDA device of this rank, by LOCAL_RANK, if ``device`` has no index; otherwise ``device``.
+
+    If there are fewer GPUs than ranks on this machine, they share them in turn.
+    """
     if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
-        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]) % max(1, torch.cuda.device_count()))
     return device

@@ -44,6 +44,8 @@ class Ranks:
         Group of torch.distributed; CPU tensors always use gloo.
     config : DistributedConfig
         Timeout, and the smallest number of rows that is split.
+    stages : bool, default=False
+        Whether tensors of a GPU travel through the memory of the host, as gloo needs it.
 
     Attributes
     ----------
@@ -54,9 +56,15 @@ class Ranks:
     """
 
     def __init__(
-        self, rank: int = 0, size: int = 1, group: Any = None, config: DistributedConfig | None = None
+        self,
+        rank: int = 0,
+        size: int = 1,
+        group: Any = None,
+        config: DistributedConfig | None = None,
+        *,
+        stages: bool = False,
     ) -> None:
-        self.rank, self.size, self._group = rank, size, group
+        self.rank, self.size, self._group, self._stages = rank, size, group, stages
         self.config = DistributedConfig() if config is None else config
         self.signal = Signal.NONE
         self.step: int | None = None
@@ -159,15 +167,15 @@ class Ranks:
 
     def _reduce(self, tensor: Tensor, operation: Any, what: str) -> Tensor:
         if self.size > 1:
-            with self._collective(what):
-                dist.all_reduce(tensor, op=operation, group=self._group)
+            with self._collective(what), self._carried(tensor) as carried:
+                dist.all_reduce(carried, op=operation, group=self._group)
         return tensor
 
     def copy_from(self, source: int, tensor: Tensor, what: str) -> Tensor:
         """Replace ``tensor`` by that of rank ``source``, and return it."""
         if self.size > 1:
-            with self._collective(what):
-                dist.broadcast(tensor, self._global(source), group=self._group)
+            with self._collective(what), self._carried(tensor) as carried:
+                dist.broadcast(carried, self._global(source), group=self._group)
         return tensor
 
     def copy_state_from(
@@ -197,20 +205,24 @@ class Ranks:
 
         Parts travel round a ring, so that each reaches and leaves every rank once, and their sizes may differ.
         """
-        lines = full.view(-1, full.shape[-1])
-        for hop in range(self.size - 1):
-            leaving, coming = (self.rank - hop) % self.size, (self.rank - hop - 1) % self.size
-            out, into = (lines[:, bounds[r] : bounds[r + 1]] for r in (leaving, coming))
-            self._pass(list(out), list(into), what)
+        if self.size == 1:
+            return full
+        with self._carried(full) as carried:
+            lines = carried.view(-1, full.shape[-1])
+            for hop in range(self.size - 1):
+                leaving, coming = (self.rank - hop) % self.size, (self.rank - hop - 1) % self.size
+                out, into = (lines[:, bounds[r] : bounds[r + 1]] for r in (leaving, coming))
+                self._pass(list(out), list(into), what)
         return full
 
     def pass_on(self, tensors: Sequence[Tensor], n_coming: int, what: str) -> list[Tensor]:
         """Send ``tensors`` to the next rank, and return those of the previous rank, with ``n_coming`` rows each."""
         if self.size == 1:
             return list(tensors)
-        coming = [tensor.new_empty((n_coming, *tensor.shape[1:])) for tensor in tensors]
-        self._pass([tensor.contiguous() for tensor in tensors], coming, what)
-        return coming
+        leaving = [self._to_carrier(tensor).contiguous() for tensor in tensors]
+        coming = [tensor.new_empty((n_coming, *tensor.shape[1:])) for tensor in leaving]
+        self._pass(leaving, coming, what)
+        return [tensor.to(former.device) for tensor, former in zip(coming, tensors, strict=True)]
 
     def _pass(self, out: list[Tensor], into: list[Tensor], what: str) -> None:
         following, before = self._global((self.rank + 1) % self.size), self._global((self.rank - 1) % self.size)
@@ -225,10 +237,23 @@ class Ranks:
         if self.size == 1:
             return outgoing
         coming = self.all_gather_ints(counts, what)[:, self.rank].tolist()
-        received = outgoing.new_empty((sum(coming), *outgoing.shape[1:]))
+        leaving = self._to_carrier(outgoing).contiguous()
+        received = leaving.new_empty((sum(coming), *leaving.shape[1:]))
         with self._collective(what):
-            dist.all_to_all_single(received, outgoing.contiguous(), coming, list(counts), group=self._group)
-        return received
+            dist.all_to_all_single(received, leaving, coming, list(counts), group=self._group)
+        return received.to(outgoing.device)
+
+    def _to_carrier(self, tensor: Tensor) -> Tensor:
+        """Return a tensor where the group can send it."""
+        return tensor.cpu() if self._stages else tensor
+
+    @contextmanager
+    def _carried(self, tensor: Tensor) -> Iterator[Tensor]:
+        """Yield a tensor, or its copy, where the group can fill it; then the tensor has what the copy has."""
+        carried = self._to_carrier(tensor)
+        yield carried
+        if carried is not tensor:
+            tensor.copy_(carried)
 
     def _global(self, rank: int) -> int:
         return dist.get_global_rank(self._group, rank) if self._group is not None else rank

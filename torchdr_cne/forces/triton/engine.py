@@ -105,7 +105,7 @@ class TritonForces:
         if len(parameters) > MOST_PARAMETERS:
             raise ValueError(f"{len(parameters)} parameters are more than the {MOST_PARAMETERS} of Triton kernels.")
         learned = any(isinstance(value, Tensor) for value in parameters)
-        if self._sent is None or not learned and parameters != self._sent:
+        if self._sent is None or (not learned and parameters != self._sent):
             at_zero = self._problem.forces.repulsive(torch.zeros(()), tuple(map(float, parameters)), power)
             self._guards = not bool(at_zero.isfinite())
         if learned:
