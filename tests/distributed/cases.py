@@ -101,9 +101,7 @@ def fast(graph_file):
 def staged():
     """Return fits from rows that ranks exchange by copies, as those of a GPU through the host."""
     Ranks._to_carrier = lambda ranks, tensor: tensor.clone()
-    return {
-        name: make(name, backend="torch", max_iter=10).fit(digits()).embedding_ for name in ("NegTSNE", "InfoTSNE")
-    }
+    return {name: make(name, backend="torch", max_iter=10).fit(digits()).embedding_ for name in ("NegTSNE", "InfoTSNE")}
 
 
 def exact(graph_file):

@@ -13,6 +13,7 @@ from torchdr_cne import UMAP, InfoTSNE, LargeVis, NCVis, NegTSNE
 from torchdr_cne.distributed import Share
 from torchdr_cne.forces import PairForces, StepCoefficients, TileForces
 from torchdr_cne.forces.all_pairs import TorchSums
+from torchdr_cne.forces.triton import engine
 from torchdr_cne.forces.triton.engine import TritonForces
 from torchdr_cne.forces.triton.interpolation import DeviceInterpolatedSums
 from torchdr_cne.kernels import CAUCHY, Kernel, student, student_attraction, student_slope
@@ -47,7 +48,7 @@ def in_float64(problem):
 def _wide(monkeypatch, request):
     """The interpreter takes as long for a block of 4 columns as for one of 64."""
     if "as_on_a_gpu" not in request.node.name:
-        monkeypatch.setattr("torchdr_cne.forces.triton.engine._COLUMNS_AT_ONCE", 64)
+        monkeypatch.setitem(engine._TILES, "K", 64)
         monkeypatch.setattr("torchdr_cne.forces.triton.engine._EDGES_AT_ONCE", 32)
         monkeypatch.setattr("torchdr_cne.forces.triton.interpolation._BLOCK", 4096)
 

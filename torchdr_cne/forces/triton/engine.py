@@ -15,7 +15,9 @@ from torchdr_cne.forces.triton.tile_kernels import tile_forces, tile_totals
 from torchdr_cne.forces.triton.translation import MOST_PARAMETERS, device_function, interprets
 from torchdr_cne.sampling import BLOCK_SIZE
 
-_COLUMNS_AT_ONCE, _EDGES_AT_ONCE = 4, 4
+_TILES = {"BLOCK": BLOCK_SIZE, "K": 4, "UNROLL": 4, "num_warps": 2}
+"""Columns that a thread takes at once, and in how many copies of the loop's body: more take longer to compile."""
+_EDGES_AT_ONCE = 4
 
 
 class TritonForces:
@@ -121,7 +123,7 @@ class TritonForces:
         n_slots, n_blocks = z_ds.shape[1], problem.layout.n_blocks
         tile_totals[(self._n_own // BLOCK_SIZE,)](
             z_ds, self._occupied, shifts, parameters, self._totals, n_slots, self._first, n_blocks, len(shifts),
-            Q=self._normaliser, POWER=self._power, D=len(z_ds), BLOCK=BLOCK_SIZE, K=_COLUMNS_AT_ONCE, num_warps=2,
+            Q=self._normaliser, POWER=self._power, D=len(z_ds), **_TILES,
         )  # fmt: skip
         edge_shares[(len(self._edges.starts) - 1,)](
             self._points, *self._edges, problem.draw_weights, shifts, parameters, self._totals, self._scale,
@@ -139,7 +141,7 @@ class TritonForces:
             z_ds, self._occupied, self._scale, shifts, parameters, self._gradient, self._learned,
             n_slots, self._n_own, self._first, n_blocks, len(shifts), step.repulsion / len(shifts),
             F=self._repulsive, F_SCALAR=self._scalars[1], POWER=self._power,
-            D=len(z_ds), LEARNS=self._learns, GUARDS=self._guards, BLOCK=BLOCK_SIZE, K=_COLUMNS_AT_ONCE, num_warps=2,
+            D=len(z_ds), LEARNS=self._learns, GUARDS=self._guards, **_TILES,
         )  # fmt: skip
 
     def _attraction(

@@ -50,7 +50,7 @@ def squared(dx, dy, dw, D: tl.constexpr):
 @triton.jit
 def tile_totals(
     z, occupied, shifts, parameters, totals, n_slots, first, n_blocks, n_shifts,
-    Q: tl.constexpr, POWER: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, K: tl.constexpr,
+    Q: tl.constexpr, POWER: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, K: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
     """Write Σ_k q_ik over the slots that each row meets."""
     block = first + tl.program_id(0)
@@ -60,7 +60,7 @@ def tile_totals(
     total = tl.zeros((BLOCK, K), tl.float32)
     for s in range(n_shifts):
         partner = (tl.load(shifts + s) - block + n_blocks) % n_blocks
-        for c in tl.static_range(0, BLOCK, K):
+        for c in tl.range(0, BLOCK, K, loop_unroll_factor=UNROLL):
             column = partner * BLOCK + c + tl.arange(0, K)
             xk, yk, wk = _places(z, n_slots, column, D)
             d2 = squared(x[:, None] - xk[None, :], y[:, None] - yk[None, :], w[:, None] - wk[None, :], D)
@@ -74,7 +74,8 @@ def tile_forces(
     z, occupied, scale, shifts, parameters, gradient, scalars,
     n_slots, n_own, first, n_blocks, n_shifts, repulsion,
     F: tl.constexpr, F_SCALAR: tl.constexpr, POWER: tl.constexpr,
-    D: tl.constexpr, LEARNS: tl.constexpr, GUARDS: tl.constexpr, BLOCK: tl.constexpr, K: tl.constexpr,
+    D: tl.constexpr, LEARNS: tl.constexpr, GUARDS: tl.constexpr,
+    BLOCK: tl.constexpr, K: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
     """Write 2 · repulsion · Σ_k (s_i + s_k) f(d²_ik) (z_i − z_k), and the same sum of the learned scalar's s_i f.
 
@@ -90,7 +91,7 @@ def tile_forces(
     gy, gw, learned = gx, gx, gx
     for s in range(n_shifts):
         partner = (tl.load(shifts + s) - block + n_blocks) % n_blocks
-        for c in tl.static_range(0, BLOCK, K):
+        for c in tl.range(0, BLOCK, K, loop_unroll_factor=UNROLL):
             column = partner * BLOCK + c + tl.arange(0, K)
             xk, yk, wk = _places(z, n_slots, column, D)
             m_k, s_k = tl.load(occupied + column), tl.load(scale + column)
