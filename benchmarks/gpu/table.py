@@ -26,6 +26,7 @@ STAGES = (
     StageSpec("stages", "benchmarks.gpu.fits:stages", 80),
     StageSpec("large-gradients", "benchmarks.gpu.gradients:large_gradients", 45),
     StageSpec("large-steps", "benchmarks.gpu.steps:large_steps", 60),
+    StageSpec("everyone", "benchmarks.gpu.everyone:everyone", 60),
     StageSpec("ranks", "benchmarks.gpu.groups:ranks", 30),
     StageSpec("profile", "benchmarks.gpu.fits:profiles", 40),
 )
