@@ -32,6 +32,7 @@ from torchdr_cne.inputs import as_rows
 from torchdr_cne.neighbors import device_lists, device_search, exact, kneighbors
 from torchdr_cne.neighbors.distances import prepare
 from torchdr_cne.neighbors.kneighbors import EXACT_ON_DEVICE
+from torchdr_cne.neighbors.tile_index import TileIndex
 from torchdr_cne.neighbors.tiles import tiled
 from torchdr_cne.similarities import StudentT
 
@@ -175,15 +176,17 @@ def test_fewer_tiles_are_probed_for_a_lower_recall():
     X = clusters(8000, 20)
     sample = torch.arange(0, 8000, 20)
     true_ids, _ = exact.search(X, sample, 15, "euclidean")
-    index = device_lists.TileIndex(X, 20)
+    index = TileIndex(X, 16)
     few, many = (index.enough_probes(sample, true_ids, recall) for recall in (0.95, 0.999))
     assert few < many
-    assert 0.94 < found_share(X, ranked(X, index.candidates(few))) < 0.995
-    assert found_share(X, ranked(X, index.candidates(many))) > 0.997
+    assert 0.94 < found_share(X, listed(X, index, index.search(few))) < 0.995
+    assert found_share(X, listed(X, index, index.search(many))) > 0.997
 
 
-def ranked(X, candidates):
-    return device_lists._ranked(X, torch.arange(len(X)), candidates, 15, "euclidean")[0]
+def listed(X, index, lists):
+    """Return the neighbours of all rows in lists of places."""
+    everyone = torch.arange(len(X))
+    return device_lists._ranked(X, everyone, index.points_of(lists, everyone), lists.shape[1] - 1, "euclidean")[0]
 
 
 @pytest.mark.parametrize("X", [normal(1500, 60), with_far_cluster(), torch.ones(1200, 4)], ids=["wide", "far", "equal"])
@@ -196,12 +199,45 @@ def test_where_tiles_do_not_help_the_search_is_exact(X):
 
 def test_a_missed_recall_is_noticed(monkeypatch):
     X = clusters(3000, 5)
-    few_tiles = device_lists.TileIndex.candidates
-    monkeypatch.setattr(device_lists.TileIndex, "candidates", lambda index, n_probes: few_tiles(index, 10))
+    few_tiles = TileIndex.search
+    monkeypatch.setattr(TileIndex, "search", lambda index, n_probes: few_tiles(index, 10))
     monkeypatch.setattr(device_lists, "_WORTHWHILE", 1.0)
-    assert found_share(X, ranked(X, few_tiles(device_lists.TileIndex(X, 20), 10))) < 0.99
+    index = TileIndex(X, 16)
+    assert found_share(X, listed(X, index, few_tiles(index, 10))) < 0.99
     ids, _ = device_lists.search(X, 15, "euclidean", 0.9999, seed=0)
     assert torch.equal(ids, exact.search(X, torch.arange(3000), 15, "euclidean")[0])
+
+
+def test_neighbors_of_neighbors_replace_probes(monkeypatch):
+    X, probes, search = clusters(8000, 20), [], TileIndex.search
+    monkeypatch.setattr(TileIndex, "search", lambda index, n_probes: probes.append(n_probes) or search(index, n_probes))
+    monkeypatch.setattr(device_lists.device_search, "search", only_for_the_sample(device_search.search))
+    device_lists.search(X, 10, "euclidean", 0.99, seed=0)
+    monkeypatch.setattr(device_lists, "_JOIN_COST", 0)
+    ids, _ = device_lists.search(X, 10, "euclidean", 0.99, seed=0)
+    assert len(probes) == 2
+    assert probes[1] < probes[0]
+    assert found_share(X, ids) >= 0.99
+    assert bool((ids.sort(dim=1).values.diff(dim=1) > 0).all())
+
+
+@pytest.mark.parametrize("X", [normal(3000, 8), grid(3000, 6)], ids=["normal", "ties"])
+def test_a_pass_makes_no_list_worse(X):
+    index, everyone = TileIndex(X, 8), torch.arange(3000)
+    lists = index.search(6)
+    points = [index.points_of(found, everyone) for found in (lists, index.joined(lists))]
+    before, after = ((X[of] - X.unsqueeze(1)).norm(dim=2) for of in points)
+    assert bool((after <= before + 1e-5).all())
+    assert float(after.mean()) < 0.99 * float(before.mean())
+    assert bool((points[1].sort(dim=1).values.diff(dim=1) > 0).all())
+
+
+def test_a_list_of_too_few_candidates_holds_the_row_itself():
+    index = TileIndex(normal(1000, 3), 4)
+    rows = index._rows[:5]
+    candidates = torch.stack([rows, rows, rows + 1], dim=1)
+    nearest = index._comparisons.nearest(rows, candidates, 2)
+    assert torch.equal(nearest[:4], torch.stack([rows + 1, rows], dim=1).int()[:4])
 
 
 def test_every_point_is_in_one_tile_with_near_ones():
@@ -209,8 +245,9 @@ def test_every_point_is_in_one_tile_with_near_ones():
     tiles = tiled(X, 64, 32)
     assert tiles.members.shape == (64, 96)
     assert tiles.members[tiles.is_point].sort().values.tolist() == list(range(5000))
-    assert int((tiles.of_points() == 5).sum()) == int(tiles.is_point[5].sum())
-    spread = (X - tiles.centroids[tiles.of_points()]).square().mean()
+    assert torch.equal(tiles.members.view(-1)[tiles.places()], torch.arange(5000))
+    assert int((tiles.places() // 96 == 5).sum()) == int(tiles.is_point[5].sum())
+    spread = (X - tiles.centroids[tiles.places() // 96]).square().mean()
     assert spread < 0.15 * X.var()
 
 

@@ -32,11 +32,10 @@ class Tiles:
         """Number of places in a tile."""
         return self.members.shape[1]
 
-    def of_points(self) -> Tensor:
-        """Return the tile of each point (n,), int64."""
-        points = self.members[self.is_point]
-        tiles = torch.arange(len(self.members), device=points.device).unsqueeze(1).expand_as(self.members)
-        return torch.empty_like(points).scatter_(0, points, tiles[self.is_point])
+    def places(self) -> Tensor:
+        """Return the place of each point (n,) among those of all tiles, int64."""
+        places = torch.nonzero(self.is_point.view(-1)).squeeze(1)
+        return torch.empty_like(places).scatter_(0, self.members.view(-1)[places], places)
 
 
 def tiled(columns: Tensor, n_tiles: int, multiple_of: int) -> Tiles:
