@@ -67,6 +67,10 @@ class AffinityGraph:
             self.indptr.to(device), self.indices.to(device), self.weights.to(device=device, dtype=dtype), self.n_columns
         )
 
+    def on_host(self) -> "AffinityGraph":
+        """Return the graph in the memory of the CPU."""
+        return AffinityGraph(to_host(self.indptr), to_host(self.indices), to_host(self.weights), self.n_columns)
+
     def select(self, rows: slice) -> "AffinityGraph":
         """Return consecutive rows of the graph."""
         indptr = self.indptr[rows.start : rows.stop + 1]

@@ -45,9 +45,9 @@ def _objective(
 ) -> tuple[Objective, FitState]:
     """Return the objective that the loop minimises, and the state that it carries from step to step."""
     plan, found = part.plan, None if graph is None else graph.graph
-    training = None if prepared.training is None else replace(prepared.training, graph=found)
+    training = None if prepared.training is None else replace(prepared.training, graph=found and found.on_host())
     state = initial_state(
-        found if training is None else None,  # networks draw their edges from the graph as it is, on the host
+        found if training is None else None,  # networks draw their edges on the host
         start_nd,
         part.seed,
         prepared.phases[0],

@@ -77,10 +77,10 @@ class TrainingSet:
             value.requires_grad_(name not in self.frozen)
 
     def graph_of(self, affinity: Affinity) -> AffinityGraph:
-        """Return the graph of the rows that the affinity of a loss makes."""
+        """Return the graph of the rows that the affinity of a loss makes, on the host."""
         if self.rows is None:
             raise ValueError("a Relation with an affinity of its own needs X; a graph alone was given.")
-        return affinity(self.rows, random_state=self.seed)
+        return affinity(self.rows, random_state=self.seed).on_host()
 
     def take(self, ids: Tensor) -> Tensor:
         """Return the rows ``ids`` (r,), on the device."""
