@@ -29,7 +29,8 @@ from torchdr_cne.affinity.graph import symmetric_mean, symmetrized
 from torchdr_cne.distributed import Share
 from torchdr_cne.initialization import pca_embedding
 from torchdr_cne.inputs import as_rows
-from torchdr_cne.neighbors import device_lists, device_search, exact, kneighbors
+from torchdr_cne.neighbors import device_lists, device_search, exact, kneighbors, tile_index
+from torchdr_cne.neighbors.comparisons import TorchComparisons
 from torchdr_cne.neighbors.distances import prepare
 from torchdr_cne.neighbors.kneighbors import EXACT_ON_DEVICE
 from torchdr_cne.neighbors.tile_index import TileIndex
@@ -230,6 +231,22 @@ def test_a_pass_makes_no_list_worse(X):
     assert bool((after <= before + 1e-5).all())
     assert float(after.mean()) < 0.99 * float(before.mean())
     assert bool((points[1].sort(dim=1).values.diff(dim=1) > 0).all())
+
+
+def test_torch_searches_where_triton_cannot_compile(monkeypatch):
+    errors, X = pytest.importorskip("triton.errors"), clusters(3000, 5)
+
+    def failing(points, fused):
+        if fused:
+            raise errors.TritonError("out of resource: shared memory")
+        return TorchComparisons(points)
+
+    expected = device_lists.search(X, 5, "euclidean", 0.9, seed=0)
+    monkeypatch.setattr(device_lists, "_fuses", lambda rows: True)
+    monkeypatch.setattr(tile_index, "_comparisons", failing)
+    with pytest.warns(UserWarning, match="shared memory.*is computed by torch"):
+        found = device_lists.search(X, 5, "euclidean", 0.9, seed=0)
+    assert torch.equal(found[0], expected[0])
 
 
 def test_a_list_of_too_few_candidates_holds_the_row_itself():

@@ -44,8 +44,8 @@ class PlacedPoints:
         return cls(pad(columns, (0, -columns.shape[1] % _WIDTH))[tiles.members.view(-1)], squares, tiles.size)
 
     def or_row(self, rows: Tensor, places: Tensor) -> Tensor:
-        """Return places (q, c), with the row instead of those where there is no point."""
-        return torch.where(self.squares[places].isinf(), rows.unsqueeze(1), places)
+        """Return places (q, c), int32, with the row instead of those where there is no point."""
+        return torch.where(self.squares[places].isinf(), rows.unsqueeze(1).int(), places.int())
 
 
 class Comparisons(Protocol):

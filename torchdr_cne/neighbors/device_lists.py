@@ -28,6 +28,8 @@ _MENDED, _MOST_MISSED, _MAX_PASSES = 10, 0.2, 2
 """A pass over neighbours of neighbours leaves about a tenth of the misses, if these are not too many."""
 _JOIN_COST = 24
 """Cost of a pass for each of its comparisons, in comparisons of a row with the points of tiles."""
+_RANKED = 1 << 20
+"""Rows whose neighbours are ranked at once, so that ten million rows need little memory."""
 _ROUNDING = 1 + 1e-6
 
 
@@ -44,12 +46,13 @@ def search(prepared: Tensor, n_neighbors: int, metric: str, recall: float, seed:
 
 def _search_approximately(prepared: Tensor, *request: Any) -> tuple[Tensor, Tensor] | None:
     """Return the result of `_search_tiles`, by Triton kernels if they can be had."""
-    if prepared.device.type != "cuda" or not triton_works():
+    if not _fuses(prepared):
         return _search_tiles(prepared, *request, fused=False)
     from triton.errors import TritonError
 
     try:
-        return _search_tiles(prepared, *request, fused=True)
+        with torch.cuda.device_of(prepared):
+            return _search_tiles(prepared, *request, fused=True)
     except TritonError as error:
         warnings.warn(
             f"Triton cannot compile the neighbour search for this device ({error!r}): it is computed by torch, which "
@@ -58,6 +61,11 @@ def _search_approximately(prepared: Tensor, *request: Any) -> tuple[Tensor, Tens
             stacklevel=2,
         )
         return _search_tiles(prepared, *request, fused=False)
+
+
+def _fuses(rows: Tensor) -> bool:
+    """Return whether Triton kernels can be had for the device of some rows."""
+    return rows.device.type == "cuda" and triton_works()
 
 
 def _search_tiles(
@@ -73,7 +81,11 @@ def _search_tiles(
     compared = (enough * index.tiles.size, fewer * index.tiles.size)
 
     def neighbors(rows: Tensor, lists: Tensor) -> tuple[Tensor, Tensor]:
-        return _ranked(prepared, rows, index.points_of(lists, rows), n_neighbors, metric)
+        found = (
+            _ranked(prepared, own, index.points_of(lists, own), n_neighbors, metric) for own in rows.split(_RANKED)
+        )
+        ids, distances = zip(*found, strict=True)
+        return torch.cat(ids), torch.cat(distances)
 
     def suffices(lists: Tensor) -> bool:
         as_near = neighbors(sample, lists)[1] <= true_distances[:, -1:] * _ROUNDING

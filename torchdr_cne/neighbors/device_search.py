@@ -97,17 +97,17 @@ class BoundedPoints:
         return keys.double() + (1 - self.rounding) * squares
 
 
-def smallest(key: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the k smallest values of each row (q, m) and their columns, m being a multiple of the group size.
+def smallest(key: Tensor, k: int, group: int = _GROUP) -> tuple[Tensor, Tensor]:
+    """Return the k smallest values of each row (q, m) and their columns, m being a multiple of the size of a group.
 
     They lie in the k groups with the smallest minima, so that a selection among few columns is enough.
     """
-    n_groups = key.shape[1] // _GROUP
+    n_groups = key.shape[1] // group
     if 4 * k > n_groups:
         return key.topk(k, dim=1, largest=False, sorted=False)
-    minima = key.view(len(key), _GROUP, n_groups).amin(dim=1)
+    minima = key.view(len(key), group, n_groups).amin(dim=1)
     groups = minima.topk(k, dim=1, largest=False, sorted=False).indices
-    members = torch.arange(_GROUP, device=key.device).mul_(n_groups).unsqueeze(1)
+    members = torch.arange(group, device=key.device).mul_(n_groups).unsqueeze(1)
     columns = (groups.unsqueeze(1) + members).view(len(key), -1)
     values, places = key.gather(1, columns).topk(k, dim=1, largest=False, sorted=False)
     return values, columns.gather(1, places)

@@ -12,6 +12,8 @@ from torchdr_cne.neighbors.faiss_index import suitable_lists
 from torchdr_cne.neighbors.tiles import tiled
 
 _BLOCK_ELEMENTS = 1 << 22, 1 << 28
+_TILES = 8
+"""Tiles that share one minimum in the selection of the nearest."""
 _SPARE = 4
 """Points that are searched for beyond those of a list: the row itself, and some that rounding errors may bring in."""
 
@@ -54,7 +56,7 @@ class TileIndex:
             largest = max(largest, n_probes * self.tiles.size)
         found = self._empty_lists()
         for rows in self._rows.split(self._step(largest)):
-            probes = smallest(self._tile_keys(rows), n_probes)[1]
+            probes = smallest(self._tile_keys(rows), n_probes, _TILES)[1]
             candidates = self._comparisons.probed(rows, probes, self._n_near + _SPARE)
             found[rows] = self._comparisons.nearest(rows, candidates, self._n_near)
         return found
@@ -72,15 +74,17 @@ class TileIndex:
         return found
 
     def _listed_by(self, lists: Tensor) -> Tensor:
-        """Return, for each point, n_near − 1 points that list it, first those that list it first, and then itself."""
-        n_places, n_near = lists.shape
-        listed = lists[self._rows].T.reshape(-1)
-        listed, order = listed.sort(stable=True)
-        counts = torch.searchsorted(listed, torch.arange(n_places, device=listed.device, dtype=listed.dtype))
-        rank = torch.arange(len(listed), device=listed.device) - counts[listed.long()]
-        kept = torch.nonzero(rank < n_near - 1).squeeze(1)
-        found = self._all_places().unsqueeze(1).repeat(1, n_near - 1)
-        found[listed[kept].long(), rank[kept]] = self._rows[order[kept] % len(self._rows)].int()
+        """Return n_near − 1 points that list each point, first those that list it first, and then the point itself."""
+        found = self._all_places().unsqueeze(1).repeat(1, self._n_near - 1)
+        n_found = torch.zeros(len(lists), dtype=torch.int64, device=lists.device)
+        for column in range(self._n_near):
+            listed, order = lists[self._rows, column].sort(stable=True)
+            starts = torch.searchsorted(listed, torch.arange(len(lists) + 1, dtype=listed.dtype, device=listed.device))
+            listed = listed.long()
+            slots = torch.arange(len(listed), device=listed.device) + (n_found - starts[:-1])[listed]
+            kept = torch.nonzero(slots < found.shape[1]).squeeze(1)
+            found[listed[kept], slots[kept]] = self._rows[order[kept]].int()
+            n_found += starts.diff()
         return found
 
     def points_of(self, lists: Tensor, rows: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from torchdr_cne.neighbors.comparisons import GROUP, PlacedPoints
+from torchdr_cne.neighbors.device_search import smallest
 
 _PRECISION = "tf32x3"
 """Three products of tensor cores for one of float32, whose rounding errors are hardly larger."""
@@ -117,10 +118,10 @@ class TritonComparisons:
             minima, n_tiles, n_probes, size, self._points.table.shape[1],
             ROWS=_ROWS, POINTS=_POINTS, COLUMNS=_COLUMNS, GROUP=GROUP, PRECISION=_PRECISION, num_warps=8, num_stages=2,
         )  # fmt: skip
-        groups = minima.topk(n_near, dim=1, largest=False, sorted=False).indices
-        first = probes.gather(1, groups // n_groups) * size + groups % n_groups * GROUP
-        members = torch.arange(GROUP, device=rows.device)
-        return self._points.or_row(rows, (first.unsqueeze(2) + members).view(n_rows, -1)).int()
+        groups = smallest(minima, n_near, n_groups)[1]
+        first = (probes.gather(1, groups // n_groups) * size + groups % n_groups * GROUP).int()
+        members = torch.arange(GROUP, dtype=torch.int32, device=rows.device)
+        return self._points.or_row(rows, (first.unsqueeze(2) + members).view(n_rows, -1))
 
     def nearest(self, rows: Tensor, candidates: Tensor, n_near: int) -> Tensor:
         """See `Comparisons`."""
