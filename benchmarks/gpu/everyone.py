@@ -10,7 +10,7 @@ import torch
 import torchdr_cne
 from benchmarks.gpu.setting import Result, Setting, attempt
 from torchdr_cne import COSNE, PACMAP, SNE, TSNE, UMAP, InfoTSNE, LargeVis, NCVis, NegTSNE, TSNEkhorn
-from torchdr_cne.parametric import SupervisedContrastive
+from torchdr_cne.parametric import Position, SupervisedContrastive
 from torchdr_cne.similarities import CosineExp
 
 _POINTS, _NEW = 1500, 100
@@ -45,8 +45,8 @@ def _cases(setting: Setting) -> dict[str, Callable[[], Result]]:
     add("NegTSNE of cosines", NegTSNE, similarity=CosineExp(0.5), n_components=8)
     add("UMAP of NumPy rows", UMAP, rows=X.cpu().numpy(), device=str(setting.device))
     add("NegTSNE, encoder", NegTSNE, encoder="mlp", decoder="mlp")
-    add("NCVis, encoder", NCVis, encoder="mlp")
-    add("TSNE, encoder", TSNE, encoder="mlp")
+    add("NCVis, encoder", NCVis, encoder="mlp", discard_neighbors=True)
+    add("TSNE, encoder", TSNE, encoder="mlp", extra_loss=0.1 * Position("pca"))
     found["SupervisedContrastive"] = lambda: _works(SupervisedContrastive(random_state=0, n_epochs=2), X, y)
     found["SimCLR"] = lambda: _images(setting, "SimCLR", total_epochs=2)
     found["TSimCNE"] = lambda: _images(setting, "TSimCNE", total_epochs=(2, 1, 1))

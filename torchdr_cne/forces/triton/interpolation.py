@@ -20,7 +20,7 @@ from torchdr_cne.forces.triton.translation import MOST_PARAMETERS, device_functi
 
 _MARGIN = NODES + 2
 _SIZES = [m << k for k in range(3, 22) for m in (4, 6)]
-"""Numbers of nodes of an axis: few sizes need few plans of the transform and few recordings of a step."""
+"""Numbers of nodes of every axis: a new size takes a second, for new plans of the transform and a new recording."""
 _READ_EVERY, _READ_AFTER = 10, 5
 """The bounds are asked for every ten steps, and their answer is awaited five steps later, when it has long arrived."""
 _GROWTH = 1.25
@@ -141,14 +141,14 @@ class DeviceInterpolatedSums:
         return self._constants[size, is_last]
 
     def _choose(self, widths: list[float]) -> None:
-        """Choose the numbers of nodes for a layout of these widths; one that is not finite keeps the smallest grid."""
+        """Choose the number of nodes for a layout of these widths; one that is not finite keeps the smallest grid."""
         if not all(0 <= width < float("inf") for width in widths):
             widths = [0.0] * len(widths)
         step = min(self._step, max(widths) / FEWEST_STEPS) or 1.0
         most = int(MOST_CELLS ** (1 / len(widths)))
         possible = [size for size in _SIZES if size <= most]
-        needed = [_GROWTH * width / step + _MARGIN for width in widths]
-        self._sizes = [next((size for size in possible if size >= least), possible[-1]) for least in needed]
+        needed = _GROWTH * max(widths) / step + _MARGIN
+        self._sizes = [next((size for size in possible if size >= needed), possible[-1])] * len(widths)
 
 
 def _widths(z_ds: Tensor) -> Tensor:
