@@ -146,11 +146,31 @@ def test_sums_over_a_grid_are_those_over_all_pairs_at_every_width(d, width, kern
     assert torch.equal(again[0].flip(0), found[0]), "the order of the points shows in the bits"
 
 
+def transposed(x, **options):
+    """A transform that leaves its result as CUDA's do, with the first axis innermost in memory."""
+    return _rfftn(x, **options).transpose(0, -1).contiguous().transpose(0, -1)
+
+
+_rfftn = torch.fft.rfftn
+
+
+def test_transforms_may_leave_their_axes_in_another_order(monkeypatch):
+    forces, share = PairForces.of_kernel(CAUCHY), Share.whole(256)
+    z_ds = torch.rand(2, 256, generator=torch.Generator().manual_seed(0)) * torch.tensor([[2.0], [1.0]])
+    expected = DeviceInterpolatedSums(forces, share, z_ds.device).compute(z_ds, torch.ones(256), ())
+    monkeypatch.setattr(torch.fft, "rfftn", transposed)
+    found = DeviceInterpolatedSums(forces, share, z_ds.device).compute(z_ds, torch.ones(256), ())
+    assert not transposed(torch.ones(4, 6)).is_contiguous()
+    for one, other in zip(found, expected, strict=True):
+        assert float((one - other).norm() / other.norm()) < 1e-5
+
+
 @pytest.mark.repetition  # each node's program takes the interpreter a millisecond, and there are thousands
-def test_sums_over_a_grid_of_three_dimensions():
+def test_sums_over_a_grid_of_three_dimensions(monkeypatch):
     forces, share = PairForces.of_kernel(CAUCHY), Share.whole(64)
     z_ds = torch.rand(3, 64, generator=torch.Generator().manual_seed(0))
     totals, slopes = TorchSums(forces, share).compute(z_ds.double(), torch.ones(64).double(), ())
+    monkeypatch.setattr(torch.fft, "rfftn", transposed)
     found = DeviceInterpolatedSums(forces, share, z_ds.device).compute(z_ds, torch.ones(64), ())
     assert float((found[0] - totals).norm() / totals.norm()) < 1e-5
     assert float((found[1] - slopes).norm() / slopes.norm()) < 3e-3

@@ -114,12 +114,26 @@ class DeviceInterpolatedSums:
             q, scalars, at_zero, self._on_device(parameters), *sizes,
             Q=self._normaliser, POWER=plain_power, D=d, BLOCK=_BLOCK,
         )  # fmt: skip
-        spectrum, kernel = torch.view_as_real(torch.fft.rfftn(charged)), torch.view_as_real(torch.fft.rfftn(q))
-        undoing = [self._undoing(axis, charged.device) for axis in range(d)]
-        convolve[self._programs(spectrum.shape[:-1])](
-            spectrum, kernel, *undoing, *undoing[:1] * (3 - d), (2 * sizes[1]), spectrum.shape[-2], D=d, BLOCK=_BLOCK
-        )
-        return torch.fft.irfftn(torch.view_as_complex(spectrum), s=charged.shape), at_zero
+        spectrum = self._convolved(torch.fft.rfftn(charged), torch.fft.rfftn(q))
+        return torch.fft.irfftn(spectrum, s=charged.shape).contiguous(), at_zero
+
+    def _convolved(self, spectrum: Tensor, kernel: Tensor) -> Tensor:
+        """Return the transform of the charges times that of q, and times what undoes the splines of each axis.
+
+        CUDA's transforms leave their results in another order of the axes, which is kept: the last is that of memory.
+        """
+        d = spectrum.ndim
+        order = sorted(range(d), key=spectrum.stride, reverse=True)
+        together, other = spectrum.permute(order), kernel.permute(order)
+        if not (together.is_contiguous() and other.is_contiguous()):
+            return self._convolved(spectrum.contiguous(), kernel.contiguous())
+        undoing = [self._undoing(axis, spectrum.device) for axis in order]
+        n_y, n_last = together.shape[-2] if d > 1 else 1, together.shape[-1]
+        convolve[self._programs(together.shape)](
+            torch.view_as_real(together), torch.view_as_real(other), *undoing, *undoing[:1] * (3 - d), n_y, n_last,
+            D=d, BLOCK=_BLOCK,
+        )  # fmt: skip
+        return spectrum
 
     def _programs(self, shape: Sequence[int]) -> tuple[int]:
         """Return the programs for all nodes of a grid: one for each block of the last axis."""
