@@ -45,7 +45,7 @@ def triton_works() -> bool:
         triton.runtime.driver.active.get_current_device()
     except Exception as error:
         warnings.warn(
-            f"Triton cannot be used ({error!r}): on the GPU, forces are computed by torch, about ten times slower. "
+            f"Triton cannot be used ({error!r}): on the GPU, forces are computed by torch, which is slower. "
             "Install the triton that belongs to your torch.",
             UserWarning,
             stacklevel=2,
