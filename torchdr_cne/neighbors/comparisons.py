@@ -87,17 +87,22 @@ class TorchComparisons:
 
     def nearest(self, rows: Tensor, candidates: Tensor, n_near: int) -> Tensor:
         """See `Comparisons`."""
-        table, found = self._points.table, []
-        step = max(1, block_elements(rows.device, *_BLOCK_ELEMENTS) // (candidates.shape[1] * table.shape[1]))
-        for own, near in zip(rows.split(step), candidates.split(step), strict=True):
-            near = near.long().sort(dim=1).values
-            keys = (table[near] - table[own].unsqueeze(1)).square_().sum(dim=2)
-            unwanted = near == own.unsqueeze(1)
-            unwanted[:, 1:] |= near[:, 1:] == near[:, :-1]
-            keys, order = keys.masked_fill_(unwanted, torch.inf).sort(dim=1, stable=True)
-            keys, near = keys[:, :n_near], near.gather(1, order[:, :n_near])
-            found.append(torch.where(keys.isinf(), own.unsqueeze(1), near).int())
-        return torch.cat(found)
+        return nearest_of(self._points.table, rows, candidates, n_near)
+
+
+def nearest_of(table: Tensor, rows: Tensor, candidates: Tensor, n_near: int) -> Tensor:
+    """Return what `Comparisons.nearest` returns, for points in the rows of ``table``."""
+    found = []
+    step = max(1, block_elements(rows.device, *_BLOCK_ELEMENTS) // (candidates.shape[1] * table.shape[1]))
+    for own, near in zip(rows.split(step), candidates.split(step), strict=True):
+        near = near.long().sort(dim=1).values
+        keys = (table[near] - table[own].unsqueeze(1)).square_().sum(dim=2)
+        unwanted = near == own.unsqueeze(1)
+        unwanted[:, 1:] |= near[:, 1:] == near[:, :-1]
+        keys, order = keys.masked_fill_(unwanted, torch.inf).sort(dim=1, stable=True)
+        keys, near = keys[:, :n_near], near.gather(1, order[:, :n_near])
+        found.append(torch.where(keys.isinf(), own.unsqueeze(1), near).int())
+    return torch.cat(found)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ _MENDED, _MOST_MISSED, _MAX_PASSES = 10, 0.2, 2
 """A pass over neighbours of neighbours leaves about a tenth of the misses, if these are not too many."""
 _JOIN_COST = 24
 """Cost of a pass for each of its comparisons, in comparisons of a row with the points of tiles."""
+_MOST_JOINED = 1 << 14
+"""Comparisons of a row in a pass up to which there are passes: about 60 neighbours."""
 _RANKED = 1 << 20
 """Rows whose neighbours are ranked at once, so that ten million rows need little memory."""
 _ROUNDING = 1 + 1e-6
@@ -93,7 +95,8 @@ def _search_tiles(
 
     everyone = torch.arange(n, device=prepared.device)
     n_compared_by_pass = 4 * (n_neighbors + _SPARE) ** 2
-    if compared[0] - compared[1] > _JOIN_COST * n_compared_by_pass and compared[1] <= _WORTHWHILE * n:
+    spares = compared[0] - compared[1] > _JOIN_COST * n_compared_by_pass and n_compared_by_pass <= _MOST_JOINED
+    if spares and compared[1] <= _WORTHWHILE * n:
         lists = index.search(fewer)
         for _ in range(_MAX_PASSES):
             lists = index.joined(lists)

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from torchdr_cne.neighbors.comparisons import GROUP, PlacedPoints
+from torchdr_cne.neighbors.comparisons import GROUP, PlacedPoints, nearest_of
 from torchdr_cne.neighbors.device_search import smallest
 
 _PRECISION = "tf32x3"
@@ -16,6 +16,8 @@ _CANDIDATES, _COLUMNS_READ = 128, 16
 """Candidates of a row whose distances one program computes, and columns that are read at once."""
 _KEYS_OF_WARP = 256
 """Candidates of a row for each warp that selects among them."""
+_MOST_CANDIDATES = 1 << 14
+"""Candidates of a row that the registers of 16 warps hold."""
 
 
 @triton.jit
@@ -125,8 +127,10 @@ class TritonComparisons:
 
     def nearest(self, rows: Tensor, candidates: Tensor, n_near: int) -> Tensor:
         """See `Comparisons`."""
-        rows, candidates = rows.contiguous(), candidates.contiguous()
         n_rows, n_candidates = candidates.shape
+        if n_candidates > _MOST_CANDIDATES:
+            return nearest_of(self._points.table, rows, candidates, n_near)
+        rows, candidates = rows.contiguous(), candidates.contiguous()
         keys = torch.empty((n_rows, n_candidates), dtype=torch.float32, device=rows.device)
         squared_distances[(n_rows * triton.cdiv(n_candidates, _CANDIDATES),)](
             self._points.table, rows, candidates, keys, n_candidates, self._points.table.shape[1],
