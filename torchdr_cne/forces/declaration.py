@@ -1,4 +1,4 @@
-"""How a method declares its forces, once, for torch and for compiled kernels alike."""
+"""How a method declares its forces, once, for torch and for the kernels of CPUs and GPUs alike."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,8 +15,9 @@ class PairForces:
     """Derivatives of a pair's loss with respect to d² = ‖z_i − z_j‖².
 
     Each function is ``f(d2, parameters, power)``, must be defined at module level, and may only use
-    + − × ÷ and ``power``, so that one text runs on torch tensors and compiles into the CPU kernels.
-    ``parameters`` is the tuple returned by the method's ``_force_parameters``.
+    + − × ÷ and ``power``, so that one text runs on torch tensors and compiles into the kernels of CPUs and GPUs. On a
+    GPU, a function that does anything else, or has more than eight parameters, is left to torch. ``parameters`` is the
+    tuple returned by the method's ``_force_parameters``.
 
     The derivatives must be those of the two loss hooks. Where ``normaliser`` is given the repulsive loss of
     an edge (i, j) is log(q_ij + Σ_k q_ik), ``normaliser`` is q and ``repulsive`` its derivative.
