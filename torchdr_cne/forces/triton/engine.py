@@ -104,8 +104,7 @@ class TritonForces:
 
         A force that is infinite at distance 0 needs kernels that guard against it.
         """
-        if len(parameters) > MOST_PARAMETERS:
-            raise ValueError(f"{len(parameters)} parameters are more than the {MOST_PARAMETERS} of Triton kernels.")
+        parameters = parameters[:MOST_PARAMETERS]  # no translated function reads others
         learned = any(isinstance(value, Tensor) for value in parameters)
         if self._sent is None or (not learned and parameters != self._sent):
             at_zero = self._problem.forces.repulsive(torch.zeros(()), tuple(map(float, parameters)), power)
