@@ -19,6 +19,7 @@ from tests.helpers import problem_of, state_of
 from torchdr_cne import COSNE, SNE, TSNE, UMAP, InfoTSNE, LargeVis, NCVis, NegTSNE, TSNEkhorn
 from torchdr_cne.affinity import UnionAffinity
 from torchdr_cne.distributed import Share
+from torchdr_cne.fitting.running import threads_of_rank
 from torchdr_cne.forces import StepCoefficients, TileForces
 from torchdr_cne.forces.all_pairs import TorchSums
 from torchdr_cne.images import ImageNetwork
@@ -161,3 +162,13 @@ def test_networks_of_images_trace_on_cuda(plan):
         with OneDevice(), torch.no_grad():
             places = encoder(images)
     assert (places.device.type, places.shape, places.dtype) == ("cuda", (4, 2), torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("n_jobs", "device", "n_ranks", "expected"),
+    [(None, "cuda", 4, 4), (None, "cuda", 32, 1), (3, "cuda", 4, 3), (None, "cpu", 4, None), (None, "cuda", 1, None)],
+)
+def test_ranks_on_gpus_share_the_cores(n_jobs, device, n_ranks, expected, monkeypatch):
+    monkeypatch.setattr("torchdr_cne.fitting.running.ranks_of_this_machine", lambda: n_ranks)
+    monkeypatch.setattr("joblib.cpu_count", lambda: 16)
+    assert threads_of_rank(n_jobs, torch.device(device)) == expected
