@@ -16,8 +16,8 @@ class PairForces:
 
     Each function is ``f(d2, parameters, power)``, must be defined at module level, and may only use
     + − × ÷ and ``power``, so that one text runs on torch tensors and compiles into the kernels of CPUs and GPUs. On a
-    GPU, a function that does anything else, or reads more than eight parameters, is left to torch. ``parameters`` is the
-    tuple returned by the method's ``_force_parameters``.
+    GPU, a function that does anything else, or reads more than eight parameters, is left to torch. ``parameters`` is
+    the tuple returned by the method's ``_force_parameters``.
 
     The derivatives must be those of the two loss hooks. Where ``normaliser`` is given the repulsive loss of
     an edge (i, j) is log(q_ij + Σ_k q_ik), ``normaliser`` is q and ``repulsive`` its derivative.
