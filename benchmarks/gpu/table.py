@@ -27,7 +27,7 @@ STAGES = (
     StageSpec("large-gradients", "benchmarks.gpu.gradients:large_gradients", 45),
     StageSpec("large-steps", "benchmarks.gpu.steps:large_steps", 60),
     StageSpec("everyone", "benchmarks.gpu.everyone:everyone", 60),
-    StageSpec("ranks", "benchmarks.gpu.groups:ranks", 30),
+    StageSpec("ranks", "benchmarks.gpu.groups:ranks", 90),
     StageSpec("profile", "benchmarks.gpu.fits:profiles", 40),
 )
 """In the order of their worth: the last ones may find no time."""
