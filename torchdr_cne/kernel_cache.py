@@ -63,12 +63,23 @@ def cached_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
             warn_of_no_cache(str(error))
             return dispatcher
         cache = dispatcher._cache
-        cache._cache_file = SealedFiles(
-            cache._cache_path, cache._impl.filename_base, cache._impl.locator.get_source_stamp()
-        )
+        stamp = cache._impl.locator.get_source_stamp(), _digest_of_sources(Path(function.__code__.co_filename).parent)
+        cache._cache_file = SealedFiles(cache._cache_path, cache._impl.filename_base, stamp)
         return dispatcher
 
     return compile_cached
+
+
+@lru_cache(maxsize=64)
+def _digest_of_sources(folder: Path) -> str:
+    """Return a digest of the sources in a function's folder and of this package's first level.
+
+    A compiled function contains the constants and the functions that it imports from there, which Numba does not check.
+    """
+    digest = hashlib.sha256()
+    for path in sorted({*folder.glob("*.py"), *Path(__file__).parent.glob("*.py")}):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
 @lru_cache(maxsize=1)

@@ -73,3 +73,15 @@ def test_without_a_place_to_write_kernels_are_compiled_with_one_warning(run):
 def test_no_kernel_has_a_cache_but_the_one_that_recognises_damage():
     sources = Path(torchdr_cne.__file__).parent.rglob("*.py")
     assert not [path.name for path in sources if "cache=True" in path.read_text()]
+
+
+def test_a_constant_of_another_file_is_never_an_old_one(run, tmp_path):
+    """Numba itself looks at the file of the function only."""
+    module, constants = tmp_path / "kernels.py", tmp_path / "constants.py"
+    module.write_text(
+        KERNELS.replace("import sys,", "from constants import SHIFT; import sys,").replace("a + b", "a + SHIFT")
+    )
+    for shift in (10, 20):
+        constants.write_text(f"SHIFT = {shift}\n")
+        assert run(PYTHONDONTWRITEBYTECODE="1")[0].split()[0] == str(2 + shift)
+    assert run(PYTHONDONTWRITEBYTECODE="1") == ["22 1 0"]
