@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pytest
@@ -44,36 +45,38 @@ def in_float64(problem):
     )
 
 
+ON_A_GPU = engine._TILES["K"], engine._EDGES_AT_ONCE
+"""Columns and edges that the kernels take at once."""
+
+
 @pytest.fixture(autouse=True)
-def _wide(monkeypatch, request):
+def _wide(monkeypatch):
     """The interpreter takes as long for a block of 4 columns as for one of 64."""
-    if "as_on_a_gpu" not in request.node.name:
-        monkeypatch.setitem(engine._TILES, "K", 64)
-        monkeypatch.setattr("torchdr_cne.forces.triton.engine._EDGES_AT_ONCE", 32)
-        monkeypatch.setattr("torchdr_cne.forces.triton.interpolation._BLOCK", 4096)
+    monkeypatch.setitem(engine._TILES, "K", 64)
+    monkeypatch.setattr(engine, "_EDGES_AT_ONCE", 32)
+    monkeypatch.setattr("torchdr_cne.forces.triton.interpolation._BLOCK", 4096)
 
 
-def test_the_kernels_compute_the_gradient_of_the_tiles_as_on_a_gpu():
-    check_gradient(InfoTSNE, 2, exclude=True)
+CASES = [
+    *product(METHODS, [1, 3], [False], [(64, 32)]),
+    *product(METHODS, [2], [True], [(64, 32)]),
+    (InfoTSNE, 2, True, ON_A_GPU),
+    *repeated(*product(METHODS, [1, 3], [True], [(64, 32)]), *product(METHODS, [2], [False], [(64, 32)])),
+]
 
 
-@pytest.mark.parametrize(
-    ("d", "exclude"), [(1, False), (2, True), (3, False), *repeated((1, True), (2, False), (3, True))]
-)
-@pytest.mark.parametrize("method", METHODS)
-def test_the_kernels_compute_the_gradient_of_the_tiles(method, d, exclude):
-    check_gradient(method, d, exclude=exclude)
-
-
-def check_gradient(method, d, *, exclude):
+@pytest.mark.parametrize(("method", "d", "exclude", "at_once"), CASES)
+def test_the_kernels_compute_the_gradient_of_the_tiles(method, d, exclude, at_once, monkeypatch):
+    monkeypatch.setitem(engine._TILES, "K", at_once[0])
+    monkeypatch.setattr(engine, "_EDGES_AT_ONCE", at_once[1])
     problem, z_ds, step = prepared(method, d)
     problem = replace(problem, exclude_edges=exclude)
     with torch.no_grad():
         expected, scalar = TileForces(in_float64(problem)).gradient(z_ds.double(), step)
-        engine = TritonForces(problem)
-        found, found_scalar = engine.gradient(z_ds, step)
+        forces = TritonForces(problem)
+        found, found_scalar = forces.gradient(z_ds, step)
         found = found.clone()
-        again = engine.gradient(z_ds, step)[0]
+        again = forces.gradient(z_ds, step)[0]
     assert float((found - expected).norm() / expected.norm()) < (5e-6 if isinstance(method, partial) else 1e-6)
     assert torch.equal(found, again)
     assert torch.equal(found[:, ~problem.layout.occupied], torch.zeros_like(found[:, ~problem.layout.occupied]))
@@ -120,10 +123,10 @@ def test_a_gradient_that_is_not_finite_is_not_hidden():
 @pytest.mark.parametrize(("method", "most"), [(NegTSNE, 6), (UMAP, 6), (InfoTSNE, 8)])
 def test_a_step_is_a_few_launches_whatever_n(method, most):
     problem, z_ds, step = prepared(method, 2)
-    engine = TritonForces(problem)
-    engine.gradient(z_ds, step)
+    forces = TritonForces(problem)
+    forces.gradient(z_ds, step)
     with CountLaunches() as count:
-        engine.gradient(z_ds, step)
+        forces.gradient(z_ds, step)
     assert len(count.names) <= most, count.names
 
 

@@ -145,18 +145,25 @@ def _cell(z, low, scalars, n_slots, at, use, n_nodes, axis: tl.constexpr):
 
 
 @triton.jit
-def spread(z, charges, low, scalars, counts, n_slots, n_x, n_y, n_w, D: tl.constexpr, BLOCK: tl.constexpr):
-    """Add the units of each charge to the nodes around its point, on a grid (n_x, n_y, n_w)."""
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    use = at < n_slots
-    charge = tl.load(charges + at, mask=use, other=0.0)
-    scaled = charge.to(tl.float64) * tl.load(scalars + 2)
+def _cells(z, low, scalars, n_slots, at, use, n_x, n_y, n_w, D: tl.constexpr):
+    """Return the first node of each point on all axes, and its places behind them; those beyond D are not used."""
     x, tx = _cell(z, low, scalars, n_slots, at, use, n_x, 0)
     y, ty, w, tw = x, tx, x, tx
     if D > 1:
         y, ty = _cell(z, low, scalars, n_slots, at, use, n_y, 1)
     if D > 2:
         w, tw = _cell(z, low, scalars, n_slots, at, use, n_w, 2)
+    return x, y, w, tx, ty, tw
+
+
+@triton.jit
+def spread(z, charges, low, scalars, counts, n_slots, n_x, n_y, n_w, D: tl.constexpr, BLOCK: tl.constexpr):
+    """Add the units of each charge to the nodes around its point, on a grid (n_x, n_y, n_w)."""
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    use = at < n_slots
+    charge = tl.load(charges + at, mask=use, other=0.0)
+    scaled = charge.to(tl.float64) * tl.load(scalars + 2)
+    x, y, w, tx, ty, tw = _cells(z, low, scalars, n_slots, at, use, n_x, n_y, n_w, D)
     use = use & (charge != 0)
     for i in tl.static_range(4):
         for j in tl.static_range(4 if D > 1 else 1):
@@ -184,12 +191,7 @@ def collect(
     own = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     use = own < n_own
     at = first_slot + own
-    x, tx = _cell(z, low, scalars, n_slots, at, use, n_x, 0)
-    y, ty, w, tw = x, tx, x, tx
-    if D > 1:
-        y, ty = _cell(z, low, scalars, n_slots, at, use, n_y, 1)
-    if D > 2:
-        w, tw = _cell(z, low, scalars, n_slots, at, use, n_w, 2)
+    x, y, w, tx, ty, tw = _cells(z, low, scalars, n_slots, at, use, n_x, n_y, n_w, D)
     own_charge = tl.load(charges + at, mask=use, other=0.0)
     total = (tl.load(offset) - tl.load(at_zero) * own_charge).to(tl.float32)
     gx = tl.zeros((BLOCK,), tl.float32)

@@ -37,14 +37,10 @@ class DeviceInterpolatedSums:
 
     Parameters
     ----------
-    forces : PairForces
-        Gives q as ``normaliser``; the gradient follows from it.
-    share : Share
-        The slots of each rank.
+    forces, share, step
+        As in `InterpolatedSums`.
     device : torch.device
         The device of the positions.
-    step : float, default=0.2
-        Step of the grid.
     """
 
     own_threads = False
