@@ -245,15 +245,21 @@ class TestEveryAffinity:
         assert (graph.indptr.diff() >= 5).all(), "every point keeps its own neighbours"
 
     def test_few_rows_are_clamped_with_one_warning_naming_the_users_parameter(self, affinity):
-        name = "perplexity=5" if isinstance(affinity, EntropicAffinity) else "n_neighbors=15"
-        with pytest.warns(UserWarning, match=f"{name} needs more than 1[45] samples, got 6; all 5") as caught:
-            graph = affinity(gaussian(6))
+        is_entropic = isinstance(affinity, EntropicAffinity)
+        name, used = ("perplexity=5", "2.67 is used") if is_entropic else ("n_neighbors=15", "2 neighbours are used")
+        with pytest.warns(UserWarning, match=f"{name} needs more than .* samples, got 9; {used}, a third") as caught:
+            graph = affinity(gaussian(9))
         assert len(caught) == 1
-        assert_valid(graph, 6)
-        assert graph.n_edges == 30
+        assert_valid(graph, 9)
+
+    def test_a_few_rows_in_groups_have_most_of_their_weight_within_the_groups(self, affinity):
+        groups = np.arange(12) // 4
+        with pytest.warns(UserWarning, match="a third of the other points"):
+            weights = dense(affinity(gaussian(12) + 8 * groups[:, None]))
+        assert weights[groups[:, None] == groups].sum() > 0.9 * weights.sum()
 
     def test_two_rows_are_joined(self, affinity):
-        with pytest.warns(UserWarning, match="got 2; all 1"):
+        with pytest.warns(UserWarning, match="got 2; 1"):
             graph = affinity(gaussian(2))
         assert graph.to_scipy().nnz == 2
 

@@ -91,19 +91,20 @@ class TestData:
             small(method).fit(None)
 
     def test_two_samples_are_placed_apart(self, method):
-        with pytest.warns(UserWarning, match="n_neighbors=15 needs more than 1[45] samples, got 2") as caught:
+        with pytest.warns(UserWarning, match="n_neighbors=15 needs more than .* samples, got 2") as caught:
             embedding = small(method).fit_transform(gaussian(2))
         assert len(caught) == 1
         assert_spread(embedding, 2)
 
     @pytest.mark.parametrize("n", [3, 10, 14])
-    def test_fewer_samples_than_neighbors_warn_once_and_use_all_others(self, method, n):
+    def test_fewer_samples_than_neighbors_warn_once_and_use_fewer(self, method, n):
         estimator = small(method)
-        with pytest.warns(UserWarning, match=f"n_neighbors=15 needs .* got {n}; all {n - 1} other") as caught:
+        with pytest.warns(UserWarning, match=f"n_neighbors=15 needs .* got {n}; .* used") as caught:
             embedding = estimator.fit_transform(gaussian(n))
         assert len(caught) == 1
         assert_spread(embedding, n)
-        assert estimator.graph_.nnz == n * (n - 1)
+        if method is not PACMAP:  # whose mid-near and far pairs tell groups apart
+            assert estimator.graph_.nnz <= 2 * n * max(1, (n - 1) // 3)
 
     @pytest.mark.parametrize("init", ["pca", "spectral"])
     def test_equal_rows_are_told_and_spread_at_random(self, method, init):
@@ -268,7 +269,7 @@ class TestParameters:
 
     def test_discarding_neighbors_when_all_points_are_is_refused(self, method):
         with pytest.raises(ValueError, match="lower n_neighbors or set discard_neighbors=False"):
-            small(method, n_neighbors=9 + (method is UMAP), discard_neighbors=True).fit(gaussian(10))
+            small(method, discard_neighbors=True).fit(gaussian(10), graph=np.ones((10, 10)) - np.eye(10))
 
 
 class TestMethodParameters:

@@ -113,13 +113,13 @@ def test_tsne_has_the_learning_rate_and_exaggeration_of_belkina(n):
     for phase in (early, late):
         # The optimiser sees n times the gradient of the divergence, its factor 4 included.
         rate = TSNE()._auto_learning_rate(phase, n) * n
-        assert rate == pytest.approx(max(n / phase.exaggeration / 4, 50))
+        assert rate == pytest.approx(n / phase.exaggeration / 4)
 
 
 def test_a_fit_of_tsne_goes_through_both_phases():
     history = TSNE(random_state=0, check_interval=10, max_iter=400).fit(X[:600]).history_
     rates = dict(zip(history["step"], history["learning_rate"], strict=True))
-    assert rates[50] * 600 == pytest.approx(50)
+    assert rates[50] * 600 == pytest.approx(12.5)
     assert rates[350] * 600 == pytest.approx(150)
 
 

@@ -46,7 +46,7 @@ def test_scheduler_keywords_and_classes_are_used():
 def test_the_schedule_runs_on_across_the_end_of_early_exaggeration():
     estimator = fit(InfoTSNE, early_exaggeration_iter=30)
     rates = np.array(estimator.history_["learning_rate"])
-    base = InfoTSNE._base_learning_rate
+    base = 0.2 * InfoTSNE._base_learning_rate  # the least share, as 500 points are few
     np.testing.assert_allclose(rates[:30], base / 4 * (1 - np.arange(30) / 60), rtol=1e-9)
     np.testing.assert_allclose(rates[30:], base * (1 - np.arange(30, 60) / 60), rtol=1e-9)
 
@@ -149,7 +149,7 @@ def test_discard_neighbors_spares_neighbours_their_repulsion(gradient):
 
 def test_discarding_all_others_is_refused():
     with pytest.raises(ValueError, match="discard_neighbors=True leaves a point without any negative"):
-        NegTSNE(discard_neighbors=True, n_neighbors=11).fit(X[:12])
+        NegTSNE(discard_neighbors=True).fit(X[:12], graph=np.ones((12, 12)) - np.eye(12))
 
 
 @pytest.mark.parametrize("method", EVERY_METHOD)

@@ -56,17 +56,27 @@ class Affinity(Storable, BaseEstimator, ABC):
         return self.from_neighbors(neighbors)
 
     def _n_neighbors_available(self, n: int) -> int:
-        """Return the number of neighbours needed, or n − 1 with a warning that names the user's parameter."""
+        """Return the number of neighbours needed, or fewer with a warning that names the user's parameter."""
         needed = self._n_neighbors_needed(n)
-        if needed < n:
+        n_least = self._n_least(needed)
+        if n > n_least:
             return needed
+        n_used, used = self._lowered(n)
         warnings.warn(
-            f"{self._size_parameter}={getattr(self, self._size_parameter)} needs more than {needed} samples, "
-            f"got {n}; all {n - 1} other points are used.",
+            f"{self._size_parameter}={getattr(self, self._size_parameter)} needs more than {n_least} samples, got {n}; "
+            f"{used}.",
             UserWarning,
             stacklevel=3,
         )
-        return n - 1
+        return n_used
+
+    def _n_least(self, n_neighbors: int) -> int:
+        """Return the number of points that is just too small for so many neighbours."""
+        return n_neighbors
+
+    def _lowered(self, n: int) -> tuple[int, str]:
+        """Return the number of neighbours used instead of a larger one, and text that says so."""
+        return n - 1, f"all {n - 1} other points are used"
 
     @abstractmethod
     def _n_neighbors_needed(self, n: int) -> int:
@@ -83,3 +93,17 @@ class Affinity(Storable, BaseEstimator, ABC):
     def weights_of_new(self, neighbors: NeighborGraph) -> Tensor:
         """Return weights (q, k) of new rows, which no other row lists; those of a row must not depend on other rows."""
         return self.directed_weights(neighbors)
+
+
+class FewNeighbors(Affinity):
+    """An affinity of so few neighbours that the graph has a structure, however few the points are.
+
+    If half of the points were neighbours of each point, every group of points would be joined to every other.
+    """
+
+    def _n_least(self, n_neighbors: int) -> int:
+        return 2 * n_neighbors if n_neighbors > 1 else 1
+
+    def _lowered(self, n: int) -> tuple[int, str]:
+        n_used = max(1, (n - 1) // 3)
+        return n_used, f"{n_used} neighbours are used, a third of the other points, so that groups stay apart"

@@ -46,6 +46,19 @@ class Perplexity(Transform):
         return sum(others, first) / (1 + len(others))
 
 
+@dataclass(frozen=True)
+class _ThirdOfNeighbors(Perplexity):
+    """Weights whose perplexity is at most a third of the neighbours, if there are too few rows for as many."""
+
+    def apply(self, values: Tensor, neighbors: NeighborGraph) -> Tensor:
+        """Return p_{j|i} (q, k), float64."""
+        n_neighbors, wanted = values.shape[1], several(self.perplexity)
+        if n_neighbors >= int(3 * max(wanted)):
+            return super().apply(values, neighbors)
+        most = largest_perplexity(n_neighbors + 1)
+        return Perplexity(tuple(min(perplexity, most) for perplexity in wanted)).apply(values, neighbors)
+
+
 class EntropicAffinity(TransformedAffinity):
     """Symmetrised Gaussian affinities whose widths give every row the same perplexity; ΣP = 1.
 
@@ -55,7 +68,8 @@ class EntropicAffinity(TransformedAffinity):
     ----------
     perplexity : float or sequence of float, default=30.0
         Effective number of neighbours, exp of the entropy of p_{·|i}. If several are given, p is their mean over three
-        times as many neighbours as the largest, which captures near and far structure (Kobak & Berens, 2019).
+        times as many neighbours as the largest, which captures near and far structure (Kobak & Berens, 2019). Above
+        a third of the other points, that third is used, with a warning.
     metric, backend
         See `Affinity`.
     """
@@ -68,14 +82,22 @@ class EntropicAffinity(TransformedAffinity):
         self._transforms()
         return int(3 * max(several(self.perplexity)))
 
+    def _lowered(self, n: int) -> tuple[int, str]:
+        return n - 1, f"{largest_perplexity(n):.3g} is used, a third of the other points"
+
     def _transforms(self) -> tuple[Transform, ...]:
         one_or_more = several(self.perplexity)
-        return Perplexity(one_or_more[0] if len(one_or_more) == 1 else one_or_more), Symmetrize("mean")
+        return _ThirdOfNeighbors(one_or_more[0] if len(one_or_more) == 1 else one_or_more), Symmetrize("mean")
 
     def from_neighbors(self, neighbors: NeighborGraph) -> AffinityGraph:
         """Return the symmetrised graph, divided by the number of rows, as each of these sums to 1."""
         graph = super().from_neighbors(neighbors)
         return replace(graph, weights=graph.weights * (1 / neighbors.share.n))
+
+
+def largest_perplexity(n: int) -> float:
+    """Return the largest perplexity that tells near from far among ``n`` points: a third of the others."""
+    return max((n - 1) / 3, 1.5)
 
 
 def several(perplexity: float | Sequence[float]) -> tuple[float, ...]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torchdr_cne.affinity.dense import AllPairsAffinity, relative_squares, without_diagonal
 from torchdr_cne.affinity.doubly_stochastic import scaled_to_rows
-from torchdr_cne.affinity.entropic import conditional_probabilities
+from torchdr_cne.affinity.entropic import conditional_probabilities, largest_perplexity
 
 _TOLERANCE, _MOST_STEPS, _MOST_STARTS = 1e-3, 1000, 10
 _LEAST_WIDTH = 1e-3
@@ -45,11 +45,23 @@ class SymmetricEntropicAffinity(AllPairsAffinity):
     def weights(self, distances: Tensor) -> Tensor:
         """Return n P."""
         n = len(distances)
-        if self.perplexity >= n - 1 or n < 4:
+        if n < 4:
             return torch.ones_like(distances)
-        dual = _Dual(relative_squares(distances), self.perplexity)
+        dual = _Dual(relative_squares(distances), self._perplexity_among(n))
         log_kernel = dual.log_kernel(dual.solve())
         return scaled_to_rows(log_kernel, torch.zeros(n, dtype=torch.float64))
+
+    def _perplexity_among(self, n: int) -> float:
+        """Return the perplexity, or a smaller one with a warning."""
+        most = largest_perplexity(n)
+        if self.perplexity > most:
+            warnings.warn(
+                f"perplexity={self.perplexity} is too large for {n} samples: {most:.3g} is used, a third of the other "
+                "points.",
+                UserWarning,
+                stacklevel=3,
+            )
+        return min(self.perplexity, most)
 
 
 class _Dual:

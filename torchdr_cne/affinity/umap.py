@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from torchdr_cne.affinity import device
+from torchdr_cne.affinity.base import FewNeighbors
 from torchdr_cne.affinity.composed import DISTANCES, WEIGHTS, Transform, TransformedAffinity
 from torchdr_cne.affinity.transforms import Symmetrize
 from torchdr_cne.devices import on_cpu
@@ -58,7 +59,7 @@ class Connectivity(Transform):
         return torch.from_numpy(weights)
 
 
-class UMAPAffinity(TransformedAffinity):
+class UMAPAffinity(TransformedAffinity, FewNeighbors):
     """UMAP's graph, the fuzzy union of each row's exponential memberships.
 
     Row i has memberships exp(−(d_ij − ρ_i)⁺/σ_i) that sum to log₂ k, where ρ_i is the smallest non-zero distance to

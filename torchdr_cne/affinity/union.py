@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from torchdr_cne.affinity.base import FewNeighbors
 from torchdr_cne.affinity.composed import DISTANCES, WEIGHTS, Transform, TransformedAffinity
 from torchdr_cne.affinity.transforms import Symmetrize
 from torchdr_cne.neighbors import NeighborGraph
@@ -21,7 +22,7 @@ class Binary(Transform):
         return torch.ones_like(values, dtype=torch.float32)
 
 
-class UnionAffinity(TransformedAffinity):
+class UnionAffinity(TransformedAffinity, FewNeighbors):
     """Unweighted graph in which i and j are joined if either is a neighbour of the other (Damrich et al., 2023).
 
     Parameters

@@ -85,8 +85,8 @@ class PointsPlan:
     ----------
     init : str or array of shape (n, d)
         The first embedding.
-    init_scaling : float
-        Standard deviation of the widest column of the first embedding.
+    init_scaling : callable
+        Function from the number of points to the standard deviation of the first embedding's widest column.
     min_grad_norm : float
         Root mean square gradient below which the fit ends.
     make_objective : callable
@@ -94,7 +94,7 @@ class PointsPlan:
     """
 
     init: Any
-    init_scaling: float
+    init_scaling: Callable[[int], float]
     min_grad_norm: float
     make_objective: Callable[[FitState, Tensor], Objective]
 

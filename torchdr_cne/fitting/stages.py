@@ -175,7 +175,7 @@ def first_embedding(prepared: Prepared, graph: InputGraph | None, part: Part) ->
             prepared.rows,
             None if graph is None else graph.graph,
             plan.n_components,
-            plan.points.init_scaling,
+            plan.points.init_scaling(part.share.n),
             part.seed,
             part.share,
         )

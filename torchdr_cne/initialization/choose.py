@@ -1,6 +1,7 @@
 """The first embedding that the ``init`` parameter describes, at the requested scale."""
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,12 @@ from torch import Tensor
 from torchdr_cne.affinity import AffinityGraph
 from torchdr_cne.affinity.graph import gathered
 from torchdr_cne.distributed import Share
+from torchdr_cne.initialization.comparison import better_start, is_comparable
 from torchdr_cne.initialization.pca import pca_embedding
 from torchdr_cne.initialization.spectral import spectral_embedding
 from torchdr_cne.inputs import Rows, check_finite
 
-INITIALIZATIONS = ("pca", "spectral", "random")
+INITIALIZATIONS = ("pca", "spectral", "random", "auto")
 _FLAT_NOISE = 0.01
 
 
@@ -31,9 +33,10 @@ def initial_embedding(
 
     Parameters
     ----------
-    init : {"pca", "spectral", "random"} or array of shape (n, d)
-        An array is used as it is; the others are scaled. A direction in which the data have no spread starts with a
-        little noise, since forces never leave the subspace of a flat start.
+    init : {"pca", "spectral", "random", "auto"} or array of shape (n, d)
+        "auto" is "spectral" where this shows the shape of the data clearly better, and "pca" otherwise, see
+        `torchdr_cne.initialization.comparison`. An array is used as it is; the others are scaled. A direction in which
+        the data have no spread starts with a little noise, since forces never leave the subspace of a flat start.
     rows : Rows or None
         The features; without them (for a precomputed graph) "pca" becomes "spectral".
     graph : AffinityGraph or None
@@ -67,11 +70,15 @@ def initial_embedding(
             stacklevel=2,
         )
         return _scaled(noise, scaling)
-    if init == "pca" and rows is not None:
-        layout = pca_embedding(rows, n_components).float().cpu()
-    else:
+    if rows is None or init == "spectral":
         assert graph is not None
         layout = _spectral(graph, share, n_components, rows, seed)
+    else:
+        layout = pca_embedding(rows, n_components).float().cpu()
+        if init == "auto" and graph is not None and is_comparable(graph, rows, share):
+            # Without weights, so that edges pull alike where points lie densely and where they do not.
+            alike = replace(graph, weights=torch.ones_like(graph.weights))
+            layout = better_start(graph, rows, layout, _spectral(alike, share, n_components, rows, seed))
     flat = layout.std(dim=0, correction=0) == 0
     return torch.where(flat, _scaled(noise, _FLAT_NOISE * scaling), _scaled(layout, scaling))
 

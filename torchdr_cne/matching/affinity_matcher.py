@@ -167,5 +167,9 @@ class AffinityMatcher(Graph, Scheduling, Moving, EmbeddingEstimator):
             bytes_by_stage=self._bytes_by_stage,
         )
 
+    def _scale_of_start(self, n: int) -> float:
+        """Return the standard deviation of the first embedding's widest column."""
+        return self.init_scaling
+
     def _points_plan(self) -> PointsPlan | None:
-        return PointsPlan(self.init, self.init_scaling, self.min_grad_norm, self._make_objective)
+        return PointsPlan(self.init, self._scale_of_start, self.min_grad_norm, self._make_objective)

@@ -13,7 +13,9 @@ from torchdr_cne.matching.neighbor_embedding import NeighborEmbedding
 from torchdr_cne.objectives.all_pairs import MAX_FFT_COMPONENTS, AllPairsSums, QuietObjective
 from torchdr_cne.objectives.pairs import Pairs
 from torchdr_cne.objectives.row_sums import RowSums
+from torchdr_cne.optimization.delta_bar_delta import DeltaBarDelta
 from torchdr_cne.optimization.objective import Objective
+from torchdr_cne.optimization.phase import Phase
 from torchdr_cne.optimization.state import FitState
 from torchdr_cne.overriding import decides, overridden
 from torchdr_cne.placement.refinement import Refinement, hook_refinement
@@ -31,7 +33,12 @@ class AllPairsNeighborEmbedding(NeighborEmbedding, replaces=("n_neighbors",)):
     Parameters
     ----------
     perplexity : float or sequence of float, default=30.0
-        Effective number of neighbours in the method's own affinity (ignored when ``affinity_in`` is given).
+        Effective number of neighbours in the method's own affinity (ignored when ``affinity_in`` is given). Above a
+        third of the other points, that third is used, with a warning.
+    learning_rate : "auto" or float, default="auto"
+        Learning rate. Where the optimiser is that of t-SNE, the default, a number has the unit of scikit-learn and
+        openTSNE: it is divided by n, as the loss here is a sum over points. "auto" is n divided by four times the
+        exaggeration in that unit.
     repulsion : {"auto", "dense", "keops", "fused", "fft"}, default="auto"
         How sums over all pairs are computed. "dense" is the definition, autograd of the hooks block by block; "keops"
         is the same by symbolic reductions; "fused" sums the declared `_pair_forces`, compiled on a CPU; "fft"
@@ -113,6 +120,11 @@ class AllPairsNeighborEmbedding(NeighborEmbedding, replaces=("n_neighbors",)):
         return sums.objective(state, start_nd)
 
     # Parts of a fit besides its loss.
+
+    def _given_learning_rate(self, phase: Phase, n: int) -> float:
+        # The optimiser of t-SNE and its numbers, such as 200, belong to the loss itself; the loss here is times n.
+        rate = super()._given_learning_rate(phase, n)
+        return rate / n if self._optimizer_choice is DeltaBarDelta else rate
 
     def _default_affinity(self) -> Affinity:
         return EntropicAffinity(perplexity=self.perplexity, metric=self.metric, backend=self.backend)

@@ -21,6 +21,16 @@ from torchdr_cne.placement.refinement import Refinement, hook_refinement
 from torchdr_cne.sampling.blocks import BLOCK_SIZE, n_shifts_for
 from torchdr_cne.similarities import Similarity, temperature_of
 
+_SCALE_OF_A_LINE = 30.0
+"""Standard deviation of a first embedding in one dimension."""
+_SHRINKAGE = 0.4
+"""Power of the attraction by which embeddings shrink, as measured: .37 (UMAP), .43 (NegTSNE), .75 (InfoTSNE)."""
+_SCALE_OF_NOISE = 1.0
+"""Standard deviation of a random start, which has nothing to keep: points have to pass each other."""
+_FULL_RATE_AT, _RATE_POWER, _LEAST_RATE = 70_000, 1 / 3, 0.2
+"""Number of points from which on the learning rate is the method's own; the power of n by which it falls below, and to
+which part of it at most."""
+
 
 class NegativeSamplingNeighborEmbedding(EncodedNeighborEmbedding, Gradients):
     """Attraction along edges, repulsion from uniformly drawn negatives.
@@ -44,6 +54,15 @@ class NegativeSamplingNeighborEmbedding(EncodedNeighborEmbedding, Gradients):
         the weights.
     negatives : {"batch", "uniform"}, default="batch"
         Where negatives come from under an encoder: the mini-batch itself, or points that are drawn uniformly.
+    init : {"auto", "pca", "spectral", "random"} or array of shape (n, d), default="auto"
+        First embedding. "auto" is "spectral" for up to 20 000 points whose graph is connected if its distances agree
+        clearly better with path lengths in the graph, and "pca" otherwise. An array is used as it is; without
+        features "pca" becomes "spectral". It has no effect with an encoder.
+    init_scaling : float or None, default=None
+        Standard deviation of the widest column of the first embedding, unless ``init`` is an array. None is the
+        method's own, about that of the last embedding, so that the first steps keep what the start shows: 10, in UMAP
+        6, in LargeVis 3, and 30 in one dimension, where points cannot pass each other; less for a stronger attraction,
+        and 1 for a random start.
     """
 
     n_negatives: int = 5
@@ -51,10 +70,13 @@ class NegativeSamplingNeighborEmbedding(EncodedNeighborEmbedding, Gradients):
     discard_neighbors: bool = False
     sampling: str = "edges"
     negatives: str = "batch"
+    init: Any = "auto"
+    init_scaling: float | None = None  # type: ignore[assignment]  # None is the method's own
 
     _bounds: ClassVar[dict[str, Bound]] = {"n_negatives": COUNT, "negatives_per_row": COUNT}
     _default_negatives_per_row: ClassVar[int] = 64
     _default_autograd_negatives: ClassVar[int] = 16
+    _default_init_scaling: ClassVar[float] = 10.0
     # Where blocks are drawn, a few of them suffice to find the embedding, and many sharpen it in the end.
     _early_share_of_draws: ClassVar[float] = 1.0
 
@@ -102,6 +124,22 @@ class NegativeSamplingNeighborEmbedding(EncodedNeighborEmbedding, Gradients):
         return DrawnBlocks(self._default_negatives_per_row, self._early_share_of_draws, self.compile)
 
     # Parts of a fit besides its loss.
+
+    def _scale_of_start(self, n: int) -> float:
+        if self.init_scaling is not None:
+            return self.init_scaling
+        if isinstance(self.init, str) and self.init == "random":
+            return _SCALE_OF_NOISE
+        own = _SCALE_OF_A_LINE if self.n_components == 1 else self._default_init_scaling
+        return own * max(1.0, self._attraction(self._phases(n)[-1])) ** -_SHRINKAGE
+
+    def _attraction(self, phase: Phase) -> float:
+        """Return the strength of the attraction beside that of the repulsion, relative to the method's own."""
+        return phase.exaggeration / self.repulsion_strength if self.repulsion_strength else 1.0
+
+    def _auto_learning_rate(self, phase: Phase, n: int) -> float:
+        # Few points need few steps to find their places; larger ones would lose what the start knows.
+        return super()._auto_learning_rate(phase, n) * min(1.0, max(_LEAST_RATE, (n / _FULL_RATE_AT) ** _RATE_POWER))
 
     def _network_options(self, **options: Any) -> NetworkOptions:
         return super()._network_options(sampling=self.sampling, negatives=self.negatives, **options)

@@ -40,6 +40,7 @@ class LargeVis(NegativeSamplingNeighborEmbedding, replaces=("n_neighbors",)):
     _default_max_iter: ClassVar[int] = 400
     _default_negatives_per_row: ClassVar[int] = 128
     _base_learning_rate: ClassVar[float] = 0.5
+    _default_init_scaling: ClassVar[float] = 3.0
     _max_row_gradient: ClassVar[float | None] = 4.0
 
     def _compute_attractive_loss(self, pairs: Pairs) -> Tensor:

@@ -64,6 +64,9 @@ class NegTSNE(NegativeSamplingNeighborEmbedding):
         # Forces along edges shrink with ν; a power of .55 follows them without amplifying the noise of few draws.
         return super()._auto_learning_rate(phase, n) * math.exp(-0.55 * phase.parameters["log_nu"])
 
+    def _attraction(self, phase: Phase) -> float:
+        return super()._attraction(phase) * math.exp(phase.parameters["log_nu"])
+
     def _spectrum_parameters(self, s: float) -> dict[str, float | None]:
         return {"s": s, "Z_bar": None, "nu": None}
 

@@ -10,12 +10,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from torchdr_cne.checks import POSITIVE, Bound
 from torchdr_cne.forces import PairForces
-from torchdr_cne.matching import AllPairsNeighborEmbedding, EncodedNeighborEmbedding, FitState, Phase, RowSums
+from torchdr_cne.matching import AllPairsNeighborEmbedding, EncodedNeighborEmbedding, FitState, RowSums
 from torchdr_cne.optimization.delta_bar_delta import DeltaBarDelta
 from torchdr_cne.optimization.objective import Objective
 from torchdr_cne.similarities import StudentT
-
-_LEAST_RATE = 50.0
 
 
 class TSNE(EncodedNeighborEmbedding, AllPairsNeighborEmbedding):
@@ -42,6 +40,8 @@ class TSNE(EncodedNeighborEmbedding, AllPairsNeighborEmbedding):
 
     _bounds: ClassVar[dict[str, Bound]] = {"dof": POSITIVE}
     _default_max_iter: ClassVar[int] = 1000
+    # Belkina et al. (2019): n / exaggeration, without the factor 4 of the gradient; the loss here is times n.
+    _base_learning_rate: ClassVar[float] = 0.25
     _default_optimizer: ClassVar[str | type[Optimizer]] = DeltaBarDelta
     _early_share: ClassVar[float] = 0.25
     _interpolates: ClassVar[bool] = True
@@ -72,7 +72,3 @@ class TSNE(EncodedNeighborEmbedding, AllPairsNeighborEmbedding):
     def _early_exaggeration(self) -> float:
         early = super()._early_exaggeration()
         return 12.0 if early is None else early
-
-    def _auto_learning_rate(self, phase: Phase, n: int) -> float:
-        # Belkina (2019): n / exaggeration for a gradient without factor 4, and at least 50. The loss here is times n.
-        return max(n / phase.exaggeration / 4, _LEAST_RATE) / n

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchdr_cne.affinity import Affinity, SymmetricEntropicAffinity
 from torchdr_cne.forces import PairForces
 from torchdr_cne.kernels import CAUCHY
-from torchdr_cne.matching import AllPairsNeighborEmbedding, FitState, Phase, RowSums
+from torchdr_cne.matching import AllPairsNeighborEmbedding, FitState, RowSums
 from torchdr_cne.optimization.delta_bar_delta import DeltaBarDelta
 from torchdr_cne.optimization.objective import Objective
 from torchdr_cne.sinkhorn import sinkhorn_scaling
@@ -40,6 +40,7 @@ class TSNEkhorn(AllPairsNeighborEmbedding):
     init_scaling: float = 1e-4
 
     _default_max_iter: ClassVar[int] = 1000
+    _base_learning_rate: ClassVar[float] = 0.25
     _default_optimizer: ClassVar[str | type[Optimizer]] = DeltaBarDelta
     _early_share: ClassVar[float] = 0.25
 
@@ -64,9 +65,6 @@ class TSNEkhorn(AllPairsNeighborEmbedding):
     def _early_exaggeration(self) -> float:
         early = super()._early_exaggeration()
         return 12.0 if early is None else early
-
-    def _auto_learning_rate(self, phase: Phase, n: int) -> float:
-        return 0.25 / phase.exaggeration
 
     def _conclude(self, objective: Objective, state: FitState) -> Mapping[str, Any]:
         log_sums = partial(self._sums().final_log_row_sums, objective.embedding(), state)

@@ -50,6 +50,7 @@ class UMAP(NegativeSamplingNeighborEmbedding):
     local_connectivity: float = 1.0
     target_weight: float = 0.5
 
+    _default_init_scaling: ClassVar[float] = 6.0
     _base_learning_rate: ClassVar[float] = 0.6
     _max_row_gradient: ClassVar[float | None] = 4.0
 

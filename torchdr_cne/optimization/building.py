@@ -154,9 +154,7 @@ class OptimizerPlan:
         The optimiser.
     optimizer_kwargs : "auto", dict or None
         Keywords of the optimiser.
-    learning_rate : float or None
-        The learning rate; None is ``automatic_rate`` of the phase and the number of points.
-    automatic_rate : callable
+    rate : callable
         Function from a phase and a number of points to a learning rate.
     learned_rate : float
         Learning rate of the learned scalars.
@@ -168,8 +166,7 @@ class OptimizerPlan:
 
     optimizer: str | type[Optimizer]
     optimizer_kwargs: Mapping[str, Any] | str | None
-    learning_rate: float | None
-    automatic_rate: Callable[[Phase, int], float]
+    rate: Callable[[Phase, int], float]
     learned_rate: float
     scheduler: str | type[LRScheduler] | None = None
     scheduler_kwargs: Mapping[str, Any] | str | None = "auto"
@@ -178,8 +175,8 @@ class OptimizerPlan:
         self, phase: Phase, objective: Objective, learned: Mapping[str, Tensor]
     ) -> tuple[Optimizer, LRScheduler | None, float]:
         """Return the optimiser, the scheduler and the learning rate of a phase."""
-        rate = self.learning_rate if phase.learning_rate is None else phase.learning_rate
-        rate = self.automatic_rate(phase, objective.n_points) if rate is None else float(rate)
+        given = phase.learning_rate
+        rate = self.rate(phase, objective.n_points) if given is None else float(given)
         groups = parameter_groups(objective.parameters, learned, rate, self.learned_rate)
         kwargs = self.optimizer_kwargs if phase.optimizer is None else "auto"
         kwargs = kwargs if phase.optimizer_kwargs is None else phase.optimizer_kwargs

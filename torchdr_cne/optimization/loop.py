@@ -19,6 +19,9 @@ from torchdr_cne.optimization.phase import Phase
 from torchdr_cne.optimization.snapshot import Snapshot, restore_optimizer
 from torchdr_cne.optimization.state import FitState
 
+_FARTHEST, _GROWTH = 1e5, 10.0
+"""Coordinates up to which an embedding has not run away, and multiples of those at the beginning of a phase."""
+
 
 @dataclass
 class Outcome:
@@ -109,7 +112,7 @@ def run(
     Raises
     ------
     FloatingPointError
-        If a gradient is not finite; the message names the iteration and the learning rate.
+        If a gradient is not finite or points run away; the message names the iteration and the learning rate.
     """
     outcome = Outcome() if resumed is None else Outcome(n_iter=resumed.step, history=resumed.history)
     with _interruptible(outcome, "encoder=est.encoder_" if objective.networks else "init=est.embedding_"):
@@ -147,6 +150,7 @@ class _Run:
         self._optimizer, self._scheduler, self._observer = optimizer, scheduler, observer
         self._sums: list[Tensor] = []
         self._rate = 0.0
+        self._farthest = max(_FARTHEST, _GROWTH * float(self._reach()))
 
     def phase(self) -> None:
         """Take the steps of the phase; the signal of the outcome tells whether they ended early."""
@@ -188,9 +192,10 @@ class _Run:
         """Check and record the gradients since the last check."""
         objective, settings, outcome = self._objective, self._settings, self._outcome
         first_rate = self._optimizer.param_groups[0].get("initial_lr", self._rate)
-        sums = objective.add_up(torch.stack(self._sums))
+        ran_away = (self._reach() > self._farthest).to(self._sums[0].dtype)
+        *sums, ran_away = objective.add_up(torch.stack([*self._sums, ran_away]))
         self._sums.clear()
-        _raise_if_diverged(sums, outcome.n_iter, first_rate)
+        _raise_if_diverged(torch.stack(sums), bool(ran_away), outcome.n_iter, first_rate)
         grad_norm = (objective.square_sum() / objective.n_points) ** 0.5
         found = {name: float(value.detach()) for name, value in self._state.learned.items()}
         found |= settings.constants(self._state.phase)
@@ -201,9 +206,18 @@ class _Run:
         if not self._state.phase.early and grad_norm < settings.min_grad_norm:
             settings.ranks.signal |= Signal.STOP
 
+    def _reach(self) -> Tensor:
+        """Return the largest coordinate of this rank's points, (); 0 if networks compute the embedding."""
+        points = self._objective.parameters.get("embedding")
+        return torch.zeros(()) if points is None or not points.numel() else points.detach().abs().max()
 
-def _raise_if_diverged(sums: Tensor, n_iter: int, rate: float) -> None:
-    """Raise an error if one of the last gradients, up to that of iteration ``n_iter``, has a sum that is not finite."""
+
+def _raise_if_diverged(sums: Tensor, ran_away: bool, n_iter: int, rate: float) -> None:
+    """Raise an error if a sum of the last gradients, up to iteration ``n_iter``, is not finite, or points ran away."""
+    if ran_away:
+        raise FloatingPointError(
+            f"points ran away from each other by iteration {n_iter} with learning rate {rate:.4g}; lower learning_rate."
+        )
     bad = torch.nonzero(~torch.isfinite(sums)).flatten().tolist()
     if bad:
         raise FloatingPointError(

@@ -72,8 +72,10 @@ class Networks(Optimizing):
         plan = super()._optimizer_plan()
         if not self._by_network:
             return plan
+        if self.learning_rate != "auto":
+            return replace(plan, learned_rate=self._learned_rate_beside_encoder)
         rate = self._encoder_learning_rate
-        return replace(plan, automatic_rate=lambda phase, n: rate, learned_rate=self._learned_rate_beside_encoder)
+        return replace(plan, rate=lambda phase, n: rate, learned_rate=self._learned_rate_beside_encoder)
 
     def _batch_loss(self) -> Loss:
         """Return the loss of the method on a mini-batch."""

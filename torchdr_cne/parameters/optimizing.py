@@ -56,13 +56,16 @@ class Optimizing(ParameterGroup):
         """Return the learning rate of ``phase`` for ``n`` points under ``learning_rate="auto"``."""
         return self._base_learning_rate
 
+    def _given_learning_rate(self, phase: Phase, n: int) -> float:
+        """Return the learning rate that a number means as ``learning_rate``."""
+        return float(self.learning_rate)
+
     def _optimizer_plan(self) -> OptimizerPlan:
         """Return the plan by which optimiser and scheduler of each phase are made."""
         return OptimizerPlan(
             optimizer=self._optimizer_choice,
             optimizer_kwargs=self.optimizer_kwargs,
-            learning_rate=None if self.learning_rate == "auto" else float(self.learning_rate),
-            automatic_rate=self._auto_learning_rate,
+            rate=self._auto_learning_rate if self.learning_rate == "auto" else self._given_learning_rate,
             learned_rate=self._learned_learning_rate,
         )
 
@@ -106,9 +109,10 @@ class Moving(ParameterGroup):
 
     Parameters
     ----------
-    init : {"pca", "spectral", "random"} or array of shape (n, d), default="pca"
-        First embedding. An array is used as it is; without features "pca" becomes "spectral". It has no effect with
-        an encoder.
+    init : {"auto", "pca", "spectral", "random"} or array of shape (n, d), default="pca"
+        First embedding. "auto" is "spectral" for up to 20 000 points whose graph is connected if its distances agree
+        clearly better with path lengths in the graph, and "pca" otherwise. An array is used as it is; without
+        features "pca" becomes "spectral". It has no effect with an encoder.
     init_scaling : float, default=1.0
         Standard deviation of the widest column of the first embedding, unless ``init`` is an array.
     min_grad_norm : float, default=1e-7
