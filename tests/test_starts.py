@@ -138,9 +138,9 @@ class TestFewRows:
 class TestLearningRate:
     X, y = load_digits(return_X_y=True)
 
-    @pytest.mark.parametrize("method", [TSNE, SNE])
-    def test_a_number_has_the_unit_of_scikit_learn(self, method):
-        fitted = method(learning_rate=200.0, random_state=0).fit(self.X[:400])
+    @pytest.mark.parametrize(("method", "rate"), [(TSNE, 200.0), (SNE, 50.0)])
+    def test_a_number_has_the_unit_of_scikit_learn(self, method, rate):
+        fitted = method(learning_rate=rate, random_state=0).fit(self.X[:400])
         assert knn_accuracy(fitted.embedding_, self.y[:400]) > 0.85
         assert np.abs(fitted.embedding_).max() < 200
 
