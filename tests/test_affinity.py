@@ -1,8 +1,6 @@
 """From rows to weighted graphs: published numbers, definitions, degenerate data, graphs of the user's own."""
 
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -157,16 +155,6 @@ class TestUMAPAffinity:
         kernels.memberships(0, 500, distances.numpy(), 1.0, np.log2(15), 1.0, weights.numpy())
         assert (weights[:, 0] == 1).all()
         np.testing.assert_allclose(weights.double().sum(dim=1), np.log2(15), atol=1e-5)
-
-    def test_without_numba_the_graph_is_the_same(self, tmp_path):
-        script = (
-            "import sys; sys.modules['numba'] = None\n"
-            "import numpy as np; from torchdr_cne.affinity import UMAPAffinity\n"
-            "X = np.random.default_rng(0).normal(size=(80, 4)).astype(np.float32)\n"
-            "np.save(sys.argv[1], UMAPAffinity()(X).to_scipy().toarray())\n"
-        )
-        subprocess.run([sys.executable, "-c", script, tmp_path / "graph.npy"], check=True)
-        np.testing.assert_array_equal(np.load(tmp_path / "graph.npy"), dense(UMAPAffinity()(gaussian())))
 
 
 class TestEntropicAffinity:

@@ -1,6 +1,7 @@
 """AffinityMatcher by itself: whole matrices of the data and of the embedding, matched under a loss."""
 
 import importlib.util
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 
 import torchdr_cne
-from tests.helpers import state_of
+from tests.helpers import repeated, state_of
 from torchdr_cne import UMAP, AffinityMatcher, LearnedMap, NegTSNE
 from torchdr_cne.affinity import EntropicAffinity, SinkhornAffinity, UnionAffinity
 from torchdr_cne.distributed import Share
@@ -50,8 +51,14 @@ def test_q_is_normalised_as_asked(over):
         torch.testing.assert_close(q, q.T)
 
 
-@pytest.mark.parametrize("affinity", [None, EntropicAffinity(perplexity=10), SinkhornAffinity()])
-@pytest.mark.parametrize("out", [None, Normalized(Gaussian(), "rows"), Normalized(over="sinkhorn")])
+GIVEN = [None, EntropicAffinity(perplexity=10), SinkhornAffinity()]
+FOUND = [None, Normalized(Gaussian(), "rows"), Normalized(over="sinkhorn")]
+PAIRS = [*zip(GIVEN, FOUND, strict=True)]  # each affinity once
+
+
+@pytest.mark.parametrize(
+    ("affinity", "out"), [*PAIRS, *repeated(*(pair for pair in product(GIVEN, FOUND) if pair not in PAIRS))]
+)
 def test_digits_are_told_apart_under_any_pair_of_affinities(affinity, out):
     z = AffinityMatcher(affinity_in=affinity, affinity_out=out, max_iter=200, random_state=0).fit_transform(X)
     assert knn_accuracy(z, Y) > 0.85

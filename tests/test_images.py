@@ -5,7 +5,6 @@ import itertools
 import math
 import random
 import re
-import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -494,16 +493,6 @@ def test_other_mistakes_are_told():
         make(data_transform=lambda image: None).fit(SOME)
     with pytest.raises(ValueError, match="do not have the same number of channels"):
         make(data_transform="is_included").fit([Image.fromarray(SOME[0]), Image.new("RGB", (8, 8))] * 4)
-
-
-def test_without_torchvision_the_install_line_is_named():
-    script = (
-        "import sys; sys.modules['torchvision'] = None\nimport numpy as np\nfrom torchdr_cne import TSimCNE\n"
-        "try:\n    TSimCNE(total_epochs=1).fit(np.zeros((9, 8, 8), dtype=np.uint8))\n"
-        "except ImportError as error:\n    print(error)\n"
-    )
-    result = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True)
-    assert "pip install 'torchdr_cne[images]'" in result.stdout
 
 
 # ---- what comes of it ----------------------------------------------------------------------------------------------

@@ -3,9 +3,11 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from tests.helpers import repeated
+from torchdr_cne.affinity import UMAPAffinity
 
 
 def run(code):
@@ -31,40 +33,50 @@ def test_every_public_name_is_importable():
         torchdr_cne.PHATE  # noqa: B018
 
 
+INSTALLED = ["faiss-cpu", "pykeops", "'torchdr_cne[images]'"]
+
+
 def test_a_missing_dependency_names_its_install_line_when_used():
     script = (
-        "import sys; sys.modules['faiss'] = sys.modules['pykeops'] = None\n"
+        "import sys; sys.modules['faiss'] = sys.modules['pykeops'] = sys.modules['torchvision'] = None\n"
         "import numpy as np; X = np.eye(9)\n"
-        "from torchdr_cne import NegTSNE\n"
+        "from torchdr_cne import NegTSNE, TSimCNE\n"
         "from torchdr_cne.neighbors import kneighbors\n"
         "NegTSNE(max_iter=2, random_state=0).fit(X)\n"
         "for backend in ('faiss', 'keops'):\n"
         "    try:\n        kneighbors(X, 2, backend=backend)\n"
         "    except ImportError as error:\n        print(error)\n"
+        "try:\n    TSimCNE(total_epochs=1).fit(np.zeros((9, 8, 8), dtype=np.uint8))\n"
+        "except ImportError as error:\n    print(error)\n"
     )
     result = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True)
-    for said, install in zip(result.stdout.splitlines(), ["faiss-cpu", "pykeops"], strict=True):
+    for said, install in zip(result.stdout.splitlines(), INSTALLED, strict=True):
         assert f"pip install {install}" in said
 
 
 @pytest.mark.parametrize("broken", [True, *repeated(False)], ids=["broken", "missing"])
 def test_without_numba_all_is_computed_by_torch_and_faiss_with_one_warning(broken, tmp_path):
+    """Affinities have the same numbers."""
     (tmp_path / "numba.py").write_text("raise SystemError('initialisation failed')")
     hide = f"sys.path.insert(0, {str(tmp_path)!r})" if broken else "sys.modules['numba'] = None"
     script = (
         f"import sys, warnings; {hide}\n"
         "import numpy as np; X = np.random.default_rng(0).normal(size=(5000, 5))\n"
         "from torchdr_cne import NegTSNE, UMAP\n"
+        "from torchdr_cne.affinity import UMAPAffinity\n"
         "from torchdr_cne.neighbors import FaissConfig\n"
         "with warnings.catch_warnings(record=True) as seen:\n"
         "    warnings.simplefilter('always')\n"
         "    NegTSNE(max_iter=3, random_state=0, backend=FaissConfig(n_lists=32)).fit(X)\n"
         "    z = UMAP(max_iter=20, random_state=0).fit_transform(X[:300])\n"
+        f"np.save({str(tmp_path / 'graph.npy')!r}, UMAPAffinity()(X[:80]).to_scipy().toarray())\n"
         "print(len(seen), seen[0].message, np.isfinite(z).all(), z.std() > 0.5)\n"
     )
     output = run(script)
     assert output.startswith("1 numba cannot be imported")
     assert output.strip().endswith("True True")
+    graph = UMAPAffinity()(np.random.default_rng(0).normal(size=(5000, 5))[:80])
+    np.testing.assert_array_equal(np.load(tmp_path / "graph.npy"), graph.to_scipy().toarray())
 
 
 def test_a_long_compilation_is_explained_on_stderr():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from tests.helpers import on_threads, torch_threads
+from tests.helpers import on_threads, repeated, torch_threads
 from torchdr_cne import PACMAP, TSNE, UMAP, InfoTSNE, LargeVis, NCVis, NegTSNE
 from torchdr_cne.forces import compiled
 
@@ -40,9 +40,10 @@ def test_two_processes_give_the_same_bits(capsys):
     assert len(set(fresh)) == 6
 
 
+@pytest.mark.parametrize("threads", [(1, 2, 3), *repeated(((1, 4, 8),))], ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "float64"], ids=["compiled", "tiles"])
 @pytest.mark.parametrize("method", METHODS)
-def test_the_fast_path_gives_the_same_bits_for_any_number_of_threads(method, dtype, monkeypatch):
+def test_the_fast_path_gives_the_same_bits_for_any_number_of_threads(method, dtype, threads, monkeypatch):
     monkeypatch.setattr(compiled, "_BLOCKS_WORTH_A_THREAD", 1)
     rng = np.random.default_rng(0)
     start = rng.normal(size=(600, 2)).astype(np.float32)
@@ -51,7 +52,7 @@ def test_the_fast_path_gives_the_same_bits_for_any_number_of_threads(method, dty
         digest(
             method(init=start, random_state=0, max_iter=40, n_jobs=n_jobs, dtype=dtype).fit(X, graph=graph).embedding_
         )
-        for n_jobs in (1, 2, 3, 4, 8)
+        for n_jobs in threads
     }
     assert len(digests) == 1
 

@@ -1,13 +1,13 @@
 """A fit that was interrupted goes on from its checkpoint as if nothing had happened."""
 
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from tests.distributed.harness import run_script
 from tests.helpers import interrupt_at, repeated
 from torchdr_cne import UMAP, InfoTSNE, NCVis, NegTSNE, load
 from torchdr_cne.affinity import EntropicAffinity
@@ -222,10 +222,8 @@ print(n_interrupted)
 
 @pytest.mark.parametrize("n_trials", [5, *repeated(25)])
 def test_ctrl_c_at_any_moment_loses_no_bit(n_trials, tmp_path):
-    command = [sys.executable, "-c", INTERRUPTED_ANYWHERE, str(tmp_path), str(n_trials)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split()[-1]) > n_trials // 5
+    output = run_script(INTERRUPTED_ANYWHERE, tmp_path, n_trials)
+    assert int(output.split()[-1]) > n_trials // 5
 
 
 FULL_DISK = """
@@ -252,6 +250,7 @@ with warnings.catch_warnings(record=True) as caught:
         estimator.fit(X)
     except OSError as error:
         print("OSError", error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))  # to print
 print(len(steps), estimator.n_iter_, np.isfinite(estimator.embedding_).all())
 print([str(w.message) for w in caught if "could not be written" in str(w.message)])
 """
@@ -262,11 +261,7 @@ print([str(w.message) for w in caught if "could not be written" in str(w.message
     [(1024, "full"), *repeated((0, "full"), (5000, "full"), (0, "freed"), (1024, "freed"), (5000, "freed"))],
 )
 def test_a_full_disk_costs_checkpoints_but_not_the_fit(limit, later, X, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path), str(limit), later], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    lines = run_script(FULL_DISK, tmp_path, limit, later).splitlines()
     assert ("OSError" in lines[0]) == (later == "full")
     assert lines[-2] == "40 40 True"
     warned = lines[-1]

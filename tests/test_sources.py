@@ -1,7 +1,6 @@
 """Tables larger than memory: every kind reads the same rows, and no more of the file than they need."""
 
 import shutil
-import subprocess
 import sys
 
 import numpy as np
@@ -10,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 
+from tests.distributed.harness import run_script
 from torchdr_cne.inputs import RowSource, open_rows
 from torchdr_cne.inputs.sources import ArraySource, ConcatenatedSource
 
@@ -229,9 +229,8 @@ class TestMemory:
         self, large_files, ending
     ):
         names = [str(large_files / f"{size}{ending}") for size in ("small", "large")]
-        done = subprocess.run([sys.executable, "-c", MEASURE, *names], capture_output=True, text=True, check=True)
         (in_the_end, at_most), (after_all, at_most_of_all) = (
-            map(float, line.split()) for line in done.stdout.splitlines()
+            map(float, line.split()) for line in run_script(MEASURE, *names).splitlines()
         )
         assert in_the_end < 20
         assert at_most < 20

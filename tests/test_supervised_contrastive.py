@@ -1,13 +1,11 @@
 """Supervised contrastive learning: its loss against the sum over pairs of pairs, and digits recognised."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from tests.distributed.harness import run_script
 from torchdr_cne import LearnedMap, Phase, SupervisedContrastive, load
 from torchdr_cne.evaluation import class_similarity_matrix
 from torchdr_cne.parametric import LabelContrast
@@ -76,8 +74,7 @@ def test_a_mini_batch_of_a_thousand_rows_takes_less_than_100_megabytes():
         "    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "print(-step(64) + step(1024))\n"
     )
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert int(result.stdout) * 1024 < 100e6
+    assert int(run_script(script)) * 1024 < 100e6
 
 
 def test_digits_are_recognised_and_classes_come_apart():

@@ -176,8 +176,8 @@ def test_a_point_s_place_has_the_same_bits_in_any_batch(method, fitted):
         UMAP(local_connectivity=0, **FEW),
         NegTSNE(affinity_in=EntropicAffinity(perplexity=12), **FEW),
         NegTSNE(metric="manhattan", **FEW),
-        UMAP(metric="cosine", n_components=5, **FEW),
-        InfoTSNE(n_neighbors=1, n_components=3, **FEW),
+        UMAP(metric="cosine", n_components=5, gradient="autograd", **FEW),  # the places need no kernels of their own
+        InfoTSNE(n_neighbors=1, n_components=3, gradient="autograd", **FEW),
         NCVis(dtype="float64", gradient="autograd", max_iter=10, random_state=0),
         NegTSNE(similarity=StudentT(3.0), **FEW),
         Plain(similarity=CosineExp(), n_components=7),

@@ -1,7 +1,7 @@
 """Similarities of embedded points, always in the form of logarithms: z_i, z_j → log q_ij."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -133,7 +133,7 @@ class StudentT(Similarity):
     def kernel(self) -> Kernel:
         """The kernel (1 + d²/dof)^{−dof}."""
         if self.dof == 1:
-            return replace(CAUCHY, parameters=(self.dof,))
+            return CAUCHY  # without parameters, so that one compiled kernel serves all methods that have it
         return Kernel(student, student_slope, student_attraction, (self.dof,))
 
 

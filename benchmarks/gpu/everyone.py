@@ -36,7 +36,8 @@ def _cases(setting: Setting) -> dict[str, Callable[[], Result]]:
     for form in ("dense", "fft"):
         add(f"TSNE {form}", TSNE, repulsion=form)
     add("NegTSNE in 3-D", NegTSNE, n_components=3)
-    add("NegTSNE in 5-D", NegTSNE, n_components=5)
+    if not setting.small:
+        add("NegTSNE in 5-D", NegTSNE, n_components=5)
     add("UMAP in float64", UMAP, dtype="float64")
     add("UMAP of cosine with labels", UMAP, labels=y, metric="cosine")
     add("InfoTSNE without neighbours", InfoTSNE, discard_neighbors=True)

@@ -1,8 +1,5 @@
 """One suite for all sampled methods: the declared forces are the gradient of the loss hooks, on the same pairs."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +7,7 @@ import pytest
 import scipy.sparse
 import torch
 
+from tests.distributed.harness import run_script, run_scripts
 from tests.helpers import problem_of, repeated, state_of
 from torchdr_cne import UMAP, InfoTSNE, LargeVis, NCVis, NegTSNE
 from torchdr_cne.affinity import AffinityGraph, graph_from_user
@@ -226,22 +224,30 @@ def test_the_power_used_by_umap_has_the_stated_error_in_scalars_and_vectors():
         assert np.abs(found / expected - 1).max() < 4e-6
 
 
+def machine_code_of(name, monkeypatch):
+    """Return the assembly of a kernel for two components, compiled anew unless this process has compiled it already."""
+    from torchdr_cne.forces import compiled, kernels
+    from torchdr_cne.forces.numerics import kernel_jit
+
+    forces = METHODS[name]()._pair_forces()
+    step = kernels.compiled_kernels(forces, 2, True, True).step
+    if step.stats.cache_hits or not step.signatures:  # code from the cache cannot be looked at
+        monkeypatch.setattr(kernels, "cached_kernel", lambda function, name: kernel_jit(function))
+        fresh = kernels.compiled_kernels.__wrapped__(forces, 2)
+        monkeypatch.setattr(compiled, "compiled_kernels", lambda *_: fresh)
+        both_gradients(METHODS[name], CompiledForces, n=150, d=2, dtype=torch.float32)
+        step = fresh.step
+    return "".join(step.inspect_asm().values())
+
+
 @pytest.mark.parametrize("name", ["InfoTSNE", "UMAP", *repeated("NegTSNE", "NCVis")])
 def test_the_kernels_are_vectorised(name, monkeypatch):
     """Look at the machine code: packed single-precision arithmetic and no call of pow."""
     import platform
 
-    from torchdr_cne.forces import compiled, kernels
-    from torchdr_cne.forces.numerics import kernel_jit
-
     if platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("reads x86 instructions")
-    # Code from the cache cannot be looked at.
-    monkeypatch.setattr(kernels, "cached_kernel", lambda function, name: kernel_jit(function))
-    fresh = kernels.compiled_kernels.__wrapped__(METHODS[name]()._pair_forces(), 2)
-    monkeypatch.setattr(compiled, "compiled_kernels", lambda *_: fresh)
-    both_gradients(METHODS[name], CompiledForces, n=150, d=2, dtype=torch.float32)
-    lines = "".join(fresh.step.inspect_asm().values()).splitlines()
+    lines = machine_code_of(name, monkeypatch).splitlines()
     operations = ("fmadd", "fnmadd", "mul", "div", "rcp")
     packed = [
         line for line in lines if any(f"\tv{op}" in line for op in operations) and ("ymm" in line or "zmm" in line)
@@ -270,32 +276,30 @@ def test_long_row_gradients_are_shortened_alike_by_both_engines(d):
 def test_kernels_cached_by_several_processes_are_each_its_method_s_and_give_the_bits_of_fresh_ones(tmp_path):
     """Compiled in two processes, loaded in one; the graph is given, so that each compiles its own kernels only."""
     script = """
-import sys, numpy as np, scipy.sparse, torchdr_cne
+import os, sys, numpy as np, scipy.sparse, torchdr_cne
 X = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
 graph = scipy.sparse.random_array((300, 300), density=0.03, rng=np.random.default_rng(1))
 graph = (graph + graph.T).tocsr()
-for name in sys.argv[1:]:
+for name in sys.argv[2:] if sys.argv[1] == 'together' else [sys.argv[2 + int(os.environ['NUMBER'])]]:
     method, d = name.split("-")
     start = X[:, : int(d)]
     estimator = getattr(torchdr_cne, method)(n_components=int(d), random_state=0, max_iter=40, init=start)
     print(estimator.fit(X, graph=graph).embedding_.tobytes().hex())
 """
 
-    def start(*names):
-        environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-c", script, *names]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True)
-
     names = ("NegTSNE-2", "SNE-3")
-    apart = [process.communicate()[0] for process in [start(name) for name in names]]
-    together = start(*names).communicate()[0]
+    apart = run_scripts(2, script, "apart", *names, NUMBA_CACHE_DIR=str(tmp_path))
+    together = run_script(script, "together", *names, NUMBA_CACHE_DIR=str(tmp_path))
     assert all(apart)
     assert apart[0] != apart[1]
     assert "".join(apart) == together
 
 
+WEIGHTED = ("UMAP", "LargeVis")  # by default, and then nothing else needs their kernels for equal weights
+
+
 @pytest.mark.parametrize("exclude", [False, True], ids=["all pairs", "neighbours excluded"])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [*(name for name in METHODS if name not in WEIGHTED), *repeated(*WEIGHTED)])
 def test_a_graph_of_equal_weights_gives_the_same_forces(name, exclude):
     """Its kernels know the weight without reading it an edge."""
     estimator, state, z = random_problem(METHODS[name], n=300, d=2, dtype=torch.float32, discard_neighbors=exclude)

@@ -1,4 +1,4 @@
-"""Run a function in several processes that find each other as a launcher's ranks do."""
+"""Run functions and scripts in processes that have imported the library already: ranks, or one process alone."""
 
 import atexit
 import importlib
@@ -36,11 +36,17 @@ def environment(**more: str) -> dict[str, str]:
 
 
 class Server:
-    """The process that forks ranks, started when the first are needed and kept until the tests end."""
+    """The process that forks others, started when the first are needed and kept until the tests end.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    how : str
+        "warm" has fitted every method, so that a rank need not load their kernels; "fresh" has done nothing.
+    """
+
+    def __init__(self, how: str) -> None:
         self._connection, theirs = Pipe()
-        command = [sys.executable, "-W", "error", "-m", "tests.distributed.server", str(theirs.fileno())]
+        command = [sys.executable, "-W", "error", "-m", "tests.distributed.server", how, str(theirs.fileno())]
         self._process = subprocess.Popen(command, env=environment(), cwd=ROOT, pass_fds=[theirs.fileno()])
         theirs.close()
 
@@ -69,8 +75,8 @@ class Server:
 
 
 @cache
-def _server() -> Server:
-    server = Server()
+def _server(how: str) -> Server:
+    server = Server(how)
     atexit.register(server.stop)
     return server
 
@@ -80,16 +86,62 @@ def run_ranks(size: int, function: str, *arguments: object, timeout: float = 240
 
     Raises an AssertionError with the output of a rank that fails.
     """
-    variables = environment(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
     with tempfile.TemporaryDirectory() as folder:
-        codes = _server().run(
-            timeout, size=size, function=function, arguments=arguments, folder=folder, environment=variables
-        )
-        errors = [(Path(folder) / f"{rank}.err").read_text() for rank in range(size)]
-        for rank, code in enumerate(codes):
-            assert code in (0, None), f"rank {rank} of {size} ended with {code}:\n{errors[rank]}"
-        assert None not in codes, "\n".join([f"still at work after {timeout} s, by rank:", *errors])
-        return [(Path(folder) / f"{rank}.out").read_text() for rank in range(size)]
+        codes = codes_of_ranks(size, Path(folder), function, *arguments, timeout=timeout)
+        return _outputs(codes, Path(folder), timeout)
+
+
+def codes_of_ranks(
+    size: int, folder: Path, function: str, *arguments: object, timeout: float = 240
+) -> list[int | None]:
+    """Do as `run_ranks`, with output in ``folder``/N.out and N.err; return exit codes.
+
+    Those of ranks that are still at work when one has failed are None.
+    """
+    variables = environment(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
+    launch = {"function": function, "arguments": arguments, "folder": str(folder), "environment": variables}
+    return _server("warm").run(timeout, size=size, **launch)
+
+
+def run_script(script: str, *arguments: object, timeout: float = 240, **variables: str) -> str:
+    """Run a Python script, with arguments, in a process that has the library's imports behind it and nothing else.
+
+    Returns what it printed; raises an AssertionError with its errors if it fails.
+    """
+    return run_scripts(1, script, *arguments, timeout=timeout, **variables)[0]
+
+
+def run_scripts(n: int, script: str, *arguments: object, timeout: float = 240, **variables: str) -> list[str]:
+    """Run a script in ``n`` processes at the same time, which read their numbers from NUMBER; return their outputs."""
+    with tempfile.TemporaryDirectory() as folder:
+        launch = {"function": f"{__name__}:execute", "arguments": (script, [str(argument) for argument in arguments])}
+        codes = _server("fresh").run(timeout, size=n, folder=folder, environment=environment(**variables), **launch)
+        return _outputs(codes, Path(folder), timeout)
+
+
+def execute(script: str, arguments: list[str]) -> None:
+    """Be a script, in a process that was forked for it."""
+    from numba.core import config
+
+    os.environ["NUMBER"] = os.environ.pop("RANK")
+    for name in ("LOCAL_RANK", "WORLD_SIZE"):
+        del os.environ[name]
+    config.reload_config()  # from this environment
+    warnings.resetwarnings()
+    sys.dont_write_bytecode = True
+    sys.argv = ["-c", *arguments]
+    exec(compile(script, "<script>", "exec"), {"__name__": "__main__"})
+    sys.stdout.flush()
+    os._exit(0)  # to end in Python's way would touch, and thus copy, all that was imported
+
+
+def _outputs(codes: list[int | None], folder: Path, timeout: float) -> list[str]:
+    size = len(codes)
+    errors = [(folder / f"{rank}.err").read_text() for rank in range(size)]
+    for rank, code in enumerate(codes):
+        assert code in (0, None), f"rank {rank} of {size} ended with {code}:\n{errors[rank]}"
+    assert None not in codes, "\n".join([f"still at work after {timeout} s, by rank:", *errors])
+    return [(folder / f"{rank}.out").read_text() for rank in range(size)]
 
 
 def found_by_ranks(size: int, folder: Path, case: str, *arguments: object) -> list[dict[str, np.ndarray]]:

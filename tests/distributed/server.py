@@ -1,27 +1,37 @@
 """A process that has imported what ranks need, and forks them, so that no rank imports it again.
 
-``python server.py N`` serves launches that come through the connection with file descriptor N, one after another, until
-it is closed. A launch is a dictionary; the answers are the ranks' process ids, and then, as each ends, its number and
-its exit code.
+``python server.py warm N`` or ``python server.py fresh N`` serves launches that come through the connection with file
+descriptor N, one after another, until it is closed. A launch is a dictionary; the answers are the processes' ids, and
+then, as each ends, its number and its exit code.
 """
 
 import faulthandler
+import gc
 import importlib
 import os
 import sys
 import warnings
 from multiprocessing.connection import Connection
 
-PRELOADED = ("torch.distributed.nn.functional", "tests.distributed.cases", "tests.distributed.encoder_cases")
+import numba
+
+PRELOADED = {
+    "warm": ("torch.distributed.nn.functional", "tests.distributed.cases", "tests.distributed.encoder_cases"),
+    "fresh": ("torchdr_cne.fitting", "torchdr_cne.methods", "torchdr_cne.forces.compiled", "sklearn.datasets"),
+}
 
 
-def serve(connection: Connection) -> None:
-    """Fork ranks as asked for; a forked process returns when it has done a rank's work."""
-    for module in PRELOADED:
+def serve(how: str, connection: Connection) -> None:
+    """Fork processes as asked for; a forked one returns when it has done its work."""
+    for module in PRELOADED[how]:
         importlib.import_module(module)
-    cases = sys.modules["tests.distributed.cases"]
-    for method in cases.METHODS:  # what a fit imports, and the kernels
-        cases.make(method, max_iter=1).fit(cases.digits()[:300])
+    if how == "warm":
+        cases = sys.modules["tests.distributed.cases"]
+        for method in cases.METHODS:  # what a fit imports, and the kernels
+            cases.make(method, max_iter=1).fit(cases.digits()[:300])
+    else:
+        numba.njit(lambda x: x + 1)(1)  # the compiler itself is ready, and has compiled nothing of the library
+    gc.freeze()
     while True:
         try:
             launch = connection.recv()
@@ -60,4 +70,4 @@ def be_rank(
 
 
 if __name__ == "__main__":
-    serve(Connection(int(sys.argv[1])))
+    serve(sys.argv[1], Connection(int(sys.argv[2])))

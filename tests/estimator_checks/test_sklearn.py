@@ -36,9 +36,9 @@ pytestmark = [
 
 @parametrize_with_checks(
     [
-        UMAP(max_iter=40),
-        PACMAP(max_iter=40),
-        TSNE(max_iter=40),
+        UMAP(max_iter=10),
+        PACMAP(max_iter=10),
+        TSNE(max_iter=10),
         NegTSNE(encoder=(16,), max_iter=10),
         LearnedMap(encoder=(16,), max_iter=10),
         SupervisedContrastive(encoder=(16,), n_epochs=1, n_components=4),

@@ -18,6 +18,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from tests.distributed.harness import run_script
 from tests.helpers import repeated
 from torchdr_cne import NegTSNE
 from torchdr_cne.persistence import load, model_state, save_model
@@ -245,12 +246,17 @@ def forked(work):
             work()
             os._exit(0)
         except BaseException as error:
-            print(repr(error), flush=True)
+            print(repr(error), file=sys.stderr, flush=True)
         os._exit(1)
     return pid
 
+def time_of_a_save(kind):
+    begun = time.monotonic()
+    assert os.waitpid(forked(lambda: kind.writer()(1)), 0)[1] == 0
+    return time.monotonic() - begun
+
 def at_random_moments(kind):
-    start, done = kind.read(), 0
+    longest, start = 4 * time_of_a_save(kind), kind.read()
     for _ in range(rounds):
         before = kind.read()
         reading, writing = os.pipe()
@@ -260,7 +266,7 @@ def at_random_moments(kind):
                 save(step)
                 os.write(writing, b".")
         pid = forked(work)
-        time.sleep(rng.uniform(0.002, 0.06))
+        time.sleep(rng.uniform(0.002, longest))
         os.kill(pid, signal.SIGKILL)
         assert os.WIFSIGNALED(os.waitpid(pid, 0)[1])
         os.close(writing)
@@ -297,9 +303,8 @@ for kind in (Steps(), Model()):
 
 @pytest.mark.parametrize("n_rounds", [20, *repeated(60)])
 def test_a_writer_killed_at_any_moment_leaves_something_whole(n_rounds, tmp_path):
-    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path, str(n_rounds)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert all(int(n_operations) > 10 for n_operations in done.stdout.split())
+    output = run_script(KILLED, tmp_path, n_rounds)
+    assert all(int(n_operations) > 10 for n_operations in output.split())
 
 
 # ---- a full disk ------------------------------------------------------------------------------------------
@@ -345,9 +350,7 @@ print(json.dumps(outcomes))
 
 
 def test_a_full_disk_costs_a_warning_and_no_earlier_checkpoint(tmp_path):
-    done = subprocess.run([sys.executable, "-c", FULL, tmp_path], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    first, *outcomes = json.loads(done.stdout)
+    first, *outcomes = json.loads(run_script(FULL, tmp_path))
     assert first[0] is False
     assert "(step" not in first[1][0]
     assert "there is no earlier one" in first[1][0]

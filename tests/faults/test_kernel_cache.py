@@ -1,13 +1,11 @@
 """Compiled kernels on disk may be damaged, or have no place to be kept, and every fit works all the same."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import torchdr_cne
+from tests.distributed.harness import run_script
 
 KERNELS = """
 import sys, warnings
@@ -26,18 +24,22 @@ for warning in told:
 """
 
 
+RUN = """
+import runpy, sys, warnings
+
+warnings.simplefilter("error")
+sys.path.insert(0, sys.argv[1])
+runpy.run_path(f"{sys.argv[1]}/kernels.py", run_name="__main__")
+"""
+
+
 @pytest.fixture
 def run(tmp_path):
     """Run the module in a process of its own; return what it prints."""
-    module = tmp_path / "kernels.py"
-    module.write_text(KERNELS)
+    (tmp_path / "kernels.py").write_text(KERNELS)
 
     def start(**environment):
-        variables = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": os.getcwd()} | environment
-        command = [sys.executable, "-W", "error", str(module)]
-        done = subprocess.run(command, env=variables, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.splitlines()
+        return run_script(RUN, tmp_path, **{"NUMBA_CACHE_DIR": str(tmp_path / "cache"), **environment}).splitlines()
 
     return start
 
@@ -83,5 +85,5 @@ def test_a_constant_of_another_file_is_never_an_old_one(run, tmp_path):
     )
     for shift in (10, 20):
         constants.write_text(f"SHIFT = {shift}\n")
-        assert run(PYTHONDONTWRITEBYTECODE="1")[0].split()[0] == str(2 + shift)
-    assert run(PYTHONDONTWRITEBYTECODE="1") == ["22 1 0"]
+        assert run()[0].split()[0] == str(2 + shift)
+    assert run() == ["22 1 0"]

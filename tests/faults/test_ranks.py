@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.distributed.harness import ROOT, environment, free_port, run_ranks
+from tests.distributed.harness import ROOT, codes_of_ranks, environment, run_ranks
 from tests.helpers import repeated
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -84,12 +84,6 @@ class Job:
     def checkpoints(self):
         return sorted(int(path.name.removeprefix("step-")) for path in (self.folder / "checkpoints").glob("step-*"))
 
-    def embedding(self):
-        return np.load(self.folder / "embedding.npy")
-
-    def history(self):
-        return json.loads((self.folder / "history.json").read_text())
-
 
 def finished(folder, **options):
     """Run a job to its end; return it."""
@@ -103,26 +97,38 @@ def uninterrupted(tmp_path_factory):
     """What two ranks find that are left in peace: the embedding and the history."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     run_ranks(2, "tests.faults.worker:main", str(folder), "none", -1, 1, MAX_ITER, EVERY)
+    return fit_in(folder)
+
+
+def fit_in(folder):
+    """Return the embedding and the history that a job has left in a folder."""
     return np.load(folder / "embedding.npy"), json.loads((folder / "history.json").read_text())
 
 
-def assert_same_fit(job, uninterrupted):
-    np.testing.assert_array_equal(job.embedding(), uninterrupted[0])
-    assert job.history() == uninterrupted[1]
+def assert_same_fit(folder, uninterrupted):
+    embedding, history = fit_in(folder)
+    np.testing.assert_array_equal(embedding, uninterrupted[0])
+    assert history == uninterrupted[1]
 
 
-@pytest.mark.parametrize("at", [35, *repeated(0, MAX_ITER - 1)])
-def test_a_killed_rank_is_replaced_and_at_most_one_interval_is_lost(at, tmp_path, uninterrupted):
-    job = finished(tmp_path, restarts=1, fault="kill", at=at)
-    assert_same_fit(job, uninterrupted)
+@pytest.mark.parametrize(
+    ("start", "at"), [("forks", 35), *repeated(("processes", 35), ("processes", 0), ("processes", MAX_ITER - 1))]
+)
+def test_a_killed_rank_is_replaced_and_at_most_one_interval_is_lost(start, at, tmp_path, uninterrupted):
+    if start == "forks":  # five processes that need not import anything
+        options = {"max_iter": MAX_ITER, "every": EVERY, "fault": "kill", "at": at}
+        (text,) = run_ranks(1, "tests.faults.elastic:two_ranks", str(tmp_path), 1, options, timeout=PATIENCE)
+    else:
+        text = finished(tmp_path, restarts=1, fault="kill", at=at).text()
+    assert_same_fit(tmp_path, uninterrupted)
     resumed_at = at // EVERY * EVERY
-    assert f"rank 0 attempt 1 did steps [{resumed_at}] to [{MAX_ITER - 1}]" in job.text()
+    assert f"rank 0 attempt 1 did steps [{resumed_at}] to [{MAX_ITER - 1}]" in text
 
 
 @pytest.mark.repetition  # of killed ranks, above, and of killed writers in test_files.py
 def test_a_rank_killed_while_it_saves_leaves_the_checkpoint_before(tmp_path, uninterrupted):
     job = finished(tmp_path, restarts=1, fault="kill while saving", at=40, rank=0)
-    assert_same_fit(job, uninterrupted)
+    assert_same_fit(tmp_path, uninterrupted)
     assert "rank 0 attempt 1 did steps [30]" in job.text()
 
 
@@ -137,9 +143,8 @@ def test_without_restarts_a_killed_rank_ends_all_long_before_the_timeout(tmp_pat
         other = tmp_path / f"by {ranks}"
         other.mkdir()
         subprocess.run(["cp", "-r", str(tmp_path / "checkpoints"), str(other)], check=True)
-        resumed = finished(other, ranks=ranks)
-        assert "did steps [30] to [59]" in resumed.text()
-        np.testing.assert_array_equal(resumed.embedding(), uninterrupted[0])
+        assert "did steps [30] to [59]" in finished(other, ranks=ranks).text()
+        np.testing.assert_array_equal(fit_in(other)[0], uninterrupted[0])
 
 
 def test_workers_leave_when_their_launcher_is_killed(tmp_path):
@@ -168,33 +173,20 @@ def test_a_terminated_job_saves_says_so_and_goes_on_when_begun_again(tmp_path, u
     assert json.loads(marker.read_text())["step"] == stopped_at
     again = finished(tmp_path)
     assert f"did steps [{stopped_at}] to [59]" in again.text()
-    assert_same_fit(again, uninterrupted)
+    assert_same_fit(tmp_path, uninterrupted)
     assert not marker.exists()
 
 
 def test_a_rank_that_hangs_is_given_up_with_the_name_of_collective_and_step(tmp_path):
-    options = {"folder": str(tmp_path), "fault": "hang", "at": 12, "timeout": 5.0}
-    logs, port = [tmp_path / "0.txt", tmp_path / "1.txt"], str(free_port())
-    ranks = []
-    for rank, log in enumerate(logs):
-        variables = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        with log.open("w") as output:
-            command = [sys.executable, str(WORKER), json.dumps(options)]
-            ranks.append(
-                subprocess.Popen(command, env=environment(**variables), cwd=ROOT, stdout=output, stderr=output)
-            )
-    try:
-        assert ranks[0].wait(PATIENCE) != 0
-        assert "rank 1 attempt 0 step 12" in logs[1].read_text()
-        assert ranks[1].poll() is None, "the one that hangs is not waited for"
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
+    fault = ("hang", 12, 1, MAX_ITER, EVERY, 5.0)
+    codes = codes_of_ranks(2, tmp_path, "tests.faults.worker:main", str(tmp_path), *fault, timeout=PATIENCE)
+    assert codes[0] not in (0, None)
+    assert codes[1] is None, "the one that hangs is not waited for"
+    assert "rank 1 attempt 0 step 12" in (tmp_path / "1.out").read_text()
     assert re.search(
         r"RankError: rank 0 of 2 waited for the others in the (exchange of positions|agreement to go on) at step 1[34] "
         r"and gave up: one of them did not come within 5 s",
-        logs[0].read_text(),
+        (tmp_path / "0.err").read_text(),
     )
 
 

@@ -3,13 +3,13 @@
 import json
 import os
 import stat
-import subprocess
-import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
+from tests.distributed.harness import run_scripts
 from tests.helpers import interrupt_at, repeated
 from torchdr_cne import NegTSNE, load
 from torchdr_cne.storage import read_folder, write_folder
@@ -72,40 +72,33 @@ def test_files_have_the_modes_that_the_umask_allows(mask, mode, tmp_path):
 
 
 WRITER = """
-import sys, time, torch
+import os, sys, time, torch
 from pathlib import Path
 from torchdr_cne.storage import replacing, write_folder
-if sys.argv[3] == "renames":
+if sys.argv[2] == "renames":
     replacing._exchange = lambda *_: False
-print("begun", flush=True)
-number, end = int(sys.argv[2]), time.monotonic() + float(sys.argv[4])
+number, end = 1 + int(os.environ["NUMBER"]), time.monotonic() + float(sys.argv[3])
 while time.monotonic() < end:
     write_folder(Path(sys.argv[1]), {"a": torch.full((2000,), float(number))}, {"number": number})
     number += 2
-print(number)
 """
 
 
 @pytest.mark.parametrize("how", ["swaps", "renames"])
-@pytest.mark.parametrize("seconds", [3, *repeated(60)])
+@pytest.mark.parametrize("seconds", [2, *repeated(60)])
 def test_two_writers_and_a_reader_of_one_path_never_see_half_of_it(how, seconds, tmp_path):
     path = tmp_path / "model"
     write_folder(path, state(0), {"number": 0})
-    command = [sys.executable, "-c", WRITER, str(path)]
-    writers = [
-        subprocess.Popen([*command, str(first), how, str(seconds)], stdout=subprocess.PIPE, text=True)
-        for first in (1, 2)
-    ]
-    assert [writer.stdout.readline() for writer in writers] == ["begun\n"] * 2
     n_read, seen = 0, set()
-    while any(writer.poll() is None for writer in writers):
-        tensors, manifest = read_folder(path)
-        assert bool((tensors["a"] == manifest["number"]).all())
-        n_read += 1
-        seen.add(manifest["number"] % 2)
-    for writer in writers:
-        with writer:
-            assert writer.wait() == 0
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(run_scripts, 2, WRITER, path, how, seconds)
+        while not writing.done():
+            tensors, manifest = read_folder(path)
+            assert bool((tensors["a"] == manifest["number"]).all())
+            if manifest["number"]:
+                n_read += 1
+                seen.add(manifest["number"] % 2)
+        writing.result()
     assert n_read > 100
     assert seen == {0, 1}  # both were seen
     assert [entry.name for entry in tmp_path.iterdir()] == ["model"]

@@ -20,7 +20,7 @@ def kill_while_saving(at):
     write = folders._write_files
 
     def write_half(path, tensors, manifest):
-        if path.name.startswith(f"step-{at}"):
+        if path.name.startswith(f".step-{at}."):  # the name before it is whole
             (path / "state.safetensors").write_bytes(b"half")
             os.kill(os.getpid(), signal.SIGKILL)
         write(path, tensors, manifest)

@@ -133,8 +133,14 @@ def test_a_step_is_a_few_launches_whatever_n(method, most):
 STUDENT = Kernel(student, student_slope, student_attraction, (0.5,))
 
 
-@pytest.mark.parametrize("kernel", [CAUCHY, STUDENT])
-@pytest.mark.parametrize(("d", "width"), [(1, 1e-6), (1, 1e-3), (1, 0.3), (1, 3.0), (1, 30.0), (2, 1e-6), (2, 1.5)])
+WIDTHS = [(1, 1e-6), (1, 1e-3), (1, 0.3), (1, 3.0), (1, 30.0), (2, 1.5)]
+
+
+@pytest.mark.parametrize(
+    ("d", "width", "kernel"),
+    [*((*case, kernel) for case in WIDTHS for kernel in (CAUCHY, STUDENT)), (2, 1e-6, CAUCHY)]
+    + repeated((2, 1e-6, STUDENT)),
+)
 def test_sums_over_a_grid_are_those_over_all_pairs_at_every_width(d, width, kernel):
     forces, share = PairForces.of_kernel(kernel), Share.whole(256)
     generator = torch.Generator().manual_seed(0)
@@ -181,7 +187,7 @@ def test_sums_over_a_grid_of_three_dimensions(monkeypatch):
 
 def test_points_that_are_not_finite_stay_on_the_grid():
     forces, share = PairForces.of_kernel(CAUCHY), Share.whole(64)
-    z_ds = torch.rand(2, 64, generator=torch.Generator().manual_seed(0))
+    z_ds = torch.rand(1, 64, generator=torch.Generator().manual_seed(0))
     sums = DeviceInterpolatedSums(forces, share, z_ds.device)
     sums.compute(z_ds, torch.ones(64), ())
     for value in (torch.nan, torch.inf):

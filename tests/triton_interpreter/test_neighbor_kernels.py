@@ -80,7 +80,7 @@ def test_equal_candidates_are_sorted_by_place():
 def test_an_index_finds_what_it_finds_by_torch():
     X = normal(300, 6)
     found, wanted = (
-        index.points_of(index.joined(index.search(5)), torch.arange(300))
+        index.points_of(index.joined(index.search(5)), torch.arange(len(X)))
         for index in (TileIndex(X, 5, fused=fused) for fused in (True, False))
     )
     assert float((found == wanted).float().mean()) > 0.999
