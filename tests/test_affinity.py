@@ -438,3 +438,13 @@ def test_more_connected_neighbours_than_memberships_sum_to_are_all_members():
     weights = Connectivity(local_connectivity=8.0)._memberships(distances, math.nan)
     assert weights[0, :8].tolist() == [1.0] * 8
     assert float(weights[0, 8:].max()) < 1e-6
+
+
+@pytest.mark.parametrize("n_edges", [1, 7, 64, 10**9])
+def test_parts_of_a_graph_are_all_of_its_rows_and_edges_in_order(n_edges):
+    graph = UnionAffinity(n_neighbors=5)(gaussian(50))
+    parts = list(graph.in_parts(n_edges))
+    assert [row for rows, _ in parts for row in range(50)[rows]] == list(range(50))
+    assert [edge for _, edges in parts for edge in range(graph.n_edges)[edges]] == list(range(graph.n_edges))
+    longest = int(graph.indptr.diff().max())
+    assert all(edges.stop - edges.start < n_edges + longest for _, edges in parts)

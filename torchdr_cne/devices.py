@@ -9,6 +9,14 @@ def on_cpu(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu"
 
 
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that torch can still take on a CUDA device, within the limit of this process if it has one."""
+    free, total = torch.cuda.mem_get_info(device)
+    reserved, allocated = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
+    share = torch.cuda.get_per_process_memory_fraction(device)
+    return max(0, min(free + reserved - allocated, int(share * total) - allocated))
+
+
 def block_elements(device: torch.device, cpu: int, other: int = 1 << 26) -> int:
     """Return the number of elements of a block: ``cpu`` fits into a cache, ``other`` keeps every core of a GPU busy."""
     return cpu if device.type == "cpu" else other

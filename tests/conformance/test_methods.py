@@ -47,7 +47,7 @@ def random_problem(make, *, n, d, dtype, seed=0, **options):
 
 def reciprocal_pairs(estimator, state, problem, shifts, z_slots):
     """The blocks' pairs written out for the loss hooks: every slot's partners, masked to −inf."""
-    layout, graph = problem.layout, problem.slot_graph
+    layout, graph = problem.layout, problem.slot_graph()
     slots = torch.arange(layout.n_slots)
     blocks = slots // BLOCK_SIZE
     partners = torch.cat(

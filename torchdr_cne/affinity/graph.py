@@ -1,7 +1,9 @@
 """The input graph of every method, in one symmetric CSR form."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import scipy.sparse
@@ -76,6 +78,15 @@ class AffinityGraph:
         indptr = self.indptr[rows.start : rows.stop + 1]
         edges = slice(int(indptr[0]), int(indptr[-1]))
         return AffinityGraph(indptr - indptr[0], self.indices[edges], self.weights[edges], self.n_points)
+
+    def in_parts(self, n_edges: int) -> Iterator[tuple[slice, slice]]:
+        """Yield consecutive rows of about ``n_edges`` edges, more by less than a row, and where their edges are."""
+        ends = torch.arange(n_edges, self.n_edges + n_edges, n_edges, device=self.indptr.device)
+        stops = torch.searchsorted(self.indptr, ends, right=True).sub_(1).clamp_(min=1, max=self.n_rows).unique()
+        rows = [0, *stops.tolist()]
+        edges = self.indptr[torch.tensor(rows, device=self.indptr.device)].tolist()
+        for (start, stop), (first, last) in zip(pairwise(rows), pairwise(edges), strict=True):
+            yield slice(start, stop), slice(first, last)
 
     def to_scipy(self) -> scipy.sparse.csr_array:
         """Return the graph as a SciPy CSR array (n, n), or (n_rows, n) if it holds the rows of one rank."""

@@ -64,8 +64,8 @@ class GraphPlan:
     keeps_rows : bool
         Whether the rows stay with the estimator.
     bytes_by_stage : callable
-        Function from the numbers of rows and columns to the bytes that each stage holds besides the data; the result is
-        empty if they are not known.
+        Function from the numbers of rows and columns and the type of a device to the bytes that each stage holds there
+        besides the data; the result is empty if they are not known.
     """
 
     affinity: Affinity
@@ -74,7 +74,7 @@ class GraphPlan:
     relabel: Callable[[AffinityGraph, Tensor, Share], AffinityGraph]
     memory_budget: int | None
     keeps_rows: bool
-    bytes_by_stage: Callable[[int, int], Mapping[str, float]]
+    bytes_by_stage: Callable[[int, int, str], Mapping[str, float]]
 
 
 @dataclass(frozen=True)

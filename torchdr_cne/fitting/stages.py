@@ -11,10 +11,9 @@ from torch import Tensor
 
 from torchdr_cne.affinity import AffinityGraph
 from torchdr_cne.affinity.components import component_sizes, rows_without_edges
-from torchdr_cne.devices import to_device
-from torchdr_cne.distributed import Share
+from torchdr_cne.devices import free_memory, to_device
 from torchdr_cne.distributed.group import ranks_of_this_machine
-from torchdr_cne.fitting.memory import available_memory, check_memory
+from torchdr_cne.fitting.memory import available_memory, check_gpu_memory, check_memory
 from torchdr_cne.fitting.part import InputGraph, Part, Prepared
 from torchdr_cne.fitting.plan import GraphPlan
 from torchdr_cne.initialization import initial_embedding
@@ -46,14 +45,14 @@ def prepare(part: Part) -> Prepared:
     if given.data is None:
         return Prepared(None, None, phases, training)
     rows = as_rows(
-        _brought_to(part.run.device, given.data) if _computes_there(part) else given.data,
+        _brought_to_device(part, given.data) if _computes_there(part) else given.data,
         center=plan.graph is None or plan.graph.affinity.metric != "cosine",
         dtype=plan.options.dtype,
         share=part.share,
         budget=_memory_budget(part),
     )
-    if plan.graph is not None and part.run.device.type == "cpu" and rows.in_memory:
-        _check_memory(plan.graph, rows, part.share)
+    if plan.graph is not None and rows.in_memory:
+        _check_memory(plan.graph, rows, part)
     keeps = plan.networks is None and part.share.ranks.size == 1 and plan.graph is not None and plan.graph.keeps_rows
     kept = KeptRows(rows) if keeps and rows.in_memory else None
     return Prepared(rows, kept, phases, None if training is None else replace(training, rows=rows))
@@ -64,12 +63,15 @@ def _computes_there(part: Part) -> bool:
     return part.share.ranks.size == 1 and part.plan.networks is None and part.plan.graph is not None
 
 
-def _brought_to(device: torch.device, data: Any) -> Any:
+def _brought_to_device(part: Part, data: Any) -> Any:
     """Return an array as a tensor on a CUDA device; other data, and what does not fit there, stays where it is."""
+    device, graph = part.run.device, part.plan.graph
     if device.type != "cuda" or not isinstance(data, np.ndarray) or data.dtype.char not in _KNOWN_TO_TORCH:
         return data
-    free, _ = torch.cuda.mem_get_info(device)
-    if data.nbytes + _COPIES_ON_DEVICE * _SINGLE * data.size > free:
+    assert graph is not None
+    stages = graph.bytes_by_stage(len(data), data.size // max(1, len(data)), device.type)
+    beside = max(stages.values()) if stages else _COPIES_ON_DEVICE * _SINGLE * data.size
+    if data.nbytes + _SINGLE * data.size + beside > free_memory(device):
         return data
     plain = np.require(data, requirements=["C", "W"])
     return to_device(torch.from_numpy(plain), device)
@@ -101,11 +103,20 @@ def _memory_budget(part: Part) -> int | None:
     return int(part.share.ranks.smallest(torch.tensor(own), "the check of memory")) // _SHARE_OF_FREE
 
 
-def _check_memory(plan: GraphPlan, rows: Rows, share: Share) -> None:
+def _check_memory(plan: GraphPlan, rows: Rows, part: Part) -> None:
+    """Raise a MemoryError before any work if the memory of the device will not suffice."""
+    share, device = part.share, part.run.device
     with share.ranks.all_or_none("the check of memory"):
-        stages = plan.bytes_by_stage(len(share), rows.n_columns)
-        if stages:
-            check_memory(int(max(stages.values())), len(share), rows.n_columns)
+        stages = plan.bytes_by_stage(len(share), rows.n_columns, device.type)
+        if not stages:
+            return
+        size = len(share), rows.n_columns
+        if device.type == "cpu":
+            check_memory(int(max(stages.values())), *size)
+        elif device.type == "cuda":
+            are_there = rows.values.device.type == "cuda"
+            needed = max(stages.values()) if are_there else stages["loop"]
+            check_gpu_memory(int(needed), free_memory(device), *size, rows_are_there=are_there)
 
 
 # ---- affinities -------------------------------------------------------------------------------------------

@@ -51,9 +51,8 @@ class ForceProblem:
         if self.share is None:
             object.__setattr__(self, "share", Share.whole(self.layout.n_slots))
 
-    @cached_property
     def slot_graph(self) -> AffinityGraph:
-        """The input graph's rows in this rank's slots, one a slot."""
+        """Return the input graph's rows in this rank's slots, one a slot; engines copy from it what they need."""
         return self.layout.arrange(self.graph, self.slots, self.share.own)
 
     @cached_property

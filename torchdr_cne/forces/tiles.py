@@ -39,7 +39,7 @@ class TileForces:
     def __init__(self, problem: ForceProblem, *, compile: bool = False) -> None:
         self._problem = problem
         own = problem.share.own
-        self._graph = graph = problem.slot_graph
+        self._graph = graph = problem.slot_graph()
         self._rows, self._columns = graph.rows + own.start, graph.indices.long()
         self._meeting = problem.layout.meeting_shift(self._rows, self._columns) if problem.exclude_edges else None
         device = graph.indptr.device

@@ -79,8 +79,8 @@ class AffinityMatcher(Graph, Scheduling, Moving, EmbeddingEstimator):
     def _phases(self, n: int) -> list[Phase]:
         return number_phases([Phase(self._n_iter(n))])
 
-    def _bytes_by_stage(self, n: int, d: int) -> dict[str, int]:
-        """Return the bytes that each stage of a fit on the CPU holds besides the data; empty if not known."""
+    def _bytes_by_stage(self, n: int, d: int, device: str = "cpu") -> dict[str, int]:
+        """Return the bytes that each stage of a fit holds on a type of device besides the data; empty if not known."""
         return {}
 
     def _refinement(self, embedding_nd: Tensor) -> Refinement | None:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from torchdr_cne.affinity import UnionAffinity
 from torchdr_cne.checks import COUNT, Bound, check_choice
-from torchdr_cne.fitting.memory import bytes_by_stage
+from torchdr_cne.fitting.memory import bytes_by_stage, bytes_by_stage_on_gpu
 from torchdr_cne.matching.encoding import EncodedNeighborEmbedding
 from torchdr_cne.networks.options import NetworkOptions
 from torchdr_cne.objectives.pair_loss import PairLoss
@@ -161,15 +161,18 @@ class NegativeSamplingNeighborEmbedding(EncodedNeighborEmbedding, Gradients):
         rate = self._auto_learning_rate(loss.last_phase(len(embedding_nd)), len(embedding_nd))
         return hook_refinement(loss, embedding_nd, learned, rate)
 
-    def _bytes_by_stage(self, n: int, d: int) -> dict[str, int]:
+    def _bytes_by_stage(self, n: int, d: int, device: str = "cpu") -> dict[str, int]:
         if self._by_network or self.gradient == "autograd" or self._why_not_forces() or self.dtype != "float32":
             return {}
         affinity = self._input_affinity()
+        n_neighbors = min(affinity._n_neighbors_needed(n), n - 1)
+        if device != "cpu":
+            return bytes_by_stage_on_gpu(n, d, n_neighbors=n_neighbors, n_components=self.n_components)
         most = self._default_negatives_per_row if self.negatives_per_row is None else self.negatives_per_row
         return bytes_by_stage(
             n,
             d,
-            n_neighbors=min(affinity._n_neighbors_needed(n), n - 1),
+            n_neighbors=n_neighbors,
             n_components=self.n_components,
             n_meetings=n_shifts_for(most, -(-n // BLOCK_SIZE)),
             weighted=not isinstance(affinity, UnionAffinity),

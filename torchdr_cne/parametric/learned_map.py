@@ -113,7 +113,7 @@ class LearnedMap(Encoding, Graph, Search):
             relabel=_as_it_is,
             memory_budget=self.memory_budget,
             keeps_rows=False,
-            bytes_by_stage=lambda n, d: {},
+            bytes_by_stage=lambda n, d, device: {},
         )
 
 

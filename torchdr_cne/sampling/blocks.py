@@ -15,6 +15,8 @@ from torchdr_cne.hashing import bounded_int, mix, random_permutation, stream_key
 BLOCK_SIZE = 64
 _PERMUTATION, _SHIFTS = 1, 2
 """Purposes of the random streams used here."""
+_EDGES_AT_ONCE = 1 << 26
+"""Edges that are arranged at once, as each needs 40 bytes meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,14 @@ class BlockLayout:
         degrees = graph.indptr.new_zeros(n_own).index_copy(0, place, graph.indptr.diff())
         indptr = torch.cat([degrees.new_zeros(1), degrees.cumsum(0)])
         starts = torch.zeros_like(degrees).index_copy(0, place, graph.indptr[:-1])
-        shift = torch.repeat_interleave(starts - indptr[:-1], degrees, output_size=graph.n_edges)
-        source = shift + torch.arange(graph.n_edges, device=shift.device)
-        columns = self.slot_of[graph.indices[source].long()]
-        return AffinityGraph(indptr, columns.to(graph.indices.dtype), graph.weights[source], self.n_slots)
+        arranged = AffinityGraph(indptr, torch.empty_like(graph.indices), torch.empty_like(graph.weights), self.n_slots)
+        for rows, edges in arranged.in_parts(_EDGES_AT_ONCE):
+            n_edges = edges.stop - edges.start
+            source = torch.repeat_interleave(starts[rows] - indptr[:-1][rows], degrees[rows], output_size=n_edges)
+            source += torch.arange(edges.start, edges.stop, device=source.device)
+            arranged.indices[edges] = self.slot_of[graph.indices[source].long()].to(graph.indices.dtype)
+            arranged.weights[edges] = graph.weights[source]
+        return arranged
 
     def meeting_shift(self, rows: Tensor, columns: Tensor) -> Tensor:
         """Return the one shift in which the slots ``rows`` and ``columns`` meet."""

@@ -9,6 +9,7 @@ from torchdr_cne.forces.problem import ForceProblem
 
 LANES = 32
 _WINDOW = 2048
+_EDGES_AT_ONCE = 1 << 26
 
 
 class EdgeSlices(NamedTuple):
@@ -37,7 +38,7 @@ class EdgeSlices(NamedTuple):
     @classmethod
     def of(cls, problem: ForceProblem) -> "EdgeSlices":
         """Arrange the edges of the problem's graph by its slots."""
-        graph = problem.slot_graph
+        graph = problem.slot_graph()
         degrees = graph.indptr.diff()
         windows = torch.div(torch.arange(len(degrees), device=degrees.device), _WINDOW, rounding_mode="floor")
         order = torch.argsort((windows + 1) * graph.n_points - degrees, stable=True)
@@ -47,15 +48,16 @@ class EdgeSlices(NamedTuple):
         lanes = torch.arange(LANES, device=order.device).expand_as(in_order)
         first_places = torch.empty_like(degrees)
         first_places[order] = (starts[:-1].unsqueeze(1) + lanes).reshape(-1)
-        # Where the edges of a row lie: from its lane's first place on, in steps of a slice's width.
-        edges = torch.arange(graph.n_edges, device=order.device)
-        shift = torch.repeat_interleave(first_places - LANES * graph.indptr[:-1], degrees, output_size=graph.n_edges)
-        places = edges.mul_(LANES).add_(shift)
         columns = torch.zeros(int(starts[-1]), dtype=torch.int32, device=order.device)
-        columns[places] = graph.indices.int()
+        weights = torch.zeros(1 if problem.is_uniform else len(columns), dtype=torch.float32, device=order.device)
         if problem.is_uniform:
-            weights = graph.weights[:1].float() if graph.n_edges else torch.zeros(1, device=order.device)
-        else:
-            weights = torch.zeros(len(columns), dtype=torch.float32, device=order.device)
-            weights[places] = graph.weights.float()
+            weights[: graph.n_edges] = graph.weights[:1].float()
+        for rows, edges in graph.in_parts(_EDGES_AT_ONCE):
+            # Where the edges of a row lie: from its lane's first place on, in steps of a slice's width.
+            shift = first_places[rows] - LANES * graph.indptr[:-1][rows]
+            places = torch.repeat_interleave(shift, degrees[rows], output_size=edges.stop - edges.start)
+            places += LANES * torch.arange(edges.start, edges.stop, device=order.device)
+            columns[places] = graph.indices[edges].int()
+            if not problem.is_uniform:
+                weights[places] = graph.weights[edges].float()
         return cls(order.int(), in_order.reshape(-1).int(), starts, columns, weights)
