@@ -613,20 +613,26 @@ def test_demo_draws_and_judges_every_method(folder, capsys):
     assert (folder / "pictures" / "embeddings.png").read_bytes().startswith(b"\x89PNG")
 
 
+def set_launch(monkeypatch, rank):
+    """Set the variables that torchrun sets for one of two processes."""
+    variables = {"RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 29400}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, str(value))
+
+
 class TestWorker:
     """A process that torchrun has started."""
 
     @pytest.fixture
     def as_rank(self, monkeypatch):
         def become(rank):
-            monkeypatch.setenv("RANK", str(rank))
-            monkeypatch.setenv("WORLD_SIZE", "2")
+            set_launch(monkeypatch, rank)
 
         return become
 
     def test_rank_0_writes_and_reports(self, fit, as_rank, capsys):
         as_rank(0)
-        assert fit("data.npy", "--output", "out.npy") == 0
+        assert fit("data.npy", "--output", "out.npy", "--distributed", "false") == 0
         assert only_line(capsys).endswith("wrote out.npy")
 
     def test_other_ranks_write_and_say_nothing(self, fit, folder, as_rank, capsys):
@@ -677,9 +683,8 @@ class TestLaunch:
     def test_the_workers_launch_no_others_though_the_configuration_says_so(self, launched, monkeypatch):
         Path("run.yaml").write_text("data: data.npy\nnproc_per_node: 2\noutput: out.npy\n")
         assert main(["fit", "--config", "run.yaml"]) == 0
-        monkeypatch.setenv("RANK", "0")
-        monkeypatch.setenv("WORLD_SIZE", "2")
-        assert main([*launched[0].training_script_args, *QUICK]) == 0
+        set_launch(monkeypatch, 0)
+        assert main([*launched[0].training_script_args, *QUICK, "--distributed", "false"]) == 0
         assert Path("out.npy").exists()
 
     @pytest.mark.parametrize(
@@ -700,8 +705,7 @@ class TestLaunch:
         assert launched == []
 
     def test_is_refused_where_torchrun_has_started_the_process(self, launched, capsys, monkeypatch):
-        monkeypatch.setenv("RANK", "1")
-        monkeypatch.setenv("WORLD_SIZE", "2")
+        set_launch(monkeypatch, 1)
         assert main(["fit", "data.npy", "--output", "out.npy", "--nproc-per-node", "2"]) == 2
         assert "torchrun has started this one; leave it out" in only_line(capsys)
 

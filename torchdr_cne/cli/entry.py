@@ -48,9 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         files cannot be used; 130 if interrupted before there was a result; 143 if workers were ended by SIGTERM.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    speaker = f"error (rank {rank()})" if rank() else "error"
     try:
-        with warnings_as_lines(silent=rank() > 0):
+        own_rank = rank()
+    except UsageError:  # a fit will refuse it, and nothing else depends on it
+        own_rank = 0
+    speaker = f"error (rank {own_rank})" if own_rank else "error"
+    try:
+        with warnings_as_lines(silent=own_rank > 0):
             return _dispatch(arguments)
     except UsageError as error:
         tell(f"{speaker}: {error}")
