@@ -167,6 +167,34 @@ class TestTables:
         with pytest.warns(UserWarning, match="not numbers are left out: digit"):
             np.testing.assert_array_equal(columns_seen(data), digits[0])
 
+    @pytest.mark.parametrize("names", ['"a","b"', "a,b"])
+    def test_row_names_of_r_are_no_feature(self, columns_seen, names):
+        from torchdr_cne.cli.reading import read_labels
+
+        Path("r.csv").write_text(f'{names}\n"1",0.5,1\n"two\nlines",2.5,3\n')
+        with pytest.warns(UserWarning, match=r"the first column of r\.csv has no name: left out as an index"):
+            np.testing.assert_array_equal(columns_seen("r.csv"), [[0.5, 1], [2.5, 3]])
+        assert read_labels("r.csv", 2, column="b").tolist() == [1, 3]
+
+    @pytest.mark.parametrize(
+        ("text", "line", "found", "width"),
+        [
+            ("# made by hand\na,b\n1,2\n3,4\n", 2, 2, "1 names"),
+            ("# by hand, twice\n1,2,3\n4,5,6\n", 2, 3, "2 names"),
+            ("made by hand\n1,2\n3,4\n", 2, 2, "1 names"),
+            ("a,b,c\n1,2,3\n4,5\n", 3, 2, "3 names"),
+            ("a,b\n1,2\n3,4,5\n", 3, 3, "2 names"),
+            ("1,2\n\n3,4\n5\n", 4, 1, "2 numbers"),
+            ("1,2,3\n4,5\n", 2, 2, "3 numbers"),
+            ("a,b\n1,2,\n3,4,\n", 2, 3, "2 names"),  # an empty cell at the end, and no row names
+            ('a,b\n"1\n",2\n"x,y",4\n5\n', 5, 1, "2 names"),
+        ],
+    )
+    def test_a_line_of_another_width_is_refused_with_its_number(self, fit, capsys, text, line, found, width):
+        Path("uneven.csv").write_text(text)
+        assert fit("uneven.csv", "--output", "out.npy") == 2
+        assert f"line {line} of uneven.csv has {found} field(s), and the first line has {width}; " in only_line(capsys)
+
     def test_npy_is_mapped_not_read(self, columns_seen):
         assert isinstance(columns_seen("data.npy"), np.memmap)
 
@@ -232,6 +260,11 @@ class TestSources:
             (["npy", "--key", "X"], "names an array of a zarr group, and npy/shard-8.npy is none"),
             (["parquet", "--labels-column", "digit"], "parquet is no single file to take labels from"),
             (["npy/*.npy", "--output", "npy/shard-9.npy"], "would overwrite a file that is read"),
+            (["npy", "--output", "npy/out.npy"], "--output npy/out.npy would be one of the files that npy stands for"),
+            (["npy", "--output", "npy/out.parquet"], "npy/out.parquet would be one of the files that npy stands for"),
+            (["npy/*.npy", "--output", "npy/out.npy"], "npy/out.npy would be one of the files that npy/*.npy stands"),
+            (["**/*.npy", "--output", "npy/out.npy"], "npy/out.npy would be one of the files that **/*.npy stands for"),
+            (["array.zarr", "--output", "array.zarr/out.npy"], "out.npy would be one of the files that array.zarr st"),
         ],
     )
     def test_what_cannot_be_read_is_one_sentence(self, shards, capsys, arguments, sentence):

@@ -149,7 +149,7 @@ def _failures() -> Iterator[None]:
 
 def _targets(values: Any, parameters: dict[str, Any]) -> dict[str, Path]:
     """Return the files to write by option, after checking that they can be written."""
-    from torchdr_cne.cli.reading import files_read
+    from torchdr_cne.cli.reading import files_read, would_be_read
     from torchdr_cne.cli.writing import EMBEDDING_ENDINGS, FIGURE_ENDINGS, check_target
 
     endings = {"output": EMBEDDING_ENDINGS, "plot": FIGURE_ENDINGS, "save-graph": (".npz",)}
@@ -160,6 +160,11 @@ def _targets(values: Any, parameters: dict[str, Any]) -> dict[str, Path]:
         for option, name in names.items()
         if name is not None
     }
+    for option, path in targets.items():
+        if would_be_read(values.data, path):
+            raise UsageError(
+                f"--{option} {path} would be one of the files that {values.data} stands for; write to another folder"
+            )
     if not targets:
         raise UsageError("nothing would be written; give --output, --plot or --save-graph a file")
     if len({path.resolve() for path in targets.values()}) < len(targets):

@@ -109,6 +109,13 @@ def files_read(name: str) -> list[str]:
         return [name]
 
 
+def would_be_read(name: str, target: Path) -> bool:
+    """Return whether a file that is to be written would belong to the data, the next time that they are read."""
+    from torchdr_cne.inputs.opening import would_have
+
+    return would_have(name, target)
+
+
 def existing(name: str) -> Path:
     """Return the path of a file, after checking that it exists and that its ending is known."""
     path = Path(name)

@@ -132,7 +132,7 @@ def _connection(address: str, port: int, size: int, is_host: bool, timeout: time
     It is kept for the next fit, as a rank that still finds the old store could miss a new one of rank 0.
     """
     listener = _listener(address, port) if is_host else None
-    options = {} if listener is None else {"master_listen_fd": listener.detach()}  # the store closes it
+    options: Any = {} if listener is None else {"master_listen_fd": listener.detach()}  # the store closes it
     try:
         return TCPStore(address, port, size, is_master=is_host, timeout=timeout, multi_tenant=True, **options)
     except RuntimeError as error:
