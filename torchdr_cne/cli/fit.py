@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from torchdr_cne.catalogue import by_command
+from torchdr_cne.cli.configuration import read_config, shown
 from torchdr_cne.cli.launching import is_worker, launch, rank, world_size
 from torchdr_cne.cli.messages import FitError, UsageError, closest, library_errors, tell
-from torchdr_cne.cli.options import LABELS, QUIET, Command, Option, read_config, scan
+from torchdr_cne.cli.options import LABELS, QUIET, Command, Option, scan
 from torchdr_cne.cli.parameters import estimator_class, options_of
 
 _FILE_OPTIONS = (
@@ -33,7 +34,9 @@ def read(tokens: Sequence[str]) -> Any:
     """Return the values that ``tokens`` and the configuration file set; None if the user asked for the help."""
     config_file = scan(tokens, "config")
     config = {} if config_file is None else read_config(config_file)
-    method = str(scan(tokens, "method") or config.get("method", "negtsne"))
+    method = scan(tokens, "method") or config.get("method", "negtsne")
+    if not isinstance(method, str):
+        raise UsageError(f"method in the configuration is {shown(method)} and needs a NAME")
     return _command(method).parse(tokens, config)
 
 

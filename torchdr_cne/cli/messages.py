@@ -17,8 +17,12 @@ class FitError(Exception):
 
 
 def one_line(text: object) -> str:
-    """Return ``text`` with each run of blanks and line ends replaced by one blank."""
-    return " ".join(str(text).split())
+    """Return ``text`` with one blank for each run of blanks and line ends, and codes of other unprintable characters.
+
+    A terminal would obey some of these characters, which a file may bring in with a name.
+    """
+    joined = " ".join(str(text).split())
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in joined)
 
 
 def tell(text: object) -> None:
