@@ -1,9 +1,10 @@
-"""Seeds, devices and threads, which are set for one fit and never for the whole process."""
+"""Seeds, devices, threads and memory, which are set for one fit and never for the whole process."""
 
 import numbers
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import joblib
@@ -125,3 +126,26 @@ _limits: list[list[int]] = []
 def _in_joblib_thread() -> bool:
     """Return whether joblib runs this in one of several threads; its worker processes limit torch by themselves."""
     return threading.current_thread() is not threading.main_thread() and get_active_backend()[0].nesting_level > 0
+
+
+def available_memory() -> int | None:
+    """Return the bytes that are available on this machine, or in this control group; None if unknown."""
+    known = [value for value in (_system_memory(), _group_memory()) if value is not None]
+    return min(known) if known else None
+
+
+def _system_memory() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _group_memory() -> int | None:
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+    except (OSError, ValueError):
+        return None
+    return None if limit == "max" else max(0, int(limit) - used)

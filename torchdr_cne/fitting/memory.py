@@ -1,6 +1,6 @@
 """Estimates of the memory that a fit will need."""
 
-from pathlib import Path
+from torchdr_cne.resources import available_memory
 
 _EDGES_PER_NEIGHBOUR = 1.45
 """Directed edges of a symmetrised graph for each neighbour of a row; 2 if no two points list each other."""
@@ -38,29 +38,6 @@ def bytes_by_stage(
     loop = 12 * edges + slices + n * (96 + 20 * n_components + 4 * (n_components + 1) * n_meetings)
     stages = {"neighbours": neighbours, "graph": graph, "loop": loop}
     return {stage: round(_MARGIN * held + _LEAST) for stage, held in stages.items()}
-
-
-def available_memory() -> int | None:
-    """Return the bytes that are available on this machine, or in this control group; None if unknown."""
-    known = [value for value in (_system_memory(), _group_memory()) if value is not None]
-    return min(known) if known else None
-
-
-def _system_memory() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
-
-
-def _group_memory() -> int | None:
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-    except (OSError, ValueError):
-        return None
-    return None if limit == "max" else max(0, int(limit) - used)
 
 
 def check_memory(needed: int, n: int, d: int) -> None:

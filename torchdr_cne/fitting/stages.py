@@ -14,7 +14,7 @@ from torchdr_cne.affinity.components import component_sizes, rows_without_edges
 from torchdr_cne.devices import to_device
 from torchdr_cne.distributed import Share
 from torchdr_cne.distributed.group import ranks_of_this_machine
-from torchdr_cne.fitting.memory import available_memory, check_memory
+from torchdr_cne.fitting.memory import check_memory
 from torchdr_cne.fitting.part import InputGraph, Part, Prepared
 from torchdr_cne.fitting.plan import GraphPlan
 from torchdr_cne.initialization import initial_embedding
@@ -23,6 +23,7 @@ from torchdr_cne.neighbors import KeptRows
 from torchdr_cne.networks.fitting import with_networks
 from torchdr_cne.networks.training import TrainingSet
 from torchdr_cne.optimization.phase import Phase
+from torchdr_cne.resources import available_memory
 
 _LARGE_COMPONENT = 0.05
 """Fraction of the points above which a second component causes a warning."""

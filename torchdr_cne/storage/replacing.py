@@ -18,6 +18,8 @@ from typing import TypeVar
 
 MANIFEST, STATE = "manifest.json", "state.safetensors"
 """The files of a folder that this library writes."""
+LARGEST_MANIFEST = 1 << 28
+"""Bytes of a manifest; those of the largest models, with the names of all columns, have a few millions."""
 _WRITTEN = re.compile(rf"{re.escape(MANIFEST)}|{re.escape(STATE)}|\.tmp\w+")
 """These files, and the one that safetensors fills before it takes the name of the second."""
 _T = TypeVar("_T")
@@ -81,6 +83,8 @@ def looks_like_ours(path: Path) -> bool:
     if not path.is_dir() or path.is_symlink() or not {entry.name for entry in path.iterdir()} <= {MANIFEST, STATE}:
         return False
     try:
+        if (path / MANIFEST).stat().st_size > LARGEST_MANIFEST:
+            return False
         manifest = json.loads((path / MANIFEST).read_bytes())
     except (OSError, ValueError, RecursionError):
         return True
