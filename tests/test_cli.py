@@ -505,7 +505,14 @@ BAD_USES = {
     "unknown key in yaml": (["fit", "data.npy", "--config", "bad.yaml", *TO], "did you mean max_iter?"),
     "yaml is a list": (["fit", "data.npy", "--config", "list.yaml", *TO], "must hold lines like"),
     "value that cannot work": (["fit", "data.npy", "--metric", "l3", *TO], "metric='l3' is unknown"),
-    "device": (["fit", "data.npy", "--device", "gpu", *TO], "--device gpu cannot be used"),
+    "meta": (["fit", "data.npy", "--device", "meta", *TO], "device='meta' cannot be used: "),
+    "long name": (
+        ["fit", "data.npy", "--output", "x" * 252 + ".npy"],
+        "… cannot be a file: File name too long; give a",
+    ),
+    "long input": (["fit", "x" * 252 + ".npy", *TO], "… cannot be a file: File name too long; give another name"),
+    "a name of NUL": (["fit", "x\0.npy", *TO], "cannot be a file: embedded null byte"),
+    "device": (["fit", "data.npy", "--device", "gpu", *TO], "device='gpu' is unknown; use 'auto', 'cpu' or 'cuda'"),
     "three dimensions drawn": (
         ["fit", "data.npy", "--n_components", "3", "--plot", "o.png"],
         "n_components=2",
@@ -629,6 +636,34 @@ class TestEvaluate:
         np.save("embedding.npy", np.zeros((300, 2)))
         assert main(["evaluate", "data.npy", "embedding.npy", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["distance_correlation"] is None
+
+
+def test_the_longest_name_that_a_file_can_have_is_written(fit):
+    for name in ("x" * 251 + ".npy", "ü" * 125 + ".npy"):
+        assert fit("data.npy", "--output", name, "--quiet") == 0
+        assert np.load(name).shape == (300, 2)
+        Path(name).unlink()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full device")
+class TestStandardOutput:
+    """What is printed and cannot be written."""
+
+    @pytest.mark.parametrize("command", [["--version"], ["--help"], ["fit", "--help"], ["evaluate", *["data.npy"] * 2]])
+    def test_a_full_disk_is_one_line(self, folder, command):
+        done = output_of(command, "> /dev/full")
+        line = "error: cannot write to the standard output: No space left on device\n"
+        assert (done.returncode, done.stderr) == (1, line)
+
+    def test_a_reader_that_has_left_is_no_error(self, folder):
+        done = output_of(["fit", "--help"], "| true; exit ${PIPESTATUS[0]}")
+        assert (done.returncode, done.stderr) in [(141, ""), (0, "")]
+
+
+def output_of(command, redirection):
+    """Run a command in bash, with what follows it there."""
+    line = " ".join([sys.executable, "-m", "torchdr_cne.cli", *command, redirection])
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True)
 
 
 def test_demo_draws_and_judges_every_method(folder, capsys):

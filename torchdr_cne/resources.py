@@ -39,10 +39,23 @@ def resolve_device(device: str | torch.device, X: Any) -> torch.device:
         n_gpus = torch.cuda.device_count() if found.type == "cuda" else 0
         if found.type == "cuda" and (found.index or 0) >= n_gpus:
             raise ValueError(f"device={str(device)!r} needs a GPU, and torch finds {n_gpus}; use 'auto' or 'cpu'.")
+        _try(found, f"device={str(device)!r}", "use 'auto', 'cpu' or 'cuda'")
         return found
     if isinstance(X, torch.Tensor):
+        _try(X.device, f"X is on the device {str(X.device)!r}, which", "move it with X.to('cpu')")
         return X.device
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _try(device: torch.device, what: str, advice: str) -> None:
+    """Raise a ValueError unless torch can compute numbers on a device other than the CPU and CUDA's."""
+    if device.type in ("cpu", "cuda"):
+        return
+    try:
+        float(torch.zeros(1, device=device).sum())
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{what} cannot be used: {reason.rstrip('.')}; {advice}.") from error
 
 
 _MOST_THREADS = 16

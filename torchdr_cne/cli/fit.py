@@ -60,7 +60,6 @@ def _fit(method: str, values: Any, parameters: dict[str, Any]) -> None:
     start = time.perf_counter()
     with library_errors(), _failures():
         estimator = estimator_class(method)(**parameters, verbose=is_first and not values.quiet)
-        _check_device(parameters["device"])
         estimator.fit(X, graph=graph)
     seconds = time.perf_counter() - start
     _write(estimator, method, labels, targets)
@@ -153,8 +152,11 @@ def _failures() -> Iterator[None]:
 def _targets(values: Any, parameters: dict[str, Any]) -> dict[str, Path]:
     """Return the files to write by option, after checking that they can be written."""
     from torchdr_cne.cli.reading import files_read, would_be_read
-    from torchdr_cne.cli.writing import EMBEDDING_ENDINGS, FIGURE_ENDINGS, check_target
+    from torchdr_cne.cli.writing import EMBEDDING_ENDINGS, FIGURE_ENDINGS, check_name, check_target
 
+    for name in (values.data, values.labels, values.graph):
+        if name is not None:
+            check_name("the input", Path(name))
     endings = {"output": EMBEDDING_ENDINGS, "plot": FIGURE_ENDINGS, "save-graph": (".npz",)}
     names = {option: getattr(values, option.replace("-", "_")) for option in endings}
     inputs = [*files_read(values.data), values.labels, values.graph, values.config]
@@ -199,18 +201,6 @@ def _read_inputs(values: Any, parameters: dict[str, Any]) -> tuple[Any, Any, Any
     if isinstance(start, str) and Path(start).suffix in ENDINGS:
         parameters["init"] = read_matrix(start)
     return X, labels_of(values, X.shape[0]), None if values.graph is None else read_matrix(values.graph)
-
-
-def _check_device(device: str) -> None:
-    """Raise a UsageError unless torch can compute on ``device``."""
-    import torch
-
-    if device != "auto":
-        try:
-            torch.empty(1, device=device)
-        except (RuntimeError, AssertionError) as error:
-            problem = str(error).splitlines()[0]
-            raise UsageError(f"--device {device} cannot be used: {problem}; use auto or cpu") from error
 
 
 def _write(estimator: Any, method: str, labels: Any, targets: dict[str, Path]) -> None:

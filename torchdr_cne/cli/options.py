@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from torchdr_cne.cli.configuration import read_yaml, shown
-from torchdr_cne.cli.messages import UsageError, closest
+from torchdr_cne.cli.messages import UsageError, closest, show
 
 _COLUMN, _WIDTH = 26, 100  # of the help: where descriptions begin and where lines end
 
@@ -125,7 +125,7 @@ class Command:
             If an option is unknown, a value has the wrong type, or there are too few or too many files.
         """
         if "-h" in tokens or "--help" in tokens:
-            print(self._help())
+            show(self._help())
             return None
         options = {name: Option(name, "str | None", metavar="FILE") for name in self.positionals}
         options |= {option.key: option for group in self.groups.values() for option in group}

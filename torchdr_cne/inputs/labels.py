@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchdr_cne.inputs.frames import check_unmasked
+
 UNLABELLED = -1
 
 
@@ -31,6 +33,7 @@ def read_labels(y: Any, n: int, otherwise: str = "leave y out") -> Tensor | None
     ValueError
         If ``y`` has the wrong length, missing values, continuous numbers, or labels that are not numbers or strings.
     """
+    check_unmasked(y, "y", "mark them by y.filled(-1)")
     values = _as_array(y)
     if values.ndim != 1:
         raise ValueError(f"y has shape {values.shape}; give one label a row in 1-D, for instance with y.ravel().")
