@@ -9,7 +9,7 @@ import scipy.sparse
 import torch
 from sklearn.datasets import load_digits
 
-from torchdr_cne import PACMAP, UMAP, InfoTSNE, LearnedMap, NCVis, NegTSNE
+from torchdr_cne import PACMAP, TSNE, UMAP, InfoTSNE, LearnedMap, NCVis, NegTSNE
 from torchdr_cne.affinity import UnionAffinity
 from torchdr_cne.evaluation import knn_accuracy, knn_recall
 from torchdr_cne.parametric import Phase, Position
@@ -366,3 +366,42 @@ def test_the_places_of_a_learned_map_may_be_read_only():
     X, places = gaussian(), gaussian(dim=2)
     places.setflags(write=False)
     assert LearnedMap(phases=[Phase(2, Position(places))]).fit_transform(X).shape == (60, 2)
+
+
+# ---- graphs in several parts ----------------------------------------------------------------------------
+
+
+def two_clouds():
+    return np.concatenate([gaussian(), gaussian(seed=1) + 100])
+
+
+@pytest.mark.parametrize(
+    ("estimator", "given", "advice"),
+    [
+        (NegTSNE(n_neighbors=10), False, "raise n_neighbors to join them"),
+        (TSNE(perplexity=5), False, "raise perplexity to join them"),
+        (NegTSNE(n_neighbors=10), True, "give the graph edges between them, for instance of more neighbours, to join"),
+    ],
+)
+def test_separate_parts_are_told_once_with_advice_that_fits(estimator, given, advice):
+    X = two_clouds()
+    graph = UnionAffinity(n_neighbors=10)(X).to_scipy() if given else None
+    with pytest.warns(UserWarning, match="connected components") as caught:
+        estimator.set_params(max_iter=2, random_state=0).fit(X, graph=graph)
+    (told,) = [str(warning.message) for warning in caught]
+    assert advice in told
+
+
+def test_parts_that_labels_have_made_are_told_with_both_ways_to_join_them():
+    X = np.concatenate([gaussian(), gaussian(seed=1) + 1])
+    with pytest.warns(UserWarning, match="lower target_weight or raise n_neighbors to join them"):
+        UMAP(target_weight=1.0, max_iter=2, n_neighbors=40, init="pca").fit(X, np.repeat([0, 1], 60))
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_separate_parts_are_told_once_where_the_start_is_spectral(given):
+    X = two_clouds()
+    graph = UnionAffinity(n_neighbors=10)(X).to_scipy() if given else None
+    with pytest.warns(UserWarning, match="connected components; each is laid out by itself") as caught:
+        UMAP(max_iter=2, n_neighbors=10, init="spectral", random_state=0).fit(X, graph=graph)
+    assert len(caught) == 1

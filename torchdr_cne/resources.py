@@ -1,6 +1,7 @@
 """Seeds, devices, threads and memory, which are set for one fit and never for the whole process."""
 
 import numbers
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -87,14 +88,39 @@ def limited_threads(n_jobs: int | None) -> Iterator[None]:
     threads than these cores are never faster; more than `_MOST_THREADS` and the cores are not started.
     """
     if n_jobs is None and not _in_joblib_thread():
+        _refuse_lost_threads(torch.get_num_threads())
         yield
         return
     if n_jobs is not None and (not isinstance(n_jobs, numbers.Integral) or isinstance(n_jobs, bool) or n_jobs == 0):
         raise ValueError(f"n_jobs={n_jobs!r} has no meaning; use None, a positive integer or -1 for all cores.")
     cores = joblib.cpu_count()  # those that the process may use: affinity and control group count
     wanted = 1 if n_jobs is None else min(int(n_jobs), max(cores, _MOST_THREADS)) if n_jobs > 0 else cores
+    _refuse_lost_threads(wanted)
     with threadpool_limits(wanted, user_api="blas"), torch_threads(wanted):
         yield
+
+
+_started: set[int] = set()
+_lost: set[int] = set()
+"""Process ids: that of this process once it has used several threads, and those of its ancestors that had at a fork."""
+
+
+def _refuse_lost_threads(wanted: int) -> None:
+    """Raise a RuntimeError if several threads are wanted in a process that was forked from one that had used them.
+
+    OpenMP would wait for ever for threads that a fork does not copy.
+    """
+    if wanted > 1 and _lost:
+        raise RuntimeError(
+            "this process was forked from one that has fitted with several threads, which a fork loses; use n_jobs=1 "
+            "here, or start processes by the methods 'spawn' or 'forkserver' of multiprocessing."
+        )
+    if wanted > 1:
+        _started.add(os.getpid())
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=lambda: _lost.update(_started))
 
 
 @contextmanager

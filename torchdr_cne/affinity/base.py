@@ -36,7 +36,8 @@ class Affinity(Storable, BaseEstimator, ABC):
 
     needs_all_rows: ClassVar[bool] = False
     """Whether a rank needs all rows of the data to compute its rows of the graph."""
-    _size_parameter: ClassVar[str] = "n_neighbors"
+    size_parameter: ClassVar[str] = "n_neighbors"
+    """Name of the parameter that says how many neighbours a row has."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -61,7 +62,7 @@ class Affinity(Storable, BaseEstimator, ABC):
         if needed < n:
             return needed
         warnings.warn(
-            f"{self._size_parameter}={getattr(self, self._size_parameter)} needs more than {needed} samples, "
+            f"{self.size_parameter}={getattr(self, self.size_parameter)} needs more than {needed} samples, "
             f"got {n}; all {n - 1} other points are used.",
             UserWarning,
             stacklevel=3,

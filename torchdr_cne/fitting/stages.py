@@ -153,11 +153,23 @@ def _count_components(graph: AffinityGraph, part: Part) -> int:
     if len(sizes) > 1 and sizes[-2] >= _LARGE_COMPONENT * share.n and not starts_spectral:
         warnings.warn(
             f"the input graph has {len(sizes)} connected components, the largest of {sizes[-1]} and {sizes[-2]} "
-            "points: distances between them carry no information; raise n_neighbors to join them.",
+            f"points: distances between them carry no information; {_how_to_join(part)} to join them.",
             UserWarning,
             stacklevel=6,
         )
     return len(sizes)
+
+
+def _how_to_join(part: Part) -> str:
+    """Return what would give a graph more edges between its components."""
+    assert part.plan.graph is not None
+    by_labels = part.given.labels is not None and part.plan.parameters.get("target_weight")
+    advice = ["lower target_weight"] if by_labels else []
+    if part.given.graph is None:
+        advice.append(f"raise {part.plan.graph.affinity.size_parameter}")
+    elif not advice:
+        advice.append("give the graph edges between them, for instance of more neighbours,")
+    return " or ".join(advice)
 
 
 # ---- the first embedding ----------------------------------------------------------------------------------
