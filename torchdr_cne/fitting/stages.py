@@ -17,6 +17,7 @@ from torchdr_cne.distributed.group import ranks_of_this_machine
 from torchdr_cne.fitting.memory import check_memory
 from torchdr_cne.fitting.part import InputGraph, Part, Prepared
 from torchdr_cne.fitting.plan import GraphPlan
+from torchdr_cne.fitting.scales import warn_of_unscaled
 from torchdr_cne.initialization import initial_embedding
 from torchdr_cne.inputs import Rows, RowSource, as_rows
 from torchdr_cne.neighbors import KeptRows
@@ -121,6 +122,8 @@ def affinities(prepared: Prepared, part: Part) -> InputGraph | None:
     found = part.checkpoint.saved_graph() if part.given.graph is None else part.given.graph
     if found is None:
         assert prepared.rows is not None
+        if part.share.ranks.is_first:
+            warn_of_unscaled(prepared.rows, plan.affinity.metric, part.given.columns)
         found = plan.affinity(prepared.rows, random_state=part.seed)
         part.checkpoint.save_graph(found)
     if found.n_points != part.share.n:
