@@ -12,6 +12,7 @@ from torch import Tensor
 from torchdr_cne.affinity.graph import AffinityGraph
 from torchdr_cne.inputs import Rows, as_rows, read_table
 from torchdr_cne.neighbors import NeighborGraph, neighbors_of_rows
+from torchdr_cne.neighbors.copies import spread_over_copies
 from torchdr_cne.neighbors.kneighbors import Backend
 from torchdr_cne.storable import Storable
 
@@ -54,7 +55,7 @@ class Affinity(Storable, BaseEstimator, ABC):
             backend=self.backend,
             random_state=random_state,
         )
-        return self.from_neighbors(neighbors)
+        return self.from_neighbors(spread_over_copies(neighbors, X))
 
     def _n_neighbors_available(self, n: int) -> int:
         """Return the number of neighbours needed, or n − 1 with a warning that names the user's parameter."""
