@@ -10,6 +10,9 @@ from torchdr_cne.inputs.columns import Columns
 _ROWS, _MOST, _UNCORRELATED = 4096, 0.95, 0.05
 """Number of rows that are looked at, the fraction of the variance that one column may have, and the greatest
 correlation of principal components, of which the first may have almost all of it."""
+_ALMOST, _ROUNDED = 1.1, 1e-9
+"""Factor by which variances of some rows may ascend where those of all descend, and the fraction of the largest below
+which a variance is that of rounding errors."""
 
 
 def warn_of_unscaled(rows: Rows, metric: str, columns: Columns) -> None:
@@ -46,8 +49,9 @@ def warn_of_unscaled(rows: Rows, metric: str, columns: Columns) -> None:
 
 def _are_principal_components(centred: torch.Tensor, spread: torch.Tensor) -> bool:
     """Return whether variances descend, and the first column is correlated with none of the others."""
-    if bool((spread.diff() > 0).any()):
+    if bool((spread[1:] > _ALMOST * spread[:-1] + _ROUNDED * spread[0]).any()):
         return False
-    lengths = spread.sqrt().clamp_min(torch.finfo(torch.float64).tiny)
-    correlations = (centred[:, :1] * centred[:, 1:]).sum(dim=0) / (lengths[0] * lengths[1:])
-    return float(correlations.abs().max()) < _UNCORRELATED
+    seen = spread[1:] > _ROUNDED * spread[0]
+    lengths = (spread[0] * spread[1:][seen]).sqrt()
+    correlations = (centred[:, :1] * centred[:, 1:][:, seen]).sum(dim=0) / lengths
+    return bool((correlations.abs() < _UNCORRELATED).all())
