@@ -2,15 +2,17 @@
 
 from functools import cache
 
+import joblib
 import numpy as np
 import pytest
 import scipy.sparse
 import torch
 from sklearn.datasets import load_digits
 
-from torchdr_cne import PACMAP, UMAP, InfoTSNE, NCVis, NegTSNE
+from torchdr_cne import PACMAP, TSNE, UMAP, InfoTSNE, LearnedMap, NCVis, NegTSNE
 from torchdr_cne.affinity import UnionAffinity
 from torchdr_cne.evaluation import knn_accuracy, knn_recall
+from torchdr_cne.parametric import Phase, Position
 
 METHODS = [NegTSNE, UMAP, NCVis, InfoTSNE]
 each_method = pytest.mark.parametrize("method", METHODS)
@@ -302,3 +304,105 @@ class TestMethodParameters:
     def test_umaps_own_parameters_are_checked(self, options, message):
         with pytest.raises(ValueError, match=message):
             small(UMAP, **options).fit(gaussian())
+
+
+# ---- the ends of the range of numbers, masks and memory that cannot be written ---------------------------
+
+
+@pytest.mark.parametrize("factor", [2.0**-1022, 2.0**-1000, 2.0**1000, 2.0**1018])
+def test_the_ends_of_the_range_of_numbers_change_nothing(factor):
+    X = np.round(gaussian().astype(np.float64), 3)
+    with np.errstate(all="raise", under="ignore"):
+        fitted = small(NegTSNE, max_iter=20).fit(X * factor)
+        placed = fitted.transform(X[:5] * factor)
+    expected = small(NegTSNE, max_iter=20).fit(X * 2.0**-900 if factor < 1 else X * 2.0**900)
+    if factor != 2.0**-1022:  # where numbers have fewer digits
+        np.testing.assert_array_equal(fitted.embedding_, expected.embedding_)
+    assert_spread(fitted.embedding_, 60)
+    np.testing.assert_array_equal(placed, fitted.embedding_[:5])
+
+
+def test_the_smallest_numbers_are_told_apart():
+    X = np.round(gaussian() * 1000).astype(np.float64) * 5e-324
+    assert_spread(small(NegTSNE).fit_transform(X), 60)
+
+
+def test_differences_beyond_the_range_of_numbers_are_refused():
+    X = np.full((60, 2), 1.7e308)
+    X[0] = -1.7e308
+    with pytest.raises(ValueError, match="X has values so large, near ±1.8e308, that their differences are infinite"):
+        small(NegTSNE).fit(X)
+
+
+def test_what_lies_under_a_mask_is_never_taken():
+    X = gaussian()
+    fitted = small(UMAP).fit(np.ma.masked_array(X))
+    masked = np.ma.masked_array(X, X > 2)
+    n, row = int(masked.mask.sum()), int(np.nonzero(masked.mask.any(axis=1))[0][0])
+    found = rf"masked array with {n} masked value\(s\), first in row {row}; "
+    with pytest.raises(ValueError, match=rf"X is a {found}fill them with X.filled"):
+        fitted.transform(masked)
+    y = np.ma.masked_array(np.arange(60) % 3, np.arange(60) == 4)
+    with pytest.raises(ValueError, match=r"y is a masked array with 1 masked .*in row 4; .*y.filled\(-1"):
+        small(UMAP).fit(X, y)
+    with pytest.raises(ValueError, match=rf"X is a {found}fill them with X.filled"):
+        knn_recall(masked, X)
+
+
+@pytest.mark.parametrize("method", [*METHODS, PACMAP])
+def test_estimators_and_data_in_read_only_memory_are_used_without_a_warning(method, tmp_path):
+    def mapped(value):
+        joblib.dump(value, tmp_path / "file")
+        return joblib.load(tmp_path / "file", mmap_mode="r")
+
+    X = gaussian()
+    fitted = small(method).fit(X)
+    loaded = mapped(fitted)
+    assert not loaded.embedding_.flags.writeable
+    np.testing.assert_array_equal(loaded.transform(X[:4] + 0.1), fitted.transform(X[:4] + 0.1))
+    np.testing.assert_array_equal(small(method).fit_transform(mapped(X)), fitted.embedding_)
+
+
+def test_the_places_of_a_learned_map_may_be_read_only():
+    X, places = gaussian(), gaussian(dim=2)
+    places.setflags(write=False)
+    assert LearnedMap(phases=[Phase(2, Position(places))]).fit_transform(X).shape == (60, 2)
+
+
+# ---- graphs in several parts ----------------------------------------------------------------------------
+
+
+def two_clouds():
+    return np.concatenate([gaussian(), gaussian(seed=1) + 100])
+
+
+@pytest.mark.parametrize(
+    ("estimator", "given", "advice"),
+    [
+        (NegTSNE(n_neighbors=10), False, "raise n_neighbors to join them"),
+        (TSNE(perplexity=5), False, "raise perplexity to join them"),
+        (NegTSNE(n_neighbors=10), True, "give the graph edges between them, for instance of more neighbours, to join"),
+    ],
+)
+def test_separate_parts_are_told_once_with_advice_that_fits(estimator, given, advice):
+    X = two_clouds()
+    graph = UnionAffinity(n_neighbors=10)(X).to_scipy() if given else None
+    with pytest.warns(UserWarning, match="connected components") as caught:
+        estimator.set_params(max_iter=2, random_state=0).fit(X, graph=graph)
+    (told,) = [str(warning.message) for warning in caught]
+    assert advice in told
+
+
+def test_parts_that_labels_have_made_are_told_with_both_ways_to_join_them():
+    X = np.concatenate([gaussian(), gaussian(seed=1) + 1])
+    with pytest.warns(UserWarning, match="lower target_weight or raise n_neighbors to join them"):
+        UMAP(target_weight=1.0, max_iter=2, n_neighbors=40, init="pca").fit(X, np.repeat([0, 1], 60))
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_separate_parts_are_told_once_where_the_start_is_spectral(given):
+    X = two_clouds()
+    graph = UnionAffinity(n_neighbors=10)(X).to_scipy() if given else None
+    with pytest.warns(UserWarning, match="connected components; each is laid out by itself") as caught:
+        UMAP(max_iter=2, n_neighbors=10, init="spectral", random_state=0).fit(X, graph=graph)
+    assert len(caught) == 1

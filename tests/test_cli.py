@@ -167,6 +167,34 @@ class TestTables:
         with pytest.warns(UserWarning, match="not numbers are left out: digit"):
             np.testing.assert_array_equal(columns_seen(data), digits[0])
 
+    @pytest.mark.parametrize("names", ['"a","b"', "a,b"])
+    def test_row_names_of_r_are_no_feature(self, columns_seen, names):
+        from torchdr_cne.cli.reading import read_labels
+
+        Path("r.csv").write_text(f'{names}\n"1",0.5,1\n"two\nlines",2.5,3\n')
+        with pytest.warns(UserWarning, match=r"the first column of r\.csv has no name: left out as an index"):
+            np.testing.assert_array_equal(columns_seen("r.csv"), [[0.5, 1], [2.5, 3]])
+        assert read_labels("r.csv", 2, column="b").tolist() == [1, 3]
+
+    @pytest.mark.parametrize(
+        ("text", "line", "found", "width"),
+        [
+            ("# made by hand\na,b\n1,2\n3,4\n", 2, 2, "1 names"),
+            ("# by hand, twice\n1,2,3\n4,5,6\n", 2, 3, "2 names"),
+            ("made by hand\n1,2\n3,4\n", 2, 2, "1 names"),
+            ("a,b,c\n1,2,3\n4,5\n", 3, 2, "3 names"),
+            ("a,b\n1,2\n3,4,5\n", 3, 3, "2 names"),
+            ("1,2\n\n3,4\n5\n", 4, 1, "2 numbers"),
+            ("1,2,3\n4,5\n", 2, 2, "3 numbers"),
+            ("a,b\n1,2,\n3,4,\n", 2, 3, "2 names"),  # an empty cell at the end, and no row names
+            ('a,b\n"1\n",2\n"x,y",4\n5\n', 5, 1, "2 names"),
+        ],
+    )
+    def test_a_line_of_another_width_is_refused_with_its_number(self, fit, capsys, text, line, found, width):
+        Path("uneven.csv").write_text(text)
+        assert fit("uneven.csv", "--output", "out.npy") == 2
+        assert f"line {line} of uneven.csv has {found} field(s), and the first line has {width}; " in only_line(capsys)
+
     def test_npy_is_mapped_not_read(self, columns_seen):
         assert isinstance(columns_seen("data.npy"), np.memmap)
 
@@ -232,6 +260,11 @@ class TestSources:
             (["npy", "--key", "X"], "names an array of a zarr group, and npy/shard-8.npy is none"),
             (["parquet", "--labels-column", "digit"], "parquet is no single file to take labels from"),
             (["npy/*.npy", "--output", "npy/shard-9.npy"], "would overwrite a file that is read"),
+            (["npy", "--output", "npy/out.npy"], "--output npy/out.npy would be one of the files that npy stands for"),
+            (["npy", "--output", "npy/out.parquet"], "npy/out.parquet would be one of the files that npy stands for"),
+            (["npy/*.npy", "--output", "npy/out.npy"], "npy/out.npy would be one of the files that npy/*.npy stands"),
+            (["**/*.npy", "--output", "npy/out.npy"], "npy/out.npy would be one of the files that **/*.npy stands for"),
+            (["array.zarr", "--output", "array.zarr/out.npy"], "out.npy would be one of the files that array.zarr st"),
         ],
     )
     def test_what_cannot_be_read_is_one_sentence(self, shards, capsys, arguments, sentence):
@@ -472,7 +505,14 @@ BAD_USES = {
     "unknown key in yaml": (["fit", "data.npy", "--config", "bad.yaml", *TO], "did you mean max_iter?"),
     "yaml is a list": (["fit", "data.npy", "--config", "list.yaml", *TO], "must hold lines like"),
     "value that cannot work": (["fit", "data.npy", "--metric", "l3", *TO], "metric='l3' is unknown"),
-    "device": (["fit", "data.npy", "--device", "gpu", *TO], "--device gpu cannot be used"),
+    "meta": (["fit", "data.npy", "--device", "meta", *TO], "device='meta' cannot be used: "),
+    "long name": (
+        ["fit", "data.npy", "--output", "x" * 252 + ".npy"],
+        "… cannot be a file: File name too long; give a",
+    ),
+    "long input": (["fit", "x" * 252 + ".npy", *TO], "… cannot be a file: File name too long; give another name"),
+    "a name of NUL": (["fit", "x\0.npy", *TO], "cannot be a file: embedded null byte"),
+    "device": (["fit", "data.npy", "--device", "gpu", *TO], "device='gpu' is unknown; use 'auto', 'cpu' or 'cuda'"),
     "three dimensions drawn": (
         ["fit", "data.npy", "--n_components", "3", "--plot", "o.png"],
         "n_components=2",
@@ -598,6 +638,34 @@ class TestEvaluate:
         assert json.loads(capsys.readouterr().out)["distance_correlation"] is None
 
 
+def test_the_longest_name_that_a_file_can_have_is_written(fit):
+    for name in ("x" * 251 + ".npy", "ü" * 125 + ".npy"):
+        assert fit("data.npy", "--output", name, "--quiet") == 0
+        assert np.load(name).shape == (300, 2)
+        Path(name).unlink()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full device")
+class TestStandardOutput:
+    """What is printed and cannot be written."""
+
+    @pytest.mark.parametrize("command", [["--version"], ["--help"], ["fit", "--help"], ["evaluate", *["data.npy"] * 2]])
+    def test_a_full_disk_is_one_line(self, folder, command):
+        done = output_of(command, "> /dev/full")
+        line = "error: cannot write to the standard output: No space left on device\n"
+        assert (done.returncode, done.stderr) == (1, line)
+
+    def test_a_reader_that_has_left_is_no_error(self, folder):
+        done = output_of(["fit", "--help"], "| true; exit ${PIPESTATUS[0]}")
+        assert (done.returncode, done.stderr) in [(141, ""), (0, "")]
+
+
+def output_of(command, redirection):
+    """Run a command in bash, with what follows it there."""
+    line = " ".join([sys.executable, "-m", "torchdr_cne.cli", *command, redirection])
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+
+
 def test_demo_draws_and_judges_every_method(folder, capsys):
     assert main(["demo", "--n", "200", "--max_iter", "20", "--quiet", "--output", "pictures"]) == 0
     table = capsys.readouterr().out
@@ -613,20 +681,26 @@ def test_demo_draws_and_judges_every_method(folder, capsys):
     assert (folder / "pictures" / "embeddings.png").read_bytes().startswith(b"\x89PNG")
 
 
+def set_launch(monkeypatch, rank):
+    """Set the variables that torchrun sets for one of two processes."""
+    variables = {"RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 29400}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, str(value))
+
+
 class TestWorker:
     """A process that torchrun has started."""
 
     @pytest.fixture
     def as_rank(self, monkeypatch):
         def become(rank):
-            monkeypatch.setenv("RANK", str(rank))
-            monkeypatch.setenv("WORLD_SIZE", "2")
+            set_launch(monkeypatch, rank)
 
         return become
 
     def test_rank_0_writes_and_reports(self, fit, as_rank, capsys):
         as_rank(0)
-        assert fit("data.npy", "--output", "out.npy") == 0
+        assert fit("data.npy", "--output", "out.npy", "--distributed", "false") == 0
         assert only_line(capsys).endswith("wrote out.npy")
 
     def test_other_ranks_write_and_say_nothing(self, fit, folder, as_rank, capsys):
@@ -677,9 +751,8 @@ class TestLaunch:
     def test_the_workers_launch_no_others_though_the_configuration_says_so(self, launched, monkeypatch):
         Path("run.yaml").write_text("data: data.npy\nnproc_per_node: 2\noutput: out.npy\n")
         assert main(["fit", "--config", "run.yaml"]) == 0
-        monkeypatch.setenv("RANK", "0")
-        monkeypatch.setenv("WORLD_SIZE", "2")
-        assert main([*launched[0].training_script_args, *QUICK]) == 0
+        set_launch(monkeypatch, 0)
+        assert main([*launched[0].training_script_args, *QUICK, "--distributed", "false"]) == 0
         assert Path("out.npy").exists()
 
     @pytest.mark.parametrize(
@@ -700,8 +773,7 @@ class TestLaunch:
         assert launched == []
 
     def test_is_refused_where_torchrun_has_started_the_process(self, launched, capsys, monkeypatch):
-        monkeypatch.setenv("RANK", "1")
-        monkeypatch.setenv("WORLD_SIZE", "2")
+        set_launch(monkeypatch, 1)
         assert main(["fit", "data.npy", "--output", "out.npy", "--nproc-per-node", "2"]) == 2
         assert "torchrun has started this one; leave it out" in only_line(capsys)
 

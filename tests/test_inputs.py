@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import scipy.sparse
 import torch
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from torchdr_cne import PACMAP, TSNE, UMAP, InfoTSNE, NCVis, NegTSNE
+from torchdr_cne.affinity.precomputed import graph_from_user
 from torchdr_cne.inputs import as_rows, check_finite
 
 METHODS = [NegTSNE, UMAP, NCVis, InfoTSNE, PACMAP]
@@ -365,10 +367,29 @@ class TestDistancesForAffinities:
             np.fill_diagonal(distances, 0)
         else:
             distances = cdist(points, points, metric)
-        with pytest.raises(ValueError, match="look like distances: of .* triples of points none breaks"):
+        with pytest.raises(ValueError, match="look like distances: points with small weights between them agree in"):
             UMAP().fit(points, graph=distances)
         with pytest.raises(ValueError, match="look like distances"):
             UMAP(affinity_in="precomputed").fit(distances)
+
+    @pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "cosine", "correlation", "manhattan"])
+    @pytest.mark.parametrize("data", ["digits", "iris", "noise"])
+    def test_dense_distances_of_every_metric_and_scale_are_recognised(self, metric, data):
+        from sklearn.datasets import load_digits, load_iris
+        from sklearn.metrics import pairwise_distances
+
+        noise = np.random.default_rng(0).normal(size=(100, 100))  # whose distances are almost equal
+        points = {"digits": load_digits().data[:200], "iris": load_iris().data, "noise": noise}[data]
+        distances = pairwise_distances(points, metric=metric)
+        distances = (distances + distances.T) / 2
+        for graph in (distances, distances / distances.max(), scipy.sparse.csr_array(distances)):
+            with pytest.raises(ValueError, match="look like distances: .* pass the rows as X; or for distances D"):
+                graph_from_user(graph)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                graph_from_user(np.exp(-distances / distances.max()))
+                graph_from_user(np.exp(-10 * distances / distances.mean()))
+                graph_from_user(distances.max() - distances)
 
     @pytest.mark.parametrize("data", ["three columns", "digits"])
     @pytest.mark.parametrize("k", [5, 15])

@@ -200,3 +200,33 @@ class TestWhatLabelsDo:
         for other in (some(TARGET, seed=1), None):
             with pytest.raises(ValueError, match="labels"):
                 fitted(other, **options)
+
+
+def test_methods_without_labels_ignore_y_whatever_it_is():
+    expected = NegTSNE(random_state=0, max_iter=5).fit_transform(X)
+    for y in (TARGET, np.random.default_rng(0).normal(size=len(X)), np.full(len(X), np.nan), ["a"] * len(X)):
+        np.testing.assert_array_equal(NegTSNE(random_state=0, max_iter=5).fit_transform(X, y), expected)
+
+
+class TestTargetsOfRegression:
+    def test_many_numbers_with_few_rows_each_give_a_warning(self):
+        y = np.arange(120) // 2
+        with pytest.warns(UserWarning, match="y has 60 classes, of which 60 have one or two rows, as a regression"):
+            UMAP(max_iter=2).fit(X[:120], y)
+
+    @pytest.mark.parametrize(
+        "y", [np.arange(150) // 3, np.arange(100) // 2, [f"c{i}" for i in range(200)], np.arange(200) % 40]
+    )
+    def test_classes_do_not(self, y):
+        assert read_labels(y, len(y)) is not None
+
+    def test_other_numbers_are_refused_with_the_reason(self):
+        y = np.random.default_rng(0).normal(size=len(X))
+        with pytest.raises(ValueError, match="which are no classes; bin them, or set target_weight=0 to ignore y"):
+            UMAP(max_iter=2).fit(X, y)
+
+    def test_missing_labels_are_counted_and_located(self):
+        y = TARGET.astype(float)
+        y[[4, 9]] = np.nan
+        with pytest.raises(ValueError, match="y is NaN or None in 2 rows, first in row 4; mark unlabelled rows by -1"):
+            UMAP(max_iter=2).fit(X, y)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.helpers import repeated
-from torchdr_cne import UMAP, InfoTSNE, NegTSNE, estimate_memory
+from torchdr_cne import UMAP, InfoTSNE, NegTSNE, estimate_memory, resources
 from torchdr_cne.fitting import memory
 
 PEAK = """
@@ -58,9 +58,9 @@ def test_estimates_grow_with_all_that_takes_memory():
 
 
 def test_the_control_groups_limit_counts(monkeypatch):
-    monkeypatch.setattr(memory, "_system_memory", lambda: 8 * 2**30)
-    monkeypatch.setattr(memory, "_group_memory", lambda: 2**30)
-    assert memory.available_memory() == 2**30
+    monkeypatch.setattr(resources, "_system_memory", lambda: 8 * 2**30)
+    monkeypatch.setattr(resources, "_group_memory", lambda: 2**30)
+    assert resources.available_memory() == 2**30
 
 
 @pytest.mark.parametrize(

@@ -411,7 +411,7 @@ def test_a_state_that_lies_about_itself_is_refused_even_with_the_right_hash(tmp_
         manifest["files"] = {STATE: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}}
         (tmp_path / "state" / MANIFEST).write_bytes(seal(manifest))
         (tmp_path / "state" / STATE).write_bytes(content)
-        with pytest.raises(DamagedError, match="no safetensors file|tensors of state.safetensors are not those"):
+        with pytest.raises(DamagedError, match="no safetensors file|state.safetensors does not hold the tensors"):
             read_folder(tmp_path / "state")
 
 
@@ -508,3 +508,11 @@ def test_loading_is_silent(tmp_path):
         loaded = round_trip(fitted, tmp_path)
     assert caught == []
     np.testing.assert_array_equal(loaded.embedding_, fitted.embedding_)
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "ü" * 127])
+def test_the_longest_name_that_a_folder_can_have_is_saved(tmp_path, name):
+    fitted = NegTSNE(max_iter=2, n_neighbors=5).fit(np.random.default_rng(0).normal(size=(30, 3)))
+    for _ in range(2):  # the second replaces the first
+        fitted.save(tmp_path / name)
+    np.testing.assert_array_equal(load(tmp_path / name).embedding_, fitted.embedding_)

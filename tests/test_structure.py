@@ -10,8 +10,8 @@ import torchdr_cne
 
 PACKAGE = Path(torchdr_cne.__file__).parent
 ORDER = """
-    storable catalogue overriding checks devices hashing workers resources stable_math sinkhorn _compiler _optional simd
-    kernel_cache
+    storable catalogue launcher overriding checks devices hashing workers resources stable_math sinkhorn _compiler
+    _optional simd kernel_cache
     distributed inputs kernels similarities losses
     neighbors affinity
     optimization storage

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchdr_cne.affinity.graph import AffinityGraph
 from torchdr_cne.inputs import Rows, as_rows, read_table
 from torchdr_cne.neighbors import NeighborGraph, neighbors_of_rows
+from torchdr_cne.neighbors.copies import spread_over_copies
 from torchdr_cne.neighbors.kneighbors import Backend
 from torchdr_cne.storable import Storable
 
@@ -36,7 +37,8 @@ class Affinity(Storable, BaseEstimator, ABC):
 
     needs_all_rows: ClassVar[bool] = False
     """Whether a rank needs all rows of the data to compute its rows of the graph."""
-    _size_parameter: ClassVar[str] = "n_neighbors"
+    size_parameter: ClassVar[str] = "n_neighbors"
+    """Name of the parameter that says how many neighbours a row has."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -53,7 +55,7 @@ class Affinity(Storable, BaseEstimator, ABC):
             backend=self.backend,
             random_state=random_state,
         )
-        return self.from_neighbors(neighbors)
+        return self.from_neighbors(spread_over_copies(neighbors, X))
 
     def _n_neighbors_available(self, n: int) -> int:
         """Return the number of neighbours needed, or fewer with a warning that names the user's parameter."""
@@ -63,7 +65,7 @@ class Affinity(Storable, BaseEstimator, ABC):
             return needed
         n_used, used = self._lowered(n)
         warnings.warn(
-            f"{self._size_parameter}={getattr(self, self._size_parameter)} needs more than {n_least} samples, got {n}; "
+            f"{self.size_parameter}={getattr(self, self.size_parameter)} needs more than {n_least} samples, got {n}; "
             f"{used}.",
             UserWarning,
             stacklevel=3,

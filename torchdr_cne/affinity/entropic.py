@@ -76,7 +76,7 @@ class EntropicAffinity(TransformedAffinity):
 
     perplexity: float | Sequence[float] = 30.0
 
-    _size_parameter: ClassVar[str] = "perplexity"
+    size_parameter: ClassVar[str] = "perplexity"
 
     def _n_neighbors_needed(self, n: int) -> int:
         self._transforms()

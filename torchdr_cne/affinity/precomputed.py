@@ -11,6 +11,7 @@ from torchdr_cne.affinity.graph import AffinityGraph
 from torchdr_cne.affinity.plausibility import check_not_distances
 from torchdr_cne.distributed import Share
 from torchdr_cne.hashing import digest_of
+from torchdr_cne.inputs.frames import check_unmasked
 
 _SYMMETRY_TOLERANCE = 1e-5
 
@@ -34,6 +35,7 @@ def graph_from_user(matrix: Any, n_points: int | None = None) -> AffinityGraph:
         matrix = matrix.to_scipy()
     if isinstance(matrix, Tensor):
         matrix = _from_tensor(matrix.detach().cpu())
+    check_unmasked(matrix, "the graph", "fill them with .filled(0)")
     if not scipy.sparse.issparse(matrix):
         matrix = np.asarray(matrix)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:

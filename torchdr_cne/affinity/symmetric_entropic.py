@@ -35,7 +35,7 @@ class SymmetricEntropicAffinity(AllPairsAffinity):
 
     perplexity: float = 30.0
 
-    _size_parameter: ClassVar[str] = "perplexity"
+    size_parameter: ClassVar[str] = "perplexity"
 
     def check(self) -> None:
         """Raise a ValueError unless ``perplexity`` is greater than 1."""

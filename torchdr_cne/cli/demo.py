@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchdr_cne.catalogue import by_command
 from torchdr_cne.cli.evaluate import table
-from torchdr_cne.cli.messages import UsageError, library_errors, tell
+from torchdr_cne.cli.messages import UsageError, library_errors, show, tell
 from torchdr_cne.cli.options import QUIET, Command, Option
 from torchdr_cne.cli.parameters import estimator_class
 
@@ -59,7 +59,7 @@ def run(values: Any, tokens: Sequence[str]) -> None:
     with replacing(folder / "table.txt") as file:
         file.write(f"{source}, {len(X)} rows\n{text}\n".encode())
     write_figure(folder / "embeddings.png", panels(embeddings, y))
-    print(text)
+    show(text)
     if not values.quiet:
         tell(f"wrote {folder / 'embeddings.png'}, {folder / 'table.txt'}")
 

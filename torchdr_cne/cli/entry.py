@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from torchdr_cne import __version__
 from torchdr_cne.catalogue import by_command
 from torchdr_cne.cli.launching import rank
-from torchdr_cne.cli.messages import FitError, UsageError, choose, tell, warnings_as_lines
+from torchdr_cne.cli.messages import FitError, UsageError, choose, show, tell, warnings_as_lines
 
+_READER_LEFT = 141
 SUBCOMMANDS = ("fit", "evaluate", "demo")
 
 HELP = f"""\
@@ -44,13 +45,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 on success; 1 if the optimisation diverged, memory ran out or a worker process failed; 2 if arguments or
-        files cannot be used; 130 if interrupted before there was a result; 143 if workers were ended by SIGTERM.
+        0 on success; 1 if the optimisation diverged, memory or the disk ran out, or a worker process failed; 2 if
+        arguments or files cannot be used; 130 if interrupted before there was a result; 141 if the reader of the
+        output has left; 143 if workers were ended by SIGTERM.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    speaker = f"error (rank {rank()})" if rank() else "error"
     try:
-        with warnings_as_lines(silent=rank() > 0):
+        own_rank = rank()
+    except UsageError:  # a fit will refuse it, and nothing else depends on it
+        own_rank = 0
+    speaker = f"error (rank {own_rank})" if own_rank else "error"
+    try:
+        with warnings_as_lines(silent=own_rank > 0):
             return _dispatch(arguments)
     except UsageError as error:
         tell(f"{speaker}: {error}")
@@ -60,6 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except MemoryError as error:
         tell(f"{speaker}: out of memory ({error}); embed fewer rows or columns")
+        return 1
+    except BrokenPipeError:
+        return _READER_LEFT
+    except OSError as error:
+        tell(f"{speaker}: {error}")
         return 1
     except KeyboardInterrupt:
         tell("interrupted")
@@ -71,9 +82,9 @@ def _dispatch(arguments: list[str]) -> int:
         raise UsageError(f"no subcommand given; choose one of {', '.join(SUBCOMMANDS)}, or see --help")
     name, *rest = arguments
     if name in ("-h", "--help", "help"):
-        print(HELP, end="")
+        show(HELP.rstrip("\n"))
     elif name == "--version":
-        print(f"torchdr-cne {__version__}")
+        show(f"torchdr-cne {__version__}")
     elif name in SUBCOMMANDS:
         subcommand = importlib.import_module(f"torchdr_cne.cli.{name}")
         values = subcommand.read(rest)

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torchdr_cne.cli.messages import UsageError, library_errors
+from torchdr_cne.cli.messages import UsageError, library_errors, show
 from torchdr_cne.cli.options import LABELS, QUIET, Command, Option
 
 COMMAND = Command(
@@ -51,7 +51,7 @@ def run(values: Any, tokens: Sequence[str]) -> None:
     sizes = {option.key: getattr(values, option.key) for option in COMMAND.groups["metrics"]}
     with library_errors():
         scores = evaluate(X, embedding, labels_of(values, X.shape[0]), **sizes)
-    print(_as_json(scores) if values.json else table([["metric", "value"], *_lines(scores)]))
+    show(_as_json(scores) if values.json else table([["metric", "value"], *_lines(scores)]))
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from torchdr_cne.catalogue import by_command
+from torchdr_cne.cli.configuration import read_config, shown
 from torchdr_cne.cli.launching import is_worker, launch, rank, world_size
 from torchdr_cne.cli.messages import FitError, UsageError, closest, library_errors, tell
-from torchdr_cne.cli.options import LABELS, QUIET, Command, Option, read_config, scan
+from torchdr_cne.cli.options import LABELS, QUIET, Command, Option, scan
 from torchdr_cne.cli.parameters import estimator_class, options_of
 
 _FILE_OPTIONS = (
@@ -33,7 +34,9 @@ def read(tokens: Sequence[str]) -> Any:
     """Return the values that ``tokens`` and the configuration file set; None if the user asked for the help."""
     config_file = scan(tokens, "config")
     config = {} if config_file is None else read_config(config_file)
-    method = str(scan(tokens, "method") or config.get("method", "negtsne"))
+    method = scan(tokens, "method") or config.get("method", "negtsne")
+    if not isinstance(method, str):
+        raise UsageError(f"method in the configuration is {shown(method)} and needs a NAME")
     return _command(method).parse(tokens, config)
 
 
@@ -57,7 +60,6 @@ def _fit(method: str, values: Any, parameters: dict[str, Any]) -> None:
     start = time.perf_counter()
     with library_errors(), _failures():
         estimator = estimator_class(method)(**parameters, verbose=is_first and not values.quiet)
-        _check_device(parameters["device"])
         estimator.fit(X, graph=graph)
     seconds = time.perf_counter() - start
     _write(estimator, method, labels, targets)
@@ -149,9 +151,12 @@ def _failures() -> Iterator[None]:
 
 def _targets(values: Any, parameters: dict[str, Any]) -> dict[str, Path]:
     """Return the files to write by option, after checking that they can be written."""
-    from torchdr_cne.cli.reading import files_read
-    from torchdr_cne.cli.writing import EMBEDDING_ENDINGS, FIGURE_ENDINGS, check_target
+    from torchdr_cne.cli.reading import files_read, would_be_read
+    from torchdr_cne.cli.writing import EMBEDDING_ENDINGS, FIGURE_ENDINGS, check_name, check_target
 
+    for name in (values.data, values.labels, values.graph):
+        if name is not None:
+            check_name("the input", Path(name))
     endings = {"output": EMBEDDING_ENDINGS, "plot": FIGURE_ENDINGS, "save-graph": (".npz",)}
     names = {option: getattr(values, option.replace("-", "_")) for option in endings}
     inputs = [*files_read(values.data), values.labels, values.graph, values.config]
@@ -160,6 +165,11 @@ def _targets(values: Any, parameters: dict[str, Any]) -> dict[str, Path]:
         for option, name in names.items()
         if name is not None
     }
+    for option, path in targets.items():
+        if would_be_read(values.data, path):
+            raise UsageError(
+                f"--{option} {path} would be one of the files that {values.data} stands for; write to another folder"
+            )
     if not targets:
         raise UsageError("nothing would be written; give --output, --plot or --save-graph a file")
     if len({path.resolve() for path in targets.values()}) < len(targets):
@@ -191,18 +201,6 @@ def _read_inputs(values: Any, parameters: dict[str, Any]) -> tuple[Any, Any, Any
     if isinstance(start, str) and Path(start).suffix in ENDINGS:
         parameters["init"] = read_matrix(start)
     return X, labels_of(values, X.shape[0]), None if values.graph is None else read_matrix(values.graph)
-
-
-def _check_device(device: str) -> None:
-    """Raise a UsageError unless torch can compute on ``device``."""
-    import torch
-
-    if device != "auto":
-        try:
-            torch.empty(1, device=device)
-        except (RuntimeError, AssertionError) as error:
-            problem = str(error).splitlines()[0]
-            raise UsageError(f"--device {device} cannot be used: {problem}; use auto or cpu") from error
 
 
 def _write(estimator: Any, method: str, labels: Any, targets: dict[str, Path]) -> None:

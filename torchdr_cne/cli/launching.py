@@ -6,24 +6,34 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from torchdr_cne.cli.messages import tell
+from torchdr_cne.cli.messages import UsageError, tell
+from torchdr_cne.launcher import Launch, LaunchError, launch_of
 
 _HANDLED = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 
 
 def is_worker() -> bool:
-    """Return whether torchrun, or a launcher that sets the same variables, has started this process."""
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+    """Return whether a launcher such as torchrun has started this process as one of several."""
+    return _launch() is not None
 
 
 def rank() -> int:
     """Return the number of this process among those of its launcher; 0 if it has no launcher."""
-    return int(os.environ["RANK"]) if is_worker() else 0
+    found = _launch()
+    return 0 if found is None else found.rank
 
 
 def world_size() -> int:
     """Return the number of processes that the launcher has started; 1 if there is no launcher."""
-    return int(os.environ["WORLD_SIZE"]) if is_worker() else 1
+    found = _launch()
+    return 1 if found is None else found.size
+
+
+def _launch() -> Launch | None:
+    try:
+        return launch_of()
+    except LaunchError as error:
+        raise UsageError(str(error).removesuffix(".")) from error
 
 
 def launch(arguments: Sequence[str], n_processes: int, max_restarts: int) -> int:

@@ -1,6 +1,7 @@
 """Messages to the user on stderr: one line for each error, warning or result."""
 
 import difflib
+import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -17,13 +18,39 @@ class FitError(Exception):
 
 
 def one_line(text: object) -> str:
-    """Return ``text`` with each run of blanks and line ends replaced by one blank."""
-    return " ".join(str(text).split())
+    """Return ``text`` with one blank for each run of blanks and line ends, and codes of other unprintable characters.
+
+    A terminal would obey some of these characters, which a file may bring in with a name.
+    """
+    joined = " ".join(str(text).split())
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in joined)
 
 
 def tell(text: object) -> None:
     """Print one line on stderr."""
     print(one_line(text), file=sys.stderr, flush=True)
+
+
+def show(text: str) -> None:
+    """Print text on the standard output.
+
+    Raises
+    ------
+    BrokenPipeError
+        If its reader, such as ``head``, has left.
+    FitError
+        If it cannot be written for another reason.
+    """
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        # What could not be written would fail again, with a traceback, when Python ends.
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(descriptor, sys.stdout.fileno())
+        os.close(descriptor)
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise FitError(f"cannot write to the standard output: {error.strerror or error}") from error
 
 
 def closest(given: str, known: Iterable[str]) -> str | None:

@@ -1,37 +1,21 @@
-"""Parsing of command-line tokens and of a configuration file; every mistake becomes one sentence.
+"""Parsing of command-line tokens and of the values of a configuration file; every mistake becomes one sentence.
 
 argparse is not used, since it takes ``-1e-3`` for an option and treats ``--n-neighbors`` and ``--n_neighbors`` as
 different options.
 """
 
 import json
-import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from torchdr_cne.cli.messages import UsageError, closest, one_line
+from torchdr_cne.cli.configuration import read_yaml, shown
+from torchdr_cne.cli.messages import UsageError, closest, show
 
 _COLUMN, _WIDTH = 26, 100  # of the help: where descriptions begin and where lines end
-
-
-def _yaml(text: str) -> Any:
-    """Return the value of YAML text; numbers like 1e-8, which PyYAML reads as text, are numbers as in YAML 1.2."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """A loader that also recognises numbers without a decimal point."""
-
-    number = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
-    try:
-        return yaml.load(text, Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(one_line(error)) from error
 
 
 KINDS: Mapping[str, tuple[Callable[[str], Any], str]] = {
@@ -39,7 +23,7 @@ KINDS: Mapping[str, tuple[Callable[[str], Any], str]] = {
     "bool": (lambda text: {"true": True, "false": False}[text.lower()], "true or false"),
     "int": (int, "an integer"),
     "float": (float, "a number"),
-    "dict": (lambda text: {**_yaml(text)}, "a mapping"),
+    "dict": (lambda text: {**read_yaml(text)}, "a mapping"),
     "str": (str, "text"),
 }
 """Kind of a value → function that reads it from text, and its name in words, in the order in which kinds are tried."""
@@ -141,13 +125,13 @@ class Command:
             If an option is unknown, a value has the wrong type, or there are too few or too many files.
         """
         if "-h" in tokens or "--help" in tokens:
-            print(self._help())
+            show(self._help())
             return None
-        options = {name: Option(name, "str | None") for name in self.positionals}
+        options = {name: Option(name, "str | None", metavar="FILE") for name in self.positionals}
         options |= {option.key: option for group in self.groups.values() for option in group}
         values = {key: option.default for key, option in options.items()}
         for key, value in (config or {}).items():
-            values[key] = self._known(key, options).read(_as_text(value))
+            values[key] = _from_config(self._known(key, options), value)
         files, rest = [], list(tokens)
         while rest:
             shown, equals, text = rest.pop(0).partition("=")
@@ -200,6 +184,13 @@ def _entry(written: str, text: str) -> str:
     return head.ljust(_COLUMN) + lines[_COLUMN:] if len(head) < _COLUMN else f"{head}\n{lines}"
 
 
+def _from_config(option: Option, value: Any) -> Any:
+    """Return the value of an option that a configuration file sets."""
+    if isinstance(value, list) or (isinstance(value, dict) and "dict" not in option.type):
+        raise UsageError(f"{option.name} in the configuration is {shown(value)} and needs {option.needs}")
+    return option.read(_as_text(value))
+
+
 def _as_text(value: Any) -> str:
     """Return a value as it is written on the command line."""
     return value if isinstance(value, str) else json.dumps(value, default=str)
@@ -210,17 +201,6 @@ def scan(tokens: Sequence[str], name: str) -> str | None:
     pairs = ((*token.partition("="), following) for token, following in zip_longest(tokens, tokens[1:], fillvalue=""))
     given = [text if equals else following for shown, equals, text, following in pairs if shown == f"--{name}"]
     return given[-1] if given else None
-
-
-def read_config(path: str) -> dict[str, Any]:
-    """Return the options that a YAML file sets, by key."""
-    try:
-        content = _yaml(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"the configuration {path} cannot be read: {one_line(error)}") from error
-    if not isinstance(content or {}, dict):
-        raise UsageError(f"the configuration {path} must hold lines like 'max_iter: 500', got {content!r}")
-    return {str(name).replace("-", "_"): value for name, value in (content or {}).items()}
 
 
 LABELS = (

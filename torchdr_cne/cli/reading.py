@@ -10,6 +10,7 @@ import numpy as np
 
 from torchdr_cne.cli.messages import UsageError, choose, one_line
 from torchdr_cne.cli.tables import TABLES, Table
+from torchdr_cne.cli.writing import check_name
 
 ENDINGS = (".npy", ".npz", *TABLES)
 _SPARSE_KEYS = {"format", "shape", "data"}
@@ -109,9 +110,17 @@ def files_read(name: str) -> list[str]:
         return [name]
 
 
+def would_be_read(name: str, target: Path) -> bool:
+    """Return whether a file that is to be written would belong to the data, the next time that they are read."""
+    from torchdr_cne.inputs.opening import would_have
+
+    return would_have(name, target)
+
+
 def existing(name: str) -> Path:
     """Return the path of a file, after checking that it exists and that its ending is known."""
     path = Path(name)
+    check_name("the input", path)
     if not path.is_file():
         raise UsageError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; give a file")
     if path.suffix not in ENDINGS:

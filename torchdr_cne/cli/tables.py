@@ -3,6 +3,8 @@
 import csv
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +58,13 @@ class CsvTable(Table):
         counted = [str(i) for i in range(len(first))]
         # pandas writes the names of unnamed columns as 0, 1, …, so these numbers are names.
         self.has_header = not all(map(_is_number, first)) or (len(first) > 1 and first == counted)
+        if self.has_header and _lacks_name_of_row_names(first, second):
+            first = ["", *first]
         self.names = first if self.has_header else counted
+        _check_widths(path, len(self.names), has_header=self.has_header)
         row = second if self.has_header else first
-        self._texts = [name for name, cell in zip(self.names, row, strict=False) if cell and not _is_number(cell)]
+        cells = zip(self.names, row, strict=False)
+        self._texts = [name for name, cell in cells if name and cell and not _is_number(cell)]
 
     def numbers(self, leave_out: str | None) -> np.ndarray:
         """Return the columns whose first cell is a number, as float64 (n, f) and without a row index."""
@@ -146,6 +152,42 @@ def _tell_left_out(path: Path, names: list[str]) -> None:
     if names:
         shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
         warnings.warn(f"columns of {path} that are not numbers are left out: {shown}", stacklevel=3)
+
+
+def _lacks_name_of_row_names(names: list[str], row: list[str]) -> bool:
+    """Return whether a table is as R's write.table writes it: row names come first, and have no name in the header."""
+    is_shorter = len(row) == len(names) + 1 and len(names) > 1
+    return is_shorter and not names[0].startswith("#") and bool(row[-1]) and any(map(_is_number, row[1:]))
+
+
+def _check_widths(path: Path, width: int, *, has_header: bool) -> None:
+    """Raise a UsageError that names the first line with another number of fields than ``width``."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = _fields_by_line(file)
+        if has_header:
+            next(lines)
+        for number, found in lines:
+            if found != width:
+                what = "names" if has_header else "numbers"
+                raise UsageError(
+                    f"line {number} of {path} has {found} field(s), and the first line has {width} {what}; mend that "
+                    "line, or remove what stands above the line of names"
+                )
+
+
+def _fields_by_line(file: Iterator[str]) -> Iterator[tuple[int, int]]:
+    """Yield the number of each line that is not blank, and of its fields; cells in quotes may have several lines."""
+    number = 0
+    for line in file:
+        number += 1
+        if '"' in line:
+            row = csv.reader(chain([line], file))
+            found = len(next(row))
+            number += row.line_num - 1
+        else:
+            found = line.count(",") + 1  # counted, as splitting takes as long as reading the numbers
+        if line.strip():
+            yield number, found
 
 
 def _is_number(cell: str) -> bool:

@@ -12,6 +12,9 @@ import numpy as np
 from torchdr_cne._optional import import_optional
 from torchdr_cne.cli.messages import UsageError, library_errors
 
+_LONGEST = 200
+"""Bytes of a name that are kept in the name of a temporary file, as names have at most 255."""
+
 
 def check_target(option: str, name: str, endings: Sequence[str], inputs: Sequence[str | None]) -> Path:
     """Return the path of a file to write; raise a UsageError if it cannot be written.
@@ -28,6 +31,7 @@ def check_target(option: str, name: str, endings: Sequence[str], inputs: Sequenc
         Files that are read, and must not be overwritten.
     """
     path = Path(name)
+    check_name(option, path)
     if path.suffix not in endings:
         raise UsageError(f"{option} {path} has an unknown ending; these are written: {', '.join(endings)}")
     if path.suffix == ".parquet":
@@ -39,6 +43,17 @@ def check_target(option: str, name: str, endings: Sequence[str], inputs: Sequenc
         raise UsageError(f"{option} {path} would overwrite a file that is read; give another name")
     check_folder(option, path.parent)
     return path
+
+
+def check_name(option: str, path: Path) -> None:
+    """Raise a UsageError if no file can have this name."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{option} {str(path)[:60]}… cannot be a file: {reason}; give another name") from error
 
 
 def check_folder(option: str, folder: Path) -> None:
@@ -56,7 +71,8 @@ def check_folder(option: str, folder: Path) -> None:
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file in the folder of ``path``, which replaces ``path`` once it is completely written."""
     target = path.resolve()
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    name = os.fsdecode(os.fsencode(target.name)[:_LONGEST])
+    temporary = target.with_name(f".{name}.{os.getpid()}.partial")
     try:
         with temporary.open("wb") as file:
             yield file

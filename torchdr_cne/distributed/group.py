@@ -1,13 +1,15 @@
 """Functions that join a process group for the duration of one fit."""
 
 import importlib
+import ipaddress
 import itertools
 import os
 import signal
+import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
@@ -19,24 +21,20 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 
 from torchdr_cne.distributed.config import DistributedConfig
 from torchdr_cne.distributed.ranks import RankError, Ranks
+from torchdr_cne.launcher import Launch, LaunchError, launch_of, whole_number
 
-_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _LOOK_AT_PARENT = 1.0
 _FAREWELL = 6.0
 """Seconds between SIGTERM and exit for ranks whose launcher has died."""
 _fits = itertools.count()
 
 
-def launched() -> bool:
-    """Return whether a launcher such as torchrun has started this process as one of several."""
-    return all(name in os.environ for name in _VARIABLES) and int(os.environ["WORLD_SIZE"]) > 1
-
-
 def is_first_process() -> bool:
     """Return whether this process is rank 0, or the only one."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank() == 0
-    return not launched() or os.environ["RANK"] == "0"
+    launch = launch_of()
+    return launch is None or launch.rank == 0
 
 
 @contextmanager
@@ -64,8 +62,8 @@ def joined(distributed: bool | str | DistributedConfig, *, cuda: bool = False) -
             yield Ranks(dist.get_rank(group), dist.get_world_size(group), group, config, stages=stages)
         finally:
             dist.destroy_process_group(group)
-    elif launched():
-        with _group_of_launcher(config, cuda, os.environ) as ranks, _leaving_with_parent():
+    elif (launch := launch_of()) is not None:
+        with _group_of_launcher(config, cuda, launch) as ranks, _leaving_with_parent():
             yield ranks
     elif distributed == "auto":
         yield Ranks()
@@ -86,14 +84,14 @@ def _ranks_share_gpus() -> bool:
 
 
 @contextmanager
-def _group_of_launcher(config: DistributedConfig, cuda: bool, environment: Mapping[str, str]) -> Iterator[Ranks]:
-    rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
+def _group_of_launcher(config: DistributedConfig, cuda: bool, launch: Launch) -> Iterator[Ranks]:
+    rank, size = launch.rank, launch.size
     timeout = timedelta(seconds=config.timeout)
     # If imported later, this module would keep the group in default arguments, and the connections open for ever.
     importlib.import_module("torch.distributed.nn.functional")
-    with _meeting(config):
+    with _meeting(config, launch):
         dist.init_process_group(
-            _backend(cuda), store=_store(rank, size, timeout, environment), rank=rank, world_size=size, timeout=timeout
+            _backend(cuda), store=_store(launch, timeout), rank=rank, world_size=size, timeout=timeout
         )
     try:
         yield Ranks(rank, size, dist.group.WORLD, config, stages=cuda and _ranks_share_gpus())
@@ -102,26 +100,28 @@ def _group_of_launcher(config: DistributedConfig, cuda: bool, environment: Mappi
 
 
 @contextmanager
-def _meeting(config: DistributedConfig) -> Iterator[None]:
+def _meeting(config: DistributedConfig, launch: Launch | None = None) -> Iterator[None]:
     """Raise a RankError with advice if the ranks do not find each other."""
     try:
         yield
+    except RankError:
+        raise
     except RuntimeError as error:
+        leftovers = "" if launch is None else f" If the variables {launch} are left over from another run, unset them."
         raise RankError(
             f"the ranks have not met within {config.timeout:g} s; every rank has to call fit, in the same order. For a "
-            "fit of one rank's own set distributed=False."
+            f"fit of one rank's own set distributed=False.{leftovers}"
         ) from error
 
 
-def _store(rank: int, size: int, timeout: timedelta, environment: Mapping[str, str]) -> Any:
+def _store(launch: Launch, timeout: timedelta) -> Any:
     """Return the store of the launcher, with a prefix for this attempt and this fit.
 
     The addresses of killed ranks stay in a store, where the ranks that replace them must not find them.
     """
-    by_launcher = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    address, port = environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
-    store = _connection(address, port, size, rank == 0 and not by_launcher, timeout)
-    attempt = environment.get("TORCHELASTIC_RESTART_COUNT", "0")
+    by_launcher = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    store = _connection(launch.address, launch.port, launch.size, launch.rank == 0 and not by_launcher, timeout)
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     return PrefixStore(f"torchdr_cne/attempt-{attempt}/fit-{next(_fits)}", store)
 
 
@@ -131,7 +131,48 @@ def _connection(address: str, port: int, size: int, is_host: bool, timeout: time
 
     It is kept for the next fit, as a rank that still finds the old store could miss a new one of rank 0.
     """
-    return TCPStore(address, port, size, is_master=is_host, timeout=timeout, multi_tenant=True)
+    listener = _listener(address, port) if is_host else None
+    options: Any = {} if listener is None else {"master_listen_fd": listener.detach()}  # the store closes it
+    try:
+        return TCPStore(address, port, size, is_master=is_host, timeout=timeout, multi_tenant=True, **options)
+    except RuntimeError as error:
+        if is_host and "address already in use" in str(error).lower():
+            raise RankError(
+                f"the ranks cannot meet at port {port} of {address}, which another program uses; set MASTER_PORT to a "
+                "free port, the same for all ranks."
+            ) from error
+        raise
+
+
+def _listener(address: str, port: int) -> socket.socket | None:
+    """Return a socket that listens only on the interface of ``address``; None where the store has to listen on all.
+
+    This is so if the address belongs to another host, which hands on what it receives, or if it is the name of a
+    machine that knows itself by a loopback address, where other machines do not reach it. It is also so if this process
+    has a store at this port, which is then used.
+    """
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+        if ipaddress.ip_address(place[0]).is_loopback and not _names_loopback(address):
+            return None
+        listener = socket.socket(family, kind, protocol)
+    except OSError:
+        return None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(place)
+        listener.listen()
+    except OSError:
+        listener.close()
+        return None
+    return listener
+
+
+def _names_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
 
 
 @contextmanager
@@ -160,8 +201,12 @@ def _leaving_with_parent() -> Iterator[None]:
 
 
 def ranks_of_this_machine() -> int:
-    """Return the number of ranks that a launcher has started on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if launched() else 1
+    """Return the number of ranks that a launcher has started on this machine; 1 if its variables cannot be used."""
+    try:
+        several = launch_of() is not None and "LOCAL_WORLD_SIZE" in os.environ
+        return whole_number("LOCAL_WORLD_SIZE", os.environ) if several else 1
+    except LaunchError:
+        return 1
 
 
 def own_device(device: torch.device) -> torch.device:
@@ -170,5 +215,5 @@ def own_device(device: torch.device) -> torch.device:
     If there are fewer GPUs than ranks on this machine, they share them in turn.
     """
     if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
-        return torch.device("cuda", int(os.environ["LOCAL_RANK"]) % max(1, torch.cuda.device_count()))
+        return torch.device("cuda", whole_number("LOCAL_RANK", os.environ) % max(1, torch.cuda.device_count()))
     return device

@@ -103,6 +103,22 @@ def probe(network: nn.Module, rows: Tensor, n_out: int, name: str, what: str) ->
         raise ValueError(f"the {name} gives NaN or infinity for the first rows before any training; check its weights.")
 
 
+def _check_layers(role: str, spec: Any, weights: Sequence[Tensor]) -> None:
+    """Raise a ValueError unless saved weights have the layers of a specification, before any of these are made."""
+    if role == "classifier":
+        expected: Any = 1
+        found: Any = len(weights)
+    elif spec == "residual_mlp":
+        return  # whose layers have fixed sizes
+    else:
+        check_spec(role, spec)
+        sizes = () if spec is None else _SIZES[spec] if isinstance(spec, str) else tuple(spec)
+        expected = [int(size) for size in (sizes if role == "encoder" or isinstance(spec, str) else reversed(sizes))]
+        found = [len(weight) for weight in weights[:-1]]
+    if not weights or found != expected:
+        raise ValueError(f"the saved {role} does not fit {role}={str(spec)[:60]}: it has layers of {found} units.")
+
+
 def rebuild(role: str, spec: Any, state: dict[str, Tensor], shape: Sequence[int], n_components: int) -> nn.Module:
     """Return a fitted network, rebuilt from its specification and its saved parameters and buffers.
 
@@ -119,7 +135,11 @@ def rebuild(role: str, spec: Any, state: dict[str, Tensor], shape: Sequence[int]
     n_components : int
         Dimension of the embedding.
     """
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"the saved {role} has no weights; save the fitted estimator again.")
     weights = [value for name, value in state.items() if name.endswith("weight") and value.ndim == 2]
+    if not isinstance(spec, (nn.Module, NetworkPlan)):
+        _check_layers(role, spec, weights)
     if isinstance(spec, nn.Module):
         network = deepcopy(spec)
     elif isinstance(spec, NetworkPlan):
@@ -137,6 +157,9 @@ def rebuild(role: str, spec: Any, state: dict[str, Tensor], shape: Sequence[int]
     network = network.to(dtypes.pop()) if len(dtypes) == 1 else network
     try:
         network.load_state_dict(state)
+        for name, value in network.state_dict().items():  # torch would convert them
+            if (value.dtype, value.shape) != (state[name].dtype, state[name].shape):
+                raise RuntimeError(f"{name} is of {state[name].dtype} and shape {tuple(state[name].shape)}")
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"the saved {role} does not fit {type(spec).__name__}: {reason[:300]}") from error

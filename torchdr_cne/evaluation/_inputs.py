@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from torchdr_cne.inputs.frames import check_unmasked
+
 if TYPE_CHECKING:
     import torch
     from numpy.typing import ArrayLike
@@ -30,6 +32,7 @@ def as_points(data: Any, name: str) -> np.ndarray:
     ValueError
         If ``data`` is sparse, not numeric or not 2-D, has no columns, or holds NaN or infinite values.
     """
+    check_unmasked(data, name, f"fill them with {name}.filled(…), or drop their rows")
     if hasattr(data, "toarray"):
         raise ValueError(f"{name} is a sparse {type(data).__name__}; pass {name}.toarray(), a dense array")
     points = to_numpy(data)

@@ -13,6 +13,7 @@ from torchdr_cne.affinity import AffinityGraph
 from torchdr_cne.distributed import Share, Signal
 from torchdr_cne.fitting.plan import FitPlan
 from torchdr_cne.fitting.reading import FitInput
+from torchdr_cne.fitting.resuming import check_graph, check_part, read_snapshot
 from torchdr_cne.optimization.loop import Outcome
 from torchdr_cne.optimization.objective import Objective
 from torchdr_cne.optimization.snapshot import Snapshot, take_snapshot
@@ -21,7 +22,6 @@ from torchdr_cne.storage import (
     Checkpoints,
     DamagedError,
     FormatError,
-    from_plain,
     read_folder,
     to_plain,
     write_folder,
@@ -67,10 +67,7 @@ class FitCheckpoint:
         state: Any = ({}, None) if found is None else (found[1], [found[0], found[2]])
         tensors, plain = ranks.copy_state_from(0, state, "the exchange of a checkpoint")
         if plain is not None:
-            step, record = plain
-            self.seed = record["seed"]
-            history = {name: from_plain(values, {}) for name, values in record["history"].items()}
-            self.resumed = Snapshot(step, tensors, history, record["finished"])
+            self.resumed, self.seed = read_snapshot(plain[0], plain[1], tensors, self._share.n)
 
     def save(self, outcome: Outcome, objective: Objective, state: FitState) -> None:
         """Save the fit after an iteration if a save is due; a failure is a warning."""
@@ -122,20 +119,28 @@ class FitCheckpoint:
         parts = []
         for part in range(n_parts):
             tensors, manifest = read_folder(folder / _part_name(part, n_parts))
-            if not same_identity(manifest["identity"], self._identity, self._former):
-                return None
-            start, stop = manifest["rows"]
+            try:
+                if not same_identity(manifest["identity"], self._identity, self._former):
+                    return None
+                start, stop = (int(row) for row in manifest["rows"])
+                check_part(tensors, stop - start)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise FormatError(f"{folder / _part_name(part, n_parts)} is no part of a graph ({error!r}).") from error
             first, last = max(start, self._share.start), min(stop, self._share.stop)
             if first < last:
                 rows = AffinityGraph(tensors["indptr"], tensors["indices"], tensors["weights"], self._share.n)
                 parts.append(rows.select(slice(first - start, last - start)))
+        if sum(part.n_rows for part in parts) != len(self._share):
+            raise FormatError(f"the parts in {folder} are not those of {self._share.n} points.")
         degrees = torch.cat([part.indptr.diff() for part in parts])
-        return AffinityGraph(
+        graph = AffinityGraph(
             torch.cat([degrees.new_zeros(1), degrees.cumsum(0)]),
             torch.cat([part.indices for part in parts]),
             torch.cat([part.weights for part in parts]),
             None if self._share.ranks.size == 1 else self._share.n,
         )
+        check_graph(graph)
+        return graph
 
     def save_graph(self, graph: AffinityGraph) -> None:
         """Save this rank's rows of the graph; a failure is a warning."""

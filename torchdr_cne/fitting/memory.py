@@ -1,6 +1,6 @@
 """Estimates of the memory that a fit will need."""
 
-from pathlib import Path
+from torchdr_cne.resources import available_memory
 
 _EDGES_PER_NEIGHBOUR = 1.45
 """Directed edges of a symmetrised graph for each neighbour of a row; 2 if no two points list each other."""
@@ -54,29 +54,6 @@ def bytes_by_stage_on_gpu(n: int, d: int, *, n_neighbors: int, n_components: int
     neighbours = _SEARCHED_AT_ONCE + n * (4 * d + 150) + 14 * listed
     stages = {"neighbours": neighbours, "graph": 117 * listed, "loop": 78 * listed + n * (90 + 4 * n_components)}
     return {stage: round(_MARGIN * held + _LEAST) for stage, held in stages.items()}
-
-
-def available_memory() -> int | None:
-    """Return the bytes that are available on this machine, or in this control group; None if unknown."""
-    known = [value for value in (_system_memory(), _group_memory()) if value is not None]
-    return min(known) if known else None
-
-
-def _system_memory() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
-
-
-def _group_memory() -> int | None:
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-    except (OSError, ValueError):
-        return None
-    return None if limit == "max" else max(0, int(limit) - used)
 
 
 def check_gpu_memory(needed: int, free: int, n: int, d: int, *, rows_are_there: bool) -> None:

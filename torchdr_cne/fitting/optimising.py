@@ -1,7 +1,7 @@
 """The last stage of a fit: the loop and its result."""
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import torch
@@ -15,9 +15,10 @@ from torchdr_cne.optimization.loop import LoopSettings, Outcome, run
 from torchdr_cne.optimization.objective import Objective
 from torchdr_cne.optimization.phase import number_phases
 from torchdr_cne.optimization.progress import Progress
-from torchdr_cne.optimization.snapshot import restore_learned
+from torchdr_cne.optimization.snapshot import Snapshot, restore_learned
 from torchdr_cne.optimization.state import FitState, initial_state
 from torchdr_cne.resources import torch_threads
+from torchdr_cne.storage import FormatError
 
 
 def optimise(prepared: Prepared, graph: InputGraph | None, start_nd: Tensor, part: Part) -> None:
@@ -27,8 +28,9 @@ def optimise(prepared: Prepared, graph: InputGraph | None, start_nd: Tensor, par
         objective, state = _objective(prepared, graph, start_nd, part)
         phases = number_phases(prepared.phases, objective.epoch_length)
         if resumed is not None:
-            restore_learned(state, resumed, part.run.device)
-            objective.load(resumed.tensors)
+            with _of_this_fit(resumed):
+                restore_learned(state, resumed, part.run.device)
+                objective.load(resumed.tensors)
         visible = plan.options.visible and part.share.ranks.is_first
         with (
             Progress(phases[-1].stop, plan.name, visible=visible) as progress,
@@ -38,6 +40,17 @@ def optimise(prepared: Prepared, graph: InputGraph | None, start_nd: Tensor, par
             watch = _Watch(part, objective, state, so_far, progress)
             outcome = run(objective, state, phases, plan.optimizers, _settings(part), watch, resumed)
         _conclude(watch, outcome, part)
+
+
+@contextmanager
+def _of_this_fit(resumed: Snapshot) -> Iterator[None]:
+    """Raise a FormatError if a snapshot lacks tensors of this fit, or has them in other shapes."""
+    try:
+        yield
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise FormatError(
+            f"the checkpoint of step {resumed.step} has not the tensors of this fit ({error})."
+        ) from error
 
 
 def _objective(

@@ -13,15 +13,17 @@ from torchdr_cne.affinity import AffinityGraph
 from torchdr_cne.affinity.components import component_sizes, rows_without_edges
 from torchdr_cne.devices import free_memory, to_device
 from torchdr_cne.distributed.group import ranks_of_this_machine
-from torchdr_cne.fitting.memory import available_memory, check_gpu_memory, check_memory
+from torchdr_cne.fitting.memory import check_gpu_memory, check_memory
 from torchdr_cne.fitting.part import InputGraph, Part, Prepared
 from torchdr_cne.fitting.plan import GraphPlan
+from torchdr_cne.fitting.scales import warn_of_unscaled
 from torchdr_cne.initialization import initial_embedding
 from torchdr_cne.inputs import Rows, RowSource, as_rows
 from torchdr_cne.neighbors import KeptRows
 from torchdr_cne.networks.fitting import with_networks
 from torchdr_cne.networks.training import TrainingSet
 from torchdr_cne.optimization.phase import Phase
+from torchdr_cne.resources import available_memory
 
 _LARGE_COMPONENT = 0.05
 """Fraction of the points above which a second component causes a warning."""
@@ -131,6 +133,8 @@ def affinities(prepared: Prepared, part: Part) -> InputGraph | None:
     found = part.checkpoint.saved_graph() if part.given.graph is None else part.given.graph
     if found is None:
         assert prepared.rows is not None
+        if part.share.ranks.is_first:
+            warn_of_unscaled(prepared.rows, plan.affinity.metric, part.given.columns)
         found = plan.affinity(prepared.rows, random_state=part.seed)
         part.checkpoint.save_graph(found)
     if found.n_points != part.share.n:
@@ -163,11 +167,23 @@ def _count_components(graph: AffinityGraph, part: Part) -> int:
     if len(sizes) > 1 and sizes[-2] >= _LARGE_COMPONENT * share.n and not starts_spectral:
         warnings.warn(
             f"the input graph has {len(sizes)} connected components, the largest of {sizes[-1]} and {sizes[-2]} "
-            "points: distances between them carry no information; raise n_neighbors to join them.",
+            f"points: distances between them carry no information; {_how_to_join(part)} to join them.",
             UserWarning,
             stacklevel=6,
         )
     return len(sizes)
+
+
+def _how_to_join(part: Part) -> str:
+    """Return what would give a graph more edges between its components."""
+    assert part.plan.graph is not None
+    by_labels = part.given.labels is not None and part.plan.parameters.get("target_weight")
+    advice = ["lower target_weight"] if by_labels else []
+    if part.given.graph is None:
+        advice.append(f"raise {part.plan.graph.affinity.size_parameter}")
+    elif not advice:
+        advice.append("give the graph edges between them, for instance of more neighbours,")
+    return " or ".join(advice)
 
 
 # ---- the first embedding ----------------------------------------------------------------------------------

@@ -14,9 +14,9 @@ from torchdr_cne.checks import COUNT
 from torchdr_cne.distributed import Ranks
 from torchdr_cne.hashing import mix, reproducible, stream_key
 from torchdr_cne.images.augmentation import View, as_floats, as_tensor, fitted, size_of
+from torchdr_cne.images.modes import UnreadableImageError
 from torchdr_cne.images.sources import (
     ImageSet,
-    UnreadableImageError,
     as_image,
     generators_kept,
     listed,

@@ -12,14 +12,11 @@ import torch
 from torch import Tensor
 
 from torchdr_cne.hashing import reproducible
+from torchdr_cne.images.files import ImageFiles, files_below
+from torchdr_cne.images.modes import UnreadableImageError, as_bytes
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 _CHANNELS = (1, 3)
 _SHOWN = 5
-
-
-class UnreadableImageError(ValueError):
-    """The error of an image that cannot be read."""
 
 
 class ImageSet:
@@ -59,6 +56,8 @@ class ImageSet:
         place = self.numbers[number]
         try:
             item = self._items[place]
+        except UnreadableImageError:
+            raise
         except Exception as error:  # a user's data set may raise anything
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise UnreadableImageError(f"{self.name(number)} ({reason})") from error
@@ -66,7 +65,11 @@ class ImageSet:
         image: Any = item[0] if is_tuple else item
         rest: Any = item[1:] if is_tuple else ()
         views = image if isinstance(image, (tuple, list)) and len(image) == 2 else None
-        image = as_image(image, self.name(number)) if views is None else [as_image(view) for view in views]
+        image = (
+            as_image(image, self.name(number))
+            if views is None
+            else [as_image(view, self.name(number)) for view in views]
+        )
         if self._labels is not None:
             return image, self._labels[place]
         return image, rest[0] if len(rest) and np.ndim(rest[0]) == 0 else None
@@ -114,8 +117,12 @@ def as_image(found: Any, name: str = "a view") -> Any:
     ------
     TypeError
         If ``found`` is no image; the message names it.
+    UnreadableImageError
+        If the range of its values is not known.
     """
     if isinstance(found, Tensor):
+        if found.dtype != torch.uint8 and not found.dtype.is_floating_point and found.dtype != torch.bool:
+            raise UnreadableImageError(f"{name} (a tensor of {found.dtype}; uint8, or floats, are needed)")
         return found
     if isinstance(found, np.ndarray) and found.ndim in (2, 3):
         return _Arrays(found[None])[0]
@@ -123,8 +130,7 @@ def as_image(found: Any, name: str = "a view") -> Any:
         raise TypeError(
             f"{name} is a {type(found).__name__}; give PIL images, arrays (H, W) or (H, W, C), or tensors (C, H, W)."
         )
-    grey = found.mode in ("1", "L", "I;16")
-    return found if found.mode in ("L", "RGB") else found.convert("L" if grey else "RGB")
+    return as_bytes(found, name)
 
 
 def listed(names: Sequence[str]) -> str:
@@ -152,7 +158,7 @@ def open_images(X: Any) -> ImageSet:
     if isinstance(X, ImageSet):
         return X
     if isinstance(X, (str, Path)):
-        return _of_folder(Path(X))
+        return _of_files(*files_below(Path(X)))
     if isinstance(X, torch.utils.data.DataLoader):
         raise TypeError("a DataLoader was given; pass its dataset, since the views are drawn image by image.")
     if isinstance(X, (np.ndarray, Tensor)):
@@ -208,43 +214,8 @@ class _Arrays:
         return torch.from_numpy(np.array(image, dtype=np.float32))
 
 
-class _Files:
-    """Image files, each of which is opened when it is requested."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = paths
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def __getitem__(self, number: int) -> Any:
-        from PIL import Image
-
-        with Image.open(self._paths[number]) as image:
-            image.load()
-            return image
-
-
-def _of_folder(folder: Path) -> ImageSet:
-    if folder.suffix == ".beton":
-        raise ValueError(
-            f"{folder} is a file of FFCV, which is no longer maintained; pass the folder of images it was made from."
-        )
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder of images; pass one that holds image files, or folders of them.")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not paths:
-        raise ValueError(f"{folder} holds no image files ({', '.join(SUFFIXES)}).")
-    parts = [path.relative_to(folder).parts for path in paths]
-    classes = sorted({part[0] for part in parts if len(part) > 1})
-    if not classes or any(len(part) == 1 for part in parts):
-        return _of_files(paths)
-    numbers = {name: number for number, name in enumerate(classes)}
-    return ImageSet(_Files(paths), [numbers[part[0]] for part in parts], [str(path) for path in paths], classes)
-
-
-def _of_files(paths: Sequence[Path]) -> ImageSet:
-    return ImageSet(_Files(paths), names=[str(path) for path in paths])
+def _of_files(paths: Sequence[Path], labels: Sequence[int] | None = None, classes: Sequence[str] = ()) -> ImageSet:
+    return ImageSet(ImageFiles(paths), labels, [str(path) for path in paths], classes)
 
 
 @contextmanager

@@ -25,13 +25,7 @@ def check_container(X: Any) -> None:
         raise TypeError(f"X is the path {X!r} and no table; pass torchdr_cne.open_rows({str(X)!r}), or an array.")
     if isinstance(X, (dict, set, frozenset)) and not hasattr(X, "shape"):  # SciPy has a sparse matrix that is a dict
         raise TypeError(f"X is a {type(X).__name__}; pass an array or a data frame of rows and columns.")
-    if isinstance(X, np.ma.MaskedArray) and np.ma.getmaskarray(X).any():
-        mask = np.ma.getmaskarray(X)
-        row = int(np.nonzero(mask.reshape(len(mask), -1).any(axis=1))[0][0])
-        raise ValueError(
-            f"X is a masked array with {int(mask.sum())} masked value(s), first in row {row}; fill them with "
-            "X.filled(…), or drop their rows."
-        )
+    check_unmasked(X, "X", "fill them with X.filled(…), or drop their rows")
     pandas, polars = sys.modules.get("pandas"), sys.modules.get("polars")
     if pandas is not None and isinstance(X, pandas.DataFrame):
         _check_frame(X, pandas)
@@ -42,6 +36,16 @@ def check_container(X: Any) -> None:
                     f"column {name!r} of X has dtype {dtype} and holds no numbers; leave it out with X.drop({name!r}), "
                     "or turn it into numbers."
                 )
+
+
+def check_unmasked(values: Any, name: str, advice: str) -> None:
+    """Raise a ValueError if entries of a masked array are masked; NumPy would take what lies under the mask."""
+    if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
+        mask = np.ma.getmaskarray(values)
+        row = int(np.nonzero(mask.reshape(len(mask), -1).any(axis=1))[0][0])
+        raise ValueError(
+            f"{name} is a masked array with {int(mask.sum())} masked value(s), first in row {row}; {advice}."
+        )
 
 
 def _check_frame(X: Any, pandas: Any) -> None:
@@ -63,7 +67,9 @@ def _check_frame(X: Any, pandas: Any) -> None:
         row = int(np.nonzero(bad.to_numpy())[0][0])
         whole = what in ("categories", "dates or times")
         found = f"holds {what}" if whole else f"has {int(bad.sum())} value(s) that are {what}"
+        cell = column.iloc[row]
+        shown = cell.item() if isinstance(cell, np.generic) else cell
         raise ValueError(
-            f"column {name!r} of X (dtype {column.dtype}) {found}, first in row {row}: {column.iloc[row]!r}; leave it "
+            f"column {name!r} of X (dtype {column.dtype}) {found}, first in row {row}: {shown!r}; leave it "
             f"out with X.drop(columns=[{name!r}]), or turn it into numbers."
         )

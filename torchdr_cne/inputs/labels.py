@@ -1,10 +1,13 @@
 """Functions that turn class labels of any kind into codes."""
 
+import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from torchdr_cne.inputs.frames import check_unmasked
 
 UNLABELLED = -1
 
@@ -31,6 +34,7 @@ def read_labels(y: Any, n: int, otherwise: str = "leave y out") -> Tensor | None
     ValueError
         If ``y`` has the wrong length, missing values, continuous numbers, or labels that are not numbers or strings.
     """
+    check_unmasked(y, "y", "mark them by y.filled(-1)")
     values = _as_array(y)
     if values.ndim != 1:
         raise ValueError(f"y has shape {values.shape}; give one label a row in 1-D, for instance with y.ravel().")
@@ -50,9 +54,26 @@ def read_labels(y: Any, n: int, otherwise: str = "leave y out") -> Tensor | None
     unlabelled = values == (str(UNLABELLED) if values.dtype.kind == "U" else UNLABELLED)
     codes = np.full(n, UNLABELLED, dtype=np.int64)
     codes[~unlabelled] = np.unique(values[~unlabelled], return_inverse=True)[1]
+    if values.dtype.kind in "iuf":
+        _warn_of_regression(codes[~unlabelled], otherwise)
     return None if unlabelled.all() else torch.from_numpy(codes)
 
 
+def _warn_of_regression(codes: np.ndarray, otherwise: str) -> None:
+    """Warn of so many numbers that have almost no rows in common that they are rather measured than classes."""
+    counts = np.bincount(codes)
+    n_small = int((counts <= _SMALL).sum())
+    if n_small > _MANY:
+        warnings.warn(
+            f"y has {len(counts)} classes, of which {n_small} have one or two rows, as a regression target has; bin "
+            f"it, or {otherwise}.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+_SMALL, _MANY = 2, 50
+"""Number of rows of a small class, and number of small classes of which there is a warning."""
 _MISSING = {"nan", "None", "<NA>", "NaT"}
 """Texts of missing values in object arrays, by which these are recognised without importing pandas."""
 

@@ -1,9 +1,11 @@
 """Functions that open a path, a pattern or a folder as a row source."""
 
 import glob
+import os
 import re
 import warnings
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from os import PathLike
 from pathlib import Path
 
@@ -86,6 +88,19 @@ def files_of(path: Paths) -> list[Path]:
     if not files:
         raise FileNotFoundError(f"no file matches {path}; look at the folder and the ending")
     return sorted(files, key=_natural)
+
+
+def would_have(path: str | PathLike[str], file: Path) -> bool:
+    """Return whether a folder of shards, a zarr folder or a pattern stands for ``file`` too, once that exists."""
+    whole = file.resolve()
+    if is_pattern(path):
+        pattern = os.path.abspath(path)
+        return fnmatch(str(whole), pattern) if "**" in pattern else whole.match(pattern)
+    folder = Path(path)
+    if _is_zarr(folder):
+        return whole.is_relative_to(folder.resolve())
+    endings = {shard.suffix for shard in folder.iterdir()} & {*SHARD_ENDINGS} if folder.is_dir() else set()
+    return len(endings) == 1 and whole.parent == folder.resolve() and file.suffix in SHARD_ENDINGS
 
 
 def is_pattern(path: str | PathLike[str]) -> bool:

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchdr_cne.devices import block_elements
 from torchdr_cne.distributed import Share
+from torchdr_cne.inputs.blocks import BLOCK_ELEMENTS, row_blocks
 from torchdr_cne.inputs.sources import RowSource
 
-_BLOCK_ELEMENTS = 1 << 17
-"""Number of float64 elements that stay in the cache of a core while they are used several times."""
 _SAFE_RANGE = (1e-6, 1e6)
 """Range of the largest absolute value in which squares and their sums keep the full precision of float32."""
+_LARGEST_EXPONENT = 1023
+"""Exponent of the largest power of two in float64."""
 _CENTRE_BITS = 7
 _NEGLIGIBLE = 0.1
 """Fraction of the largest absolute value below which column means are not subtracted."""
@@ -121,24 +121,6 @@ class StreamedRows(Rows):
         return values.to(self.values.dtype)
 
 
-def row_blocks(X: np.ndarray | Tensor | RowSource, own: slice | None = None) -> Iterator[tuple[slice, Tensor]]:
-    """Yield ``(slice, float64 block)`` over the ``own`` rows of ``X``, or over all with None; blocks are copies.
-
-    Slices are counted from the first own row.
-    """
-    first, last = (0, len(X)) if own is None else (own.start, own.stop)
-    device = X.device if isinstance(X, Tensor) else torch.device("cpu")
-    step = max(1, block_elements(device, _BLOCK_ELEMENTS) // max(1, X.shape[1]))
-    for start in range(first, last, step):
-        rows = slice(start, min(start + step, last))
-        if isinstance(X, Tensor):
-            block = X[rows].to(torch.float64, copy=True)
-        else:
-            found = X.read(rows.start, rows.stop) if isinstance(X, RowSource) else X[rows]
-            block = torch.from_numpy(np.array(found, dtype=np.float64, order="C"))
-        yield slice(rows.start - first, rows.stop - first), block
-
-
 def check_finite(X: np.ndarray | Tensor, name: str = "X") -> None:
     """Raise a ValueError with the count and the first row if ``X`` holds NaN or infinity."""
     if isinstance(X, np.ndarray) and X.dtype.kind in "iub":
@@ -207,7 +189,7 @@ def as_rows(
     centre, largest, is_constant = _centre_and_size(X, own, center, share)
     # The scale depends only on the values, so that dtype and memory layout of X never change the result.
     in_range = largest == 0 or _SAFE_RANGE[0] <= largest <= _SAFE_RANGE[1]
-    scale = 1.0 if in_range else 2.0 ** -round(np.log2(largest))
+    scale = 1.0 if in_range else 2.0 ** min(_LARGEST_EXPONENT, -round(np.log2(largest)))
     longest = max(end - start for start, end in pairwise(share.bounds))  # all ranks decide alike
     if isinstance(X, RowSource) and budget is not None and longest * X.shape[1] * dtype.itemsize > budget:
         nothing = torch.empty((0, X.shape[1]), dtype=dtype)
@@ -240,22 +222,28 @@ def _centre_and_size(
     with share.ranks.all_or_none("reading the rows"):
         statistics = _statistics(X, own, zero)
     mean, low, high = _of_all(share, *statistics)
+    if not bool(torch.isfinite(mean).all()):  # the sum is too large, on all ranks
+        mean, low, high = _of_all(share, *_statistics(X, own, zero, share.n))
+        mean = mean * share.n
     # A constant column is centred by its value, so that the rounding error of its mean does not look like a spread.
     mean = torch.where(low == high, low, mean) if center else zero
     largest = _largest_from(mean, low, high)
+    if not math.isfinite(largest):
+        raise ValueError("X has values so large, near ±1.8e308, that their differences are infinite; divide X first.")
     if float(mean.abs().max()) <= _NEGLIGIBLE * largest:
         mean = zero
-    elif largest > 0:
-        grid = 2.0 ** (math.floor(math.log2(largest)) - _CENTRE_BITS)
+    elif (grid := 2.0 ** (math.floor(math.log2(largest)) - _CENTRE_BITS) if largest > 0 else 0.0) > 0:
         mean = torch.where(low == high, mean, (mean / grid).round() * grid)
     return mean, _largest_from(mean, low, high), bool((low == high).all())
 
 
-def _statistics(X: np.ndarray | Tensor | RowSource, own: slice | None, zero: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the column sums, minima and maxima of own rows; the values of a source are checked meanwhile."""
+def _statistics(
+    X: np.ndarray | Tensor | RowSource, own: slice | None, zero: Tensor, divisor: int = 1
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the column sums, divided by ``divisor``, minima and maxima of own rows; those of a source are checked."""
     total, low, high = zero.clone(), torch.full_like(zero, torch.inf), torch.full_like(zero, -torch.inf)
     for _, block in row_blocks(X, own):
-        total += block.sum(dim=0)
+        total += (block if divisor == 1 else block / divisor).sum(dim=0)
         low = torch.minimum(low, block.amin(dim=0))
         high = torch.maximum(high, block.amax(dim=0))
     if isinstance(X, RowSource) and not bool(torch.isfinite(total).all()):
@@ -274,7 +262,7 @@ def _of_all(share: Share, total: Tensor, low: Tensor, high: Tensor) -> tuple[Ten
 def _rough_statistics(X: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return float32 column sums, to `_ROUGHNESS` of n times the largest value, and exact minima and maxima."""
     total, low, high = np.zeros(X.shape[1]), np.full(X.shape[1], np.inf), np.full(X.shape[1], -np.inf)
-    step = max(1, min(_BLOCK_ELEMENTS // max(1, X.shape[1]), _ROUGH_ROWS))
+    step = max(1, min(BLOCK_ELEMENTS // max(1, X.shape[1]), _ROUGH_ROWS))
     with np.errstate(over="ignore", invalid="ignore"):
         for start in range(0, len(X), step):
             block = X[start : start + step]

@@ -11,8 +11,8 @@ from torchdr_cne.distributed import Share
 from torchdr_cne.encoders.building import NetworkPlan, build_decoder, build_encoder, probe
 from torchdr_cne.encoders.networks import takes_any_dtype
 from torchdr_cne.hashing import reproducible
+from torchdr_cne.inputs.blocks import row_blocks
 from torchdr_cne.inputs.pairs import PositivePairs
-from torchdr_cne.inputs.rows import row_blocks
 from torchdr_cne.networks.loss import Loss
 from torchdr_cne.networks.options import NetworkOptions
 from torchdr_cne.networks.training import TrainingSet, read_block

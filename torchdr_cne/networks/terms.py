@@ -48,7 +48,8 @@ class Position(Loss):
             settings = self.target, training.rows, training.graph, training.n_components, 1.0, training.seed
             places = initial_embedding(*settings, training.share)
         else:
-            places = torch.as_tensor(self.target)
+            given = self.target  # a copy if it is read-only, of which torch warns
+            places = given if isinstance(given, Tensor) else torch.from_numpy(np.require(given, None, "W"))
             wanted = (training.share.n, training.n_components)
             if tuple(places.shape) != wanted or not bool(torch.isfinite(places).all()):
                 raise ValueError(

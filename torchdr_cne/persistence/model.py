@@ -10,11 +10,14 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from torchdr_cne.encoders.building import rebuild
+from torchdr_cne.persistence.checking import check_names, check_networks, check_results
 from torchdr_cne.storage import folders
 from torchdr_cne.storage.plain import Classes, depth_of, from_plain, named_classes, object_to_plain, to_plain
 from torchdr_cne.storage.replacing import looks_like_ours
 
-_DEEPEST = 100
+_DEEPEST, _SHOWN = 100, 500
+_OF_THE_RUN = ("checkpoint_dir", "callbacks")
+"""Parameters that are a place on the machine of the fit, or functions; they are neither saved nor loaded."""
 
 
 def save_model(estimator: Any, path: str | Path) -> None:
@@ -23,8 +26,9 @@ def save_model(estimator: Any, path: str | Path) -> None:
     Parameters
     ----------
     estimator : AffinityMatcher
-        The fitted estimator. ``callbacks``, and a ``random_state`` that is a generator, are left out with a warning. Of
-        your own encoder or decoder only the weights are saved, and `load` asks for the module.
+        The fitted estimator. ``callbacks``, and a ``random_state`` that is a generator, are left out with a warning,
+        and ``checkpoint_dir`` without one. Of your own encoder or decoder only the weights are saved, and `load` asks
+        for the module.
     path : str or Path
         The folder; its parent must exist.
 
@@ -50,12 +54,12 @@ def save_model(estimator: Any, path: str | Path) -> None:
             UserWarning,
             stacklevel=2,
         )
-    described = object_to_plain(estimator, "", tensors, [*left_out, *own])
+    described = object_to_plain(estimator, "", tensors, [*left_out, *own, *_OF_THE_RUN])
     folders.write_folder(path, tensors, {"kind": "model", **described, **manifest, "modules": own})
 
 
 def load(path: str | Path, *, classes: Classes = (), modules: Mapping[str, nn.Module] | None = None) -> Any:
-    """Load a saved estimator; nothing in the folder can run code.
+    """Load a saved estimator; nothing in the folder can run code or name a path.
 
     Parameters
     ----------
@@ -87,17 +91,31 @@ def load(path: str | Path, *, classes: Classes = (), modules: Mapping[str, nn.Mo
     path, classes = Path(path), named_classes(classes)
     tensors, manifest = folders.read_folder(path)
     if manifest.get("kind") != "model":
-        raise folders.FormatError(f"{path} holds a {manifest.get('kind')}, not a saved estimator.")
+        raise folders.FormatError(f"{path} holds a {_brief(manifest.get('kind'))[:60]}, not a saved estimator.")
     if depth_of(manifest) > _DEEPEST:
         raise folders.FormatError(f"{path} is not a model that torchdr_cne writes (values in {_DEEPEST} others).")
     try:
         described = {name: manifest[name] for name in ("class", "parameters")}
         estimator = from_plain(described, tensors, classes)
+        if not hasattr(estimator, "n_components"):
+            raise folders.FormatError(f"{type(estimator).__name__} is no estimator.")
+        vars(estimator).update({name: None for name in _OF_THE_RUN if hasattr(estimator, name)})
         _take_modules(estimator, manifest.get("modules", {}), modules or {}, path)
         restore_model(estimator, tensors, manifest, classes=classes)
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise folders.FormatError(f"{path} is not a model that torchdr_cne writes ({error!r}).") from error
+    except folders.FormatError as error:
+        raise folders.FormatError(f"{path} is not a model that torchdr_cne writes: {_brief(error)}") from error
+    except ValueError as error:  # with advice
+        raise ValueError(_brief(error)) from error
+    except Exception as error:  # whatever Python, NumPy or torch make of values that no model has
+        reason = f"{type(error).__name__}: {error}"
+        raise folders.FormatError(f"{path} is not a model that torchdr_cne writes ({_brief(reason)}).") from error
     return estimator
+
+
+def _brief(text: object) -> str:
+    """Return a reason in one line without characters that a terminal would obey."""
+    line = " ".join(str(text).split())[:_SHOWN]
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
 
 
 def model_state(estimator: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -145,7 +163,7 @@ def fitted_attributes(
     known: Mapping[str, Any] = manifest["fitted"]
     fitted = {}
     for name, plain in known.items():
-        if isinstance(plain, dict) and "network" in plain:
+        if _is_network(plain):
             state = from_plain(plain["network"], tensors, classes)
             role = name.removesuffix("_")
             shape = from_plain(known.get("input_shape_", [known.get("n_features_in_")]), tensors, classes)
@@ -155,12 +173,23 @@ def fitted_attributes(
     return fitted
 
 
+def _is_network(plain: Any) -> bool:
+    return isinstance(plain, dict) and set(plain) == {"network"}
+
+
 def restore_model(
     estimator: Any, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any], *, classes: Classes = ()
 ) -> None:
     """Replace the fitted attributes of ``estimator`` by those of `model_state`; its parameters stay."""
     specs = {role: getattr(estimator, role, None) for role in ("encoder", "decoder")}
-    fitted = fitted_attributes(tensors, manifest, specs, estimator.n_components, classes=classes)
+    plain = manifest["fitted"]
+    check_names(type(estimator), plain)
+    others = {name: value for name, value in plain.items() if not _is_network(value)}
+    fitted = fitted_attributes(tensors, {"fitted": others}, specs, estimator.n_components, classes=classes)
+    check_results(fitted, estimator.n_components)  # before networks of these sizes are made
+    if len(others) < len(plain):
+        fitted = fitted_attributes(tensors, manifest, specs, estimator.n_components, classes=classes)
+        check_networks(fitted)
     for name in results_of(estimator):
         delattr(estimator, name)
     for name, value in fitted.items():

@@ -83,7 +83,9 @@ def transform_points(fitted: FittedPoints, estimator: BaseEstimator, X: Any) -> 
     fitted.check()
     rows, kind = read_new_features(estimator, X)
     with shielded():
-        embedding_nd = torch.as_tensor(fitted.embedding).detach()
+        given = fitted.embedding
+        # A copy if it is read-only, such as a memory map, of which torch warns.
+        embedding_nd = given.detach() if isinstance(given, Tensor) else torch.from_numpy(np.require(given, None, "W"))
         found_md = embedding_nd.new_empty((len(rows), embedding_nd.shape[1]))
         placement = _Placement(fitted, embedding_nd)
         for start in range(0, len(rows), _BLOCK):

@@ -158,7 +158,7 @@ class Checkpoints:
                 warnings.warn(f"checkpoint skipped: {error}", UserWarning, stacklevel=2)
                 any_damaged = True
                 continue
-            if manifest.get("kind") != "checkpoint" or manifest["step"] != step:
+            if manifest.get("kind") != "checkpoint" or manifest.get("step") != step or not _is_complete(manifest):
                 raise FormatError(f"{path} is not the checkpoint of step {step}; choose another folder for this fit.")
             self._check_identity(path, manifest["identity"])
             return step, tensors, manifest["record"]
@@ -189,6 +189,13 @@ class Checkpoints:
     def _steps(self) -> Iterator[int]:
         """Yield the steps that have checkpoints, latest first; folders with files of others do not count."""
         yield from (step for path, step in self._named().items() if looks_like_ours(path))
+
+
+def _is_complete(manifest: Mapping[str, Any]) -> bool:
+    """Return whether a manifest has the record of a fit, and the parameters and data that tell whose it is."""
+    identity = manifest.get("identity")
+    parts = [identity.get(part) for part in ("config", "data")] if isinstance(identity, dict) else [None]
+    return all(isinstance(part, dict) for part in (*parts, manifest.get("record")))
 
 
 def same_identity(saved: Mapping[str, Any], own: Mapping[str, Any], former: Mapping[str, Any]) -> bool:

@@ -14,7 +14,7 @@ from torchdr_cne.affinity import AffinityGraph, ComposedAffinity
 from torchdr_cne.distributed import Share
 from torchdr_cne.hashing import digest_of
 from torchdr_cne.inputs import PositivePairs
-from torchdr_cne.inputs.rows import row_blocks
+from torchdr_cne.inputs.blocks import row_blocks
 from torchdr_cne.storage.plain import to_plain
 
 RUN_ONLY_PARAMETERS = {

@@ -13,10 +13,14 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 import torchdr_cne
-from torchdr_cne.storage.replacing import MANIFEST, STATE, replacing, sync, unchanged
+from torchdr_cne.resources import available_memory
+from torchdr_cne.storage.replacing import LARGEST_MANIFEST, MANIFEST, STATE, replacing, sync, unchanged
 
 FORMAT, FORMAT_VERSION = "torchdr_cne", 1
 """Every version of the format keeps the manifest's ``format``, ``format_version`` and ``sha256`` as they are."""
+_LENGTH, _LONGEST_HEADER = 8, 100_000_000
+"""Bytes that give the length of a safetensors file's header, and the greatest length that safetensors reads."""
+_SHOWN = 60
 
 
 class DamagedError(ValueError):
@@ -127,6 +131,8 @@ def read_folder(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         If a file is missing, cut or altered.
     FormatError
         If the folder has a later version, is a pickle, or is not of this library.
+    MemoryError
+        If the tensors are larger than the free memory.
     """
     return unchanged(path, _read_folder, (DamagedError, OSError))
 
@@ -138,6 +144,7 @@ def _read_folder(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         size, digest = expected["bytes"], expected["sha256"]
     except (KeyError, TypeError) as error:
         raise DamagedError(f"{path} is damaged: {MANIFEST} does not describe {STATE}.") from error
+    _check_size(path, size, described)
     content = _content(path, STATE)
     if len(content) != size:
         raise DamagedError(f"{path} is damaged: {STATE} has {len(content)} bytes instead of {size}.")
@@ -148,8 +155,31 @@ def _read_folder(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DamagedError(f"{path} is damaged: {STATE} is no safetensors file ({error}).") from error
     if {name: _description(tensor) for name, tensor in tensors.items()} != described:
-        raise DamagedError(f"{path} is damaged: the tensors of {STATE} are not those described in {MANIFEST}.")
+        raise DamagedError(f"{path} is damaged: {STATE} does not hold the tensors described in {MANIFEST}.")
     return tensors, manifest
+
+
+def _check_size(path: Path, size: Any, described: Any) -> None:
+    """Raise an error if the tensors' file is not as large as it should be, or larger than memory; it is not read."""
+    _check_file(path, STATE)
+    found = (path / STATE).stat().st_size
+    if found != size:
+        raise DamagedError(f"{path} is damaged: {STATE} has {found} bytes instead of {_brief(size)}.")
+    with (path / STATE).open("rb") as file:
+        head = file.read(_LENGTH)
+        length = int.from_bytes(head, "little")
+        header = file.read(min(length, _LONGEST_HEADER))
+    try:
+        entries = json.loads(header)
+        ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
+        whole = found == _LENGTH + length + max(ends, default=0) and len(ends) == len(described)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+        raise DamagedError(f"{path} is damaged: {STATE} is no safetensors file ({_brief(error)}).") from error
+    if not whole:
+        raise DamagedError(f"{path} is damaged: {STATE} does not hold the tensors described in {MANIFEST}.")
+    available = available_memory()
+    if available is not None and found > available:
+        raise MemoryError(f"{path} has {found / 1e9:.1f} GB, and {available / 1e9:.1f} GB of memory are free.")
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -170,12 +200,12 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if not whole:
         raise DamagedError(f"{path} is damaged: the SHA-256 in {MANIFEST} is not that of its content.")
     if manifest.get("format") != FORMAT:
-        raise FormatError(f"{path} is of format {manifest.get('format')!r}, not {FORMAT!r}.")
+        raise FormatError(f"{path} is of format {_brief(manifest.get('format'))}, not {FORMAT}.")
     if manifest.get("format_version") != FORMAT_VERSION:
         raise FormatError(
-            f"{path} has format version {manifest.get('format_version')!r}, written by torchdr_cne "
-            f"{manifest.get('library_version')}; this version {torchdr_cne.__version__} reads {FORMAT_VERSION}: "
-            "upgrade torchdr_cne."
+            f"{path} has format version {_brief(manifest.get('format_version'))}, written by torchdr_cne "
+            f"{_brief(manifest.get('library_version'))}; this version {torchdr_cne.__version__} reads "
+            f"{FORMAT_VERSION}: upgrade torchdr_cne."
         )
     return manifest
 
@@ -189,10 +219,24 @@ def _check_present(path: Path) -> None:
 
 
 def _content(path: Path, name: str) -> bytes:
+    _check_file(path, name)
+    return (path / name).read_bytes()
+
+
+def _check_file(path: Path, name: str) -> None:
     if not (path / name).is_file():
         raise DamagedError(f"{path} is damaged or not of torchdr_cne: {name} is missing.")
     _refuse_pickle(path, path / name)
-    return (path / name).read_bytes()
+    size = (path / name).stat().st_size
+    if name == MANIFEST and size > LARGEST_MANIFEST:
+        raise FormatError(f"{path} is not of torchdr_cne: {name} has {size / 1e9:.1f} GB.")
+
+
+def _brief(value: Any) -> str:
+    """Return the beginning of a value that a file has; characters that a terminal would obey become their codes."""
+    text = " ".join(str(value).split())
+    text = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def _refuse_pickle(path: Path, file: Path) -> None:

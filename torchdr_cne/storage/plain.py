@@ -23,6 +23,9 @@ Classes = Mapping[str, type] | Iterable[type]
 
 _CSR_PARTS = ("data", "indices", "indptr")
 _ROW_PARTS = ("values", "scale", "centre", "is_constant")
+_SINGLE = ("float", "tuple", "dict", "device", "type", "rows", "strings", "array", "tensor")
+_TAGS = {frozenset([tag]) for tag in _SINGLE} | {frozenset(["class", "parameters"]), frozenset(["csr", *_CSR_PARTS])}
+"""The keys that a tagged value has."""
 
 
 def to_plain(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
@@ -96,12 +99,14 @@ def from_plain(plain: Any, tensors: Mapping[str, Tensor], classes: Classes = ())
     ValueError
         If a class is unknown or refuses its parameters; as its subclass FormatError if `to_plain` gives no such value.
     """
+    if isinstance(plain, dict) and frozenset(plain) not in _TAGS:
+        raise FormatError(f"{str(plain)[:80]} is not a value that torchdr_cne writes.")
     match plain:
         case None | bool() | int() | float() | str():
             return plain
         case list():
             return [from_plain(part, tensors, classes) for part in plain]
-        case {"float": str(text)}:
+        case {"float": "inf" | "-inf" | "nan" as text}:
             return float(text)
         case {"tuple": list(parts)}:
             return tuple(from_plain(parts, tensors, classes))
@@ -115,12 +120,12 @@ def from_plain(plain: Any, tensors: Mapping[str, Tensor], classes: Classes = ())
             parameters = {key: from_plain(part, tensors, classes) for key, part in parts.items()}
             return _make(_find_class(name, classes), parameters)
         case {"csr": list(shape)}:
-            arrays = tuple(from_plain(plain[part], tensors) for part in _CSR_PARTS)
-            matrix = scipy.sparse.csr_array(arrays, shape=tuple(shape))
-            matrix.check_format(full_check=True)  # SciPy's kernels trust the column ids
-            return matrix
-        case {"rows": dict(parts)}:
-            return KeptRows(Rows(**{part: from_plain(parts[part], tensors) for part in _ROW_PARTS}))
+            return _sparse(tuple(from_plain(plain[part], tensors) for part in _CSR_PARTS), shape)
+        case {"rows": dict(parts)} if set(parts) == {*_ROW_PARTS}:
+            own = {part: from_plain(parts[part], tensors) for part in _ROW_PARTS}
+            if not isinstance(own["values"], Tensor) or not isinstance(own["centre"], Tensor):
+                raise FormatError("rows have no values or no centre.")
+            return KeptRows(Rows(**own))
         case {"strings": list(strings)}:
             return np.array(strings, dtype=object)
         case {"array": str(key)}:
@@ -128,6 +133,18 @@ def from_plain(plain: Any, tensors: Mapping[str, Tensor], classes: Classes = ())
         case {"tensor": str(key)}:
             return tensors[key]
     raise FormatError(f"{str(plain)[:80]} is not a value that torchdr_cne writes.")
+
+
+def _sparse(arrays: tuple[Any, ...], shape: list[Any]) -> scipy.sparse.csr_array:
+    """Return a sparse matrix of which all ids have been checked, as SciPy's kernels trust them."""
+    try:
+        if any(ids.dtype.kind != "i" for ids in arrays[1:]):  # SciPy would round other numbers
+            raise TypeError("its ids are no whole numbers")
+        matrix = scipy.sparse.csr_array(arrays, shape=tuple(shape))
+        matrix.check_format(full_check=True)
+    except (ValueError, TypeError, IndexError, OverflowError, AttributeError) as error:
+        raise FormatError(f"a sparse matrix is damaged: {error}.") from error
+    return matrix
 
 
 def depth_of(plain: Any) -> int:
@@ -188,6 +205,8 @@ def named_classes(classes: Classes) -> dict[str, type]:
 
 def _make(cls: Any, parameters: dict[str, Any]) -> Any:
     """Return an object with the given parameters; parameters of earlier versions must have their defaults."""
+    if not (isinstance(cls, type) and is_dataclass(cls)):
+        raise FormatError(f"{cls.__name__} is no class with parameters.")
     for name, default in getattr(cls, "_former_parameters", {}).items():
         if name in parameters and name not in {field.name for field in fields(cls)}:
             value = parameters.pop(name)

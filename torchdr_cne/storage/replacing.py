@@ -18,6 +18,8 @@ from typing import TypeVar
 
 MANIFEST, STATE = "manifest.json", "state.safetensors"
 """The files of a folder that this library writes."""
+LARGEST_MANIFEST = 1 << 28
+"""Bytes of a manifest; those of the largest models, with the names of all columns, have a few millions."""
 _WRITTEN = re.compile(rf"{re.escape(MANIFEST)}|{re.escape(STATE)}|\.tmp\w+")
 """These files, and the one that safetensors fills before it takes the name of the second."""
 _T = TypeVar("_T")
@@ -81,6 +83,8 @@ def looks_like_ours(path: Path) -> bool:
     if not path.is_dir() or path.is_symlink() or not {entry.name for entry in path.iterdir()} <= {MANIFEST, STATE}:
         return False
     try:
+        if (path / MANIFEST).stat().st_size > LARGEST_MANIFEST:
+            return False
         manifest = json.loads((path / MANIFEST).read_bytes())
     except (OSError, ValueError, RecursionError):
         return True
@@ -141,7 +145,12 @@ def _instance(path: Path) -> tuple[int, int] | None:
 
 
 def _unguessable(path: Path, ending: str) -> Path:
-    return path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}.{ending}")
+    return path.with_name(f".{_short(path)}.{secrets.token_hex(8)}.{ending}")
+
+
+def _short(path: Path) -> str:
+    """Return the name of a path, or the first 200 bytes of it, as names have at most 255."""
+    return os.fsdecode(os.fsencode(path.name)[:200])
 
 
 def targets_of_leftovers(folder: Path) -> set[Path]:
@@ -157,7 +166,7 @@ def _left(name: str, endings: str) -> str:
 
 def _leftovers(path: Path, endings: str) -> list[Path]:
     """Return the folders that writers of ``path`` have left, as far as they hold nothing that is not ours."""
-    pattern = re.compile(_left(re.escape(path.name[:200]), endings))
+    pattern = re.compile(_left(re.escape(_short(path)), endings))
     try:
         found = [entry for entry in path.parent.iterdir() if pattern.fullmatch(entry.name)]
         return [entry for entry in found if all(_WRITTEN.fullmatch(file.name) for file in entry.iterdir())]
