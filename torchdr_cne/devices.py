@@ -11,9 +11,10 @@ def on_cpu(tensor: Tensor) -> bool:
 
 def free_memory(device: torch.device) -> int:
     """Return the bytes that torch can still take on a CUDA device, within the limit of this process if it has one."""
-    free, total = torch.cuda.mem_get_info(device)
-    reserved, allocated = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
-    share = torch.cuda.get_per_process_memory_fraction(device)
+    number = torch.cuda.current_device() if device.index is None else device.index
+    free, total = torch.cuda.mem_get_info(number)
+    reserved, allocated = torch.cuda.memory_reserved(number), torch.cuda.memory_allocated(number)
+    share = torch.cuda.get_per_process_memory_fraction(number)
     return max(0, min(free + reserved - allocated, int(share * total) - allocated))
 
 

@@ -29,7 +29,7 @@ def _two(setting: Setting) -> Result:
     """Return whether two ranks, which exchange through the host, have the embeddings of one process.
 
     The rows have half precision, since such an array stays on the host: ranks share their rows there, and a process
-    alone would otherwise compute its neighbours and its start on the device, in another order of sums.
+    alone would otherwise compute its neighbours on the device, in another order of sums.
     """
     X, device = setting.tensor[:_POINTS].cpu().numpy().astype(np.float16), setting.device.type
     with tempfile.TemporaryDirectory() as folder:

@@ -19,8 +19,11 @@ def main() -> None:
 
 
 def fitted(method: type, X: np.ndarray, device: str, *, distributed: bool) -> np.ndarray:
-    """Return the embedding of a fit whose neighbours are exact, so that ranks have the same graph as one process."""
-    estimator = method(random_state=0, backend="torch", device=device, distributed=distributed, max_iter=100)
+    """Return the embedding of a fit from exact neighbours and a given start, which are the same for any ranks."""
+    start = np.array(X[:, :2], dtype=np.float32)
+    estimator = method(
+        init=start, random_state=0, backend="torch", device=device, distributed=distributed, max_iter=100
+    )
     return np.asarray(torch.as_tensor(estimator.fit_transform(X)).cpu())
 
 

@@ -40,8 +40,8 @@ def bytes_by_stage(
     return {stage: round(_MARGIN * held + _LEAST) for stage, held in stages.items()}
 
 
-_SEARCHED_AT_ONCE = 2.3e9
-"""Bytes of the blocks of comparisons that keep a GPU busy during the search."""
+_SEARCHED_AT_ONCE, _ARRANGED_AT_ONCE = 2.3e9, 4e8
+"""Bytes of the blocks of comparisons that keep a GPU busy during the search, and of edges while they are arranged."""
 
 
 def bytes_by_stage_on_gpu(n: int, d: int, *, n_neighbors: int, n_components: int) -> dict[str, int]:
@@ -52,7 +52,8 @@ def bytes_by_stage_on_gpu(n: int, d: int, *, n_neighbors: int, n_components: int
     listed = n * n_neighbors
     # Rows in the order of tiles, ids and distances; the sort of both directions of all edges; the graph and its slices.
     neighbours = _SEARCHED_AT_ONCE + n * (4 * d + 150) + 14 * listed
-    stages = {"neighbours": neighbours, "graph": 117 * listed, "loop": 78 * listed + n * (90 + 4 * n_components)}
+    loop = _ARRANGED_AT_ONCE + 52 * listed + n * (130 + 4 * n_components)
+    stages = {"neighbours": neighbours, "graph": 117 * listed, "loop": loop}
     return {stage: round(_MARGIN * held + _LEAST) for stage, held in stages.items()}
 
 

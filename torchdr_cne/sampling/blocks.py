@@ -15,7 +15,7 @@ from torchdr_cne.hashing import bounded_int, mix, random_permutation, stream_key
 BLOCK_SIZE = 64
 _PERMUTATION, _SHIFTS = 1, 2
 """Purposes of the random streams used here."""
-_EDGES_AT_ONCE = 1 << 26
+_EDGES_AT_ONCE = 1 << 24
 """Edges that are arranged at once, as each needs 40 bytes meanwhile."""
 
 

@@ -9,7 +9,7 @@ from torchdr_cne.forces.problem import ForceProblem
 
 LANES = 32
 _WINDOW = 2048
-_EDGES_AT_ONCE = 1 << 26
+_EDGES_AT_ONCE = 1 << 24
 
 
 class EdgeSlices(NamedTuple):
