@@ -5,9 +5,11 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from tests.helpers import repeated
 from torchdr_cne import UMAP, InfoTSNE, NegTSNE, estimate_memory, resources
+from torchdr_cne.devices import free_memory
 from torchdr_cne.fitting import memory
 
 PEAK = """
@@ -63,9 +65,52 @@ def test_the_control_groups_limit_counts(monkeypatch):
     assert resources.available_memory() == 2**30
 
 
+class TestOfAGPU:
+    """The formula against peaks that were measured on an H200, and what follows from it."""
+
+    @pytest.mark.parametrize(
+        ("method", "n", "k", "stage", "measured"),
+        [
+            (UMAP, 1_000_000, 15, "neighbours", 2.851e9),
+            (UMAP, 1_000_000, 15, "loop", 1.291e9),
+            (UMAP, 1_000_000, 30, "graph", 3.385e9),
+            (UMAP, 1_000_000, 30, "loop", 2.029e9),
+            (NegTSNE, 1_000_000, 30, "loop", 1.897e9),
+            (UMAP, 3_000_000, 15, "graph", 4.915e9),
+            (NegTSNE, 3_000_000, 15, "loop", 2.903e9),
+        ],
+    )
+    def test_stages_are_no_less_and_little_more_than_measured(self, method, n, k, stage, measured):
+        estimated = method(n_neighbors=k)._bytes_by_stage(n, 50, "cuda")[stage]
+        assert measured <= estimated <= 1.35 * measured
+        assert estimate_memory(n, 50, method(n_neighbors=k), device="cuda") >= estimated
+
+    def test_the_message_names_both_numbers_and_a_remedy(self):
+        with pytest.raises(
+            MemoryError, match=r"needs about 9\.50 GB of GPU memory .* 8\.00 GB are free; pass .* NumPy"
+        ):
+            memory.check_gpu_memory(9_500_000_000, 8_000_000_000, 10**7, 50, rows_are_there=True)
+        with pytest.raises(MemoryError, match="are free; lower n_neighbors, pass fewer rows, or set device='cpu'"):
+            memory.check_gpu_memory(2, 1, 10**7, 50, rows_are_there=False)
+        memory.check_gpu_memory(2, 2, 10**7, 50, rows_are_there=True)
+
+    @pytest.mark.parametrize("name", ["cuda", "cuda:1"])
+    def test_what_is_free_is_within_the_share_of_this_process(self, monkeypatch, name):
+        known = {"mem_get_info": (60, 100), "memory_reserved": 20, "memory_allocated": 15}
+        for function, value in known.items():
+            monkeypatch.setattr(
+                torch.cuda, function, lambda number, value=value: (number == int(name[5:] or 0)) and value
+            )
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+        for share, free in ((1.0, 65), (0.5, 35), (0.1, 0)):
+            monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda number, share=share: share)
+            assert free_memory(torch.device(name)) == free
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ((5, 5, NegTSNE(), "tpu"), "device='tpu' is unknown"),
         ((0, 5), "n=0 must be an integer >= 1"),
         ((5, 2.5), r"d=2\.5 must be an integer >= 1"),
         ((5, 5, NegTSNE(gradient="autograd")), "gradient='autograd' .* depends on its loss hooks"),
