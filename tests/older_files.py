@@ -26,11 +26,17 @@ STOPPED = 15
 COMMON = {"random_state": 0, "n_jobs": 1, "max_iter": 20, "check_interval": 5}
 STEADY = {"optimizer": "Adam", "optimizer_kwargs": {"eps": 1e-3}}
 """Adam makes steps of gradients that are rounding alone, others on each processor, unless it is told not to."""
+PLAIN = {"init": "pca", "init_scaling": 1.0}
+"""What used to be the default of all methods."""
 BATCHES = {"encoder": (10,), "batch_size": 64, **STEADY}
 OWN_GRAPH = Neighbors(8, backend=FaissConfig(n_lists=0)) | Connectivity() | Symmetrize("mean")
 PHASES = [
     Phase(8, Position("pca") + 0.5 * Reconstruction(), optimizer="SGD", learning_rate=0.01),
-    Phase(12, 0.7 * Relation(NegTSNE(nu=0.5), affinity=UMAPAffinity(n_neighbors=6)) + 0.3 * Classification(), **STEADY),
+    Phase(
+        12,
+        0.7 * Relation(NegTSNE(nu=0.5, **PLAIN), affinity=UMAPAffinity(n_neighbors=6)) + 0.3 * Classification(),
+        **STEADY,
+    ),
 ]
 
 MODELS = {
@@ -43,9 +49,9 @@ MODELS = {
     "learned_map": (LearnedMap, {"phases": PHASES, "decoder": (8,), "n_neighbors": 5, **BATCHES}),
 }
 CHECKPOINTS = {
-    "negtsne": (NegTSNE, {"n_neighbors": 5}),
-    "tsne": (TSNE, {"perplexity": 4.0}),
-    "encoder": (NCVis, {"n_neighbors": 5, **BATCHES}),
+    "negtsne": (NegTSNE, {"n_neighbors": 5, "learning_rate": 0.5, **PLAIN}),
+    "tsne": (TSNE, {"perplexity": 4.0, "learning_rate": 0.1, **STEADY}),
+    "encoder": (NCVis, {"n_neighbors": 5, **BATCHES, **PLAIN}),
     "learned_map": (LearnedMap, {"phases": PHASES, "decoder": (8,), "n_neighbors": 5, **BATCHES}),
 }
 

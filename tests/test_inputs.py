@@ -332,12 +332,12 @@ class TestWhatIsNoTable:
     def test_columns_of_numbers_of_any_kind_are_taken(self):
         frame = pd.DataFrame(
             {
-                "whole": pd.array(range(30), dtype="Int64"),
-                "text": [str(number) for number in range(30)],
-                "truth": [True, False] * 15,
+                "whole": pd.array(range(40), dtype="Int64"),
+                "text": [str(number) for number in range(40)],
+                "truth": [True, False] * 20,
             }
         )
-        assert NegTSNE(max_iter=2).fit_transform(frame).shape == (30, 2)
+        assert NegTSNE(max_iter=2).fit_transform(frame).shape == (40, 2)
 
     def test_masked_values_are_counted(self):
         masked = np.ma.masked_array(np.eye(6), mask=np.eye(6, k=-2))

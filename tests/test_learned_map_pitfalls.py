@@ -183,7 +183,7 @@ class Sizes(Loss):
 def test_no_mini_batch_has_a_single_item_and_an_epoch_has_them_all(n, expected):
     sizes = Sizes()
     phase = Phase(n_epochs=4, loss=Position("pca") + sizes, batch_size=2, sampling="items")
-    learned(phase, affinity_in=UnionAffinity(n_neighbors=2)).fit(X[:n])
+    learned(phase, affinity_in=UnionAffinity(n_neighbors=min(2, n // 2))).fit(X[:n])
     assert set(sizes.seen) == expected
     assert sum(sizes.seen) == 4 * n
 

@@ -136,7 +136,7 @@ def test_a_damaged_graph_is_computed_again_with_a_warning(X, tmp_path):
         ({"n_neighbors": 10}, r"n_neighbors.*15.*10"),
         ({"max_iter": 30}, r"max_iter.*20.*30"),
         ({"affinity_in": EntropicAffinity(perplexity=5)}, "affinity_in"),
-        ({"init": "random"}, r"init.*pca.*random"),
+        ({"init": "random"}, r"init.*auto.*random"),
         ({"random_state": 1}, r"random_state.*0.*1"),
     ],
 )

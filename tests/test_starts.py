@@ -81,7 +81,7 @@ class TestScale:
         assert self.scale(UMAP, exaggeration=4.0) < 6 == self.scale(UMAP, repulsion_strength=2.0)
 
     def test_few_points_learn_slowly(self):
-        rates = [UMAP()._auto_learning_rate(UMAP()._phases(n)[0], n) for n in (100, 10_000, 70_000, 10**6)]
+        rates = [UMAP()._first_learning_rate(UMAP()._phases(n)[0], n) for n in (100, 10_000, 70_000, 10**6)]
         assert rates == pytest.approx([0.12, 0.6 * (1 / 7) ** (1 / 3), 0.6, 0.6])
 
 

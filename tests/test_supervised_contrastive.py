@@ -173,6 +173,7 @@ def test_the_loss_is_a_part_of_any_learned_map():
         ({"n_epochs": 0}, LABELS, "n_epochs=0 must be an integer >= 1"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:y has 300 classes, of which 300 have one or two rows:UserWarning")
 def test_what_cannot_be_is_refused_with_the_remedy(options, labels, message):
     with pytest.raises(ValueError, match=message):
         make(**options).fit(SOME, labels)

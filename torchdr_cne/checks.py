@@ -5,6 +5,8 @@ import numbers
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Bound:
@@ -52,3 +54,13 @@ def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
     """Raise a ValueError unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(map(repr, choices))}.")
+
+
+def check_unmasked(values: Any, name: str, advice: str) -> None:
+    """Raise a ValueError if entries of a masked array are masked; NumPy would take what lies under the mask."""
+    if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
+        mask = np.ma.getmaskarray(values)
+        row = int(np.nonzero(mask.reshape(len(mask), -1).any(axis=1))[0][0])
+        raise ValueError(
+            f"{name} is a masked array with {int(mask.sum())} masked value(s), first in row {row}; {advice}."
+        )

@@ -1,15 +1,17 @@
 """A process that is forked after a fit: one thread works, and several are refused instead of waiting for ever."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 
+from tests.distributed.harness import run_script
+
 SCRIPT = """
 import os, sys
-import numpy as np
+import numpy as np, torch
 from torchdr_cne import NegTSNE
+
+torch.set_num_threads(2)
 
 X = np.random.default_rng(0).normal(size=(300, 5)).astype(np.float32)
 before, in_child, use = sys.argv[1:]
@@ -47,8 +49,4 @@ REFUSED = (
     ],
 )
 def test_several_threads_after_a_fork_are_refused(before, in_child, use, outcome):
-    command = [sys.executable, "-c", SCRIPT, before, in_child, use]
-    done = subprocess.run(
-        command, env={**os.environ, "OMP_NUM_THREADS": "2"}, capture_output=True, text=True, timeout=90
-    )
-    assert done.stdout == outcome, done.stderr
+    assert run_script(SCRIPT, before, in_child, use, OMP_NUM_THREADS="2") == outcome

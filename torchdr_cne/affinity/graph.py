@@ -81,10 +81,13 @@ class AffinityGraph:
 
     def in_parts(self, n_edges: int) -> Iterator[tuple[slice, slice]]:
         """Yield consecutive rows of about ``n_edges`` edges, more by less than a row, and where their edges are."""
+        if self.n_edges <= n_edges:
+            yield slice(0, self.n_rows), slice(0, self.n_edges)
+            return
         ends = torch.arange(n_edges, self.n_edges + n_edges, n_edges, device=self.indptr.device)
         stops = torch.searchsorted(self.indptr, ends, right=True).sub_(1).clamp_(min=1, max=self.n_rows).unique()
-        rows = [0, *stops.tolist()]
-        edges = self.indptr[torch.tensor(rows, device=self.indptr.device)].tolist()
+        rows = [0, *stops.cpu().tolist()]
+        edges = self.indptr[torch.tensor(rows, device=self.indptr.device)].cpu().tolist()
         for (start, stop), (first, last) in zip(pairwise(rows), pairwise(edges), strict=True):
             yield slice(start, stop), slice(first, last)
 

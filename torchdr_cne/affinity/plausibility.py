@@ -49,8 +49,9 @@ def check_not_distances(csr: scipy.sparse.csr_array) -> None:
     others = csr.indptr[i] + rng.integers(0, degrees[i])
     k = csr.indices[others]
     sides = np.sort(np.stack([csr.data[edges], csr.data[others], np.asarray(csr[j, k]).ravel()]), axis=0)
-    sides = sides[:, (sides[0] > 0) & (j != k)]
-    if sides.shape[1] < _ENOUGH or len(np.unique(csr.data[edges])) < _FEW_VALUES:
+    joined = (sides[0] > 0) & (j != k)
+    sides, triples = sides[:, joined], np.sort(np.stack([i, j, k])[:, joined], axis=0)
+    if np.unique(triples, axis=1).shape[1] < _ENOUGH or len(np.unique(csr.data[edges])) < _FEW_VALUES:
         return
     excess = float((sides[2] / (sides[0] + sides[1])).max())
     common = _common_neighbors(csr, i, j)

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from torchdr_cne.affinity.graph import AffinityGraph
 from torchdr_cne.affinity.plausibility import check_not_distances
+from torchdr_cne.checks import check_unmasked
 from torchdr_cne.distributed import Share
 from torchdr_cne.hashing import digest_of
-from torchdr_cne.inputs.frames import check_unmasked
 
 _SYMMETRY_TOLERANCE = 1e-5
 

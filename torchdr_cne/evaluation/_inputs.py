@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from torchdr_cne.inputs.frames import check_unmasked
+from torchdr_cne.checks import check_unmasked
 
 if TYPE_CHECKING:
     import torch

@@ -47,18 +47,16 @@ def better_start(graph: AffinityGraph, rows: Rows, plain: Tensor, spectral: Tens
         The embeddings, on the CPU.
     """
     landmarks = np.random.default_rng(0).choice(len(plain), min(len(plain), _N_LANDMARKS), replace=False)
-    paths_ln = dijkstra(_edge_lengths(graph, rows.values.cpu()), directed=False, indices=landmarks)
+    paths_ln = dijkstra(_edge_lengths(graph, rows.values), directed=False, indices=landmarks)
     agreements = [_agreement(paths_ln, layout, landmarks) for layout in (plain, spectral)]
     return spectral if agreements[1] > agreements[0] + _MARGIN else plain
 
 
 def _edge_lengths(graph: AffinityGraph, values: Tensor) -> scipy.sparse.csr_array:
-    """Return the graph with the lengths of its edges instead of their weights."""
-    matrix = graph.to_scipy()
-    tails = torch.from_numpy(np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr)))
-    heads = torch.from_numpy(matrix.indices).long()
+    """Return the graph with the lengths of its edges instead of their weights; rows stay on their device."""
+    matrix, tails, heads = graph.to_scipy(), graph.rows.to(values.device), graph.indices.to(values.device).long()
     pieces = zip(tails.split(_EDGES_AT_ONCE), heads.split(_EDGES_AT_ONCE), strict=True)
-    lengths = torch.cat([(values[i] - values[j]).norm(dim=1).double() for i, j in pieces])
+    lengths = torch.cat([(values[i] - values[j]).norm(dim=1).double() for i, j in pieces]).cpu()
     # Between equal rows a stored zero would not be an edge.
     shortest = torch.finfo(torch.float32).tiny
     return scipy.sparse.csr_array((lengths.clamp_min(shortest).numpy(), matrix.indices, matrix.indptr), matrix.shape)

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from torchdr_cne.checks import check_unmasked
+
 
 def check_container(X: Any) -> None:
     """Raise a TypeError or ValueError, with what to pass, if ``X`` holds a table but is none, or holds no numbers.
@@ -36,16 +38,6 @@ def check_container(X: Any) -> None:
                     f"column {name!r} of X has dtype {dtype} and holds no numbers; leave it out with X.drop({name!r}), "
                     "or turn it into numbers."
                 )
-
-
-def check_unmasked(values: Any, name: str, advice: str) -> None:
-    """Raise a ValueError if entries of a masked array are masked; NumPy would take what lies under the mask."""
-    if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
-        mask = np.ma.getmaskarray(values)
-        row = int(np.nonzero(mask.reshape(len(mask), -1).any(axis=1))[0][0])
-        raise ValueError(
-            f"{name} is a masked array with {int(mask.sum())} masked value(s), first in row {row}; {advice}."
-        )
 
 
 def _check_frame(X: Any, pandas: Any) -> None:

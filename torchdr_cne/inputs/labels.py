@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchdr_cne.inputs.frames import check_unmasked
+from torchdr_cne.checks import check_unmasked
 
 UNLABELLED = -1
 

@@ -35,10 +35,6 @@ class AllPairsNeighborEmbedding(NeighborEmbedding, replaces=("n_neighbors",)):
     perplexity : float or sequence of float, default=30.0
         Effective number of neighbours in the method's own affinity (ignored when ``affinity_in`` is given). Above a
         third of the other points, that third is used, with a warning.
-    learning_rate : "auto" or float, default="auto"
-        Learning rate. Where the optimiser is that of t-SNE, the default, a number has the unit of scikit-learn and
-        openTSNE: it is divided by n, as the loss here is a sum over points. "auto" is n divided by four times the
-        exaggeration in that unit.
     repulsion : {"auto", "dense", "keops", "fused", "fft"}, default="auto"
         How sums over all pairs are computed. "dense" is the definition, autograd of the hooks block by block; "keops"
         is the same by symbolic reductions; "fused" sums the declared `_pair_forces`, compiled on a CPU; "fft"

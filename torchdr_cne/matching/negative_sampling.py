@@ -137,9 +137,10 @@ class NegativeSamplingNeighborEmbedding(EncodedNeighborEmbedding, Gradients):
         """Return the strength of the attraction beside that of the repulsion, relative to the method's own."""
         return phase.exaggeration / self.repulsion_strength if self.repulsion_strength else 1.0
 
-    def _auto_learning_rate(self, phase: Phase, n: int) -> float:
-        # Few points need few steps to find their places; larger ones would lose what the start knows.
-        return super()._auto_learning_rate(phase, n) * min(1.0, max(_LEAST_RATE, (n / _FULL_RATE_AT) ** _RATE_POWER))
+    def _first_learning_rate(self, phase: Phase, n: int) -> float:
+        # Few points need small steps to find their places; larger ones would lose what the start knows.
+        share = min(1.0, max(_LEAST_RATE, (n / _FULL_RATE_AT) ** _RATE_POWER))
+        return share * super()._first_learning_rate(phase, n)
 
     def _network_options(self, **options: Any) -> NetworkOptions:
         return super()._network_options(sampling=self.sampling, negatives=self.negatives, **options)

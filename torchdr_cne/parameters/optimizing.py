@@ -20,8 +20,10 @@ class Optimizing(ParameterGroup):
     Parameters
     ----------
     learning_rate : "auto" or float, default="auto"
-        Learning rate; "auto" is the method's own, for most methods divided by the exaggeration, and a number is used
-        as it is. The loss is normalised so that rates depend neither on n nor on the scale of the affinities.
+        Learning rate; "auto" is the method's own, for most methods divided by the exaggeration and, for few points,
+        lower. A number is used as it is, except that in TSNE, SNE and TSNEkhorn, with their own optimiser, it has the
+        unit of scikit-learn and is divided by n. The loss is normalised so that other rates depend neither on n nor on
+        the scale of the affinities.
     optimizer : str or torch.optim.Optimizer class, default="auto"
         Optimiser, rebuilt when early exaggeration ends; "auto" is the method's own, or Adam under an encoder.
     optimizer_kwargs : "auto", dict or None, default="auto"
@@ -53,8 +55,12 @@ class Optimizing(ParameterGroup):
         return self._default_optimizer if is_automatic else self.optimizer
 
     def _auto_learning_rate(self, phase: Phase, n: int) -> float:
-        """Return the learning rate of ``phase`` for ``n`` points under ``learning_rate="auto"``."""
+        """Return the learning rate of ``phase`` for ``n`` points that "auto" stands for, also to place new points."""
         return self._base_learning_rate
+
+    def _first_learning_rate(self, phase: Phase, n: int) -> float:
+        """Return the learning rate with which a fit begins ``phase`` under ``learning_rate="auto"``."""
+        return self._auto_learning_rate(phase, n)
 
     def _given_learning_rate(self, phase: Phase, n: int) -> float:
         """Return the learning rate that a number means as ``learning_rate``."""
@@ -65,7 +71,7 @@ class Optimizing(ParameterGroup):
         return OptimizerPlan(
             optimizer=self._optimizer_choice,
             optimizer_kwargs=self.optimizer_kwargs,
-            rate=self._auto_learning_rate if self.learning_rate == "auto" else self._given_learning_rate,
+            rate=self._first_learning_rate if self.learning_rate == "auto" else self._given_learning_rate,
             learned_rate=self._learned_learning_rate,
         )
 
