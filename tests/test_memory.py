@@ -50,6 +50,18 @@ def test_a_fit_that_cannot_fit_says_so_before_it_begins(monkeypatch):
     NegTSNE(max_iter=2).fit(X)
 
 
+def test_a_given_graph_needs_the_memory_of_the_loop_only(monkeypatch):
+    X = np.random.default_rng(0).normal(size=(3000, 5)).astype(np.float32)
+    graph = NegTSNE(max_iter=1).fit(X).graph_
+    stages = NegTSNE()._bytes_by_stage(*X.shape)
+    X = np.tile(X, (1, 2000))  # the search would need much more
+    assert NegTSNE()._bytes_by_stage(*X.shape)["neighbours"] > 2 * stages["loop"]
+    monkeypatch.setattr(memory, "available_memory", lambda: 2 * stages["loop"])
+    assert NegTSNE(max_iter=1, init="random").fit(X, graph=graph).graph_.nnz == graph.nnz
+    with pytest.raises(MemoryError, match="3000 rows of 10000 columns"):
+        NegTSNE(max_iter=1).fit(X)
+
+
 def test_estimates_grow_with_all_that_takes_memory():
     base = estimate_memory(100_000, 50)
     assert estimate_memory(200_000, 50) > 1.8 * base
@@ -89,10 +101,10 @@ class TestOfAGPU:
         with pytest.raises(
             MemoryError, match=r"needs about 9\.50 GB of GPU memory .* 8\.00 GB are free; pass .* NumPy"
         ):
-            memory.check_gpu_memory(9_500_000_000, 8_000_000_000, 10**7, 50, rows_are_there=True)
+            memory.check_gpu_memory(9_500_000_000, 8_000_000_000, 10**7, 50, by_loop=False)
         with pytest.raises(MemoryError, match="are free; lower n_neighbors, pass fewer rows, or set device='cpu'"):
-            memory.check_gpu_memory(2, 1, 10**7, 50, rows_are_there=False)
-        memory.check_gpu_memory(2, 2, 10**7, 50, rows_are_there=True)
+            memory.check_gpu_memory(2, 1, 10**7, 50, by_loop=True)
+        memory.check_gpu_memory(2, 2, 10**7, 50, by_loop=True)
 
     @pytest.mark.parametrize("name", ["cuda", "cuda:1"])
     def test_what_is_free_is_within_the_share_of_this_process(self, monkeypatch, name):

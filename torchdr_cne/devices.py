@@ -14,7 +14,8 @@ def free_memory(device: torch.device) -> int:
     number = torch.cuda.current_device() if device.index is None else device.index
     free, total = torch.cuda.mem_get_info(number)
     reserved, allocated = torch.cuda.memory_reserved(number), torch.cuda.memory_allocated(number)
-    share = torch.cuda.get_per_process_memory_fraction(number)
+    limit_of = getattr(torch.cuda, "get_per_process_memory_fraction", None)  # not in torch 2.6
+    share = 1.0 if limit_of is None else limit_of(number)
     return max(0, min(free + reserved - allocated, int(share * total) - allocated))
 
 

@@ -108,4 +108,5 @@ class FewNeighbors(Affinity):
 
     def _lowered(self, n: int) -> tuple[int, str]:
         n_used = max(1, (n - 1) // 3)
-        return n_used, f"{n_used} neighbours are used, a third of the other points, so that groups stay apart"
+        neighbors = "1 neighbour is" if n_used == 1 else f"{n_used} neighbours are"
+        return n_used, f"{neighbors} used, a third of the other points, so that groups stay apart"

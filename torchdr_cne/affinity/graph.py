@@ -79,8 +79,11 @@ class AffinityGraph:
         edges = slice(int(indptr[0]), int(indptr[-1]))
         return AffinityGraph(indptr - indptr[0], self.indices[edges], self.weights[edges], self.n_points)
 
-    def in_parts(self, n_edges: int) -> Iterator[tuple[slice, slice]]:
-        """Yield consecutive rows of about ``n_edges`` edges, more by less than a row, and where their edges are."""
+    def in_parts(self, n_edges: int = 1 << 24) -> Iterator[tuple[slice, slice]]:
+        """Yield consecutive rows of about ``n_edges`` edges, more by less than a row, and where their edges are.
+
+        What is computed for the edges of a part, such as 40 bytes each while they are arranged, needs little memory.
+        """
         if self.n_edges <= n_edges:
             yield slice(0, self.n_rows), slice(0, self.n_edges)
             return

@@ -5,6 +5,8 @@ from torchdr_cne.resources import available_memory
 _EDGES_PER_NEIGHBOUR = 1.45
 """Directed edges of a symmetrised graph for each neighbour of a row; 2 if no two points list each other."""
 _LANES = 16
+_SEARCHED_AT_ONCE, _ARRANGED_AT_ONCE = 2.3e9, 4e8
+"""Bytes of the blocks of comparisons that keep a GPU busy during the search, and of edges while they are arranged."""
 _MARGIN, _LEAST = 1.12, 4e6
 """Measured factor and bytes for memory that is short-lived, small, or left to the allocator."""
 
@@ -40,10 +42,6 @@ def bytes_by_stage(
     return {stage: round(_MARGIN * held + _LEAST) for stage, held in stages.items()}
 
 
-_SEARCHED_AT_ONCE, _ARRANGED_AT_ONCE = 2.3e9, 4e8
-"""Bytes of the blocks of comparisons that keep a GPU busy during the search, and of edges while they are arranged."""
-
-
 def bytes_by_stage_on_gpu(n: int, d: int, *, n_neighbors: int, n_components: int) -> dict[str, int]:
     """Return the peak bytes of GPU memory that each stage of a fit in float32 holds, beyond the rows themselves.
 
@@ -57,13 +55,13 @@ def bytes_by_stage_on_gpu(n: int, d: int, *, n_neighbors: int, n_components: int
     return {stage: round(_MARGIN * held + _LEAST) for stage, held in stages.items()}
 
 
-def check_gpu_memory(needed: int, free: int, n: int, d: int, *, rows_are_there: bool) -> None:
-    """Raise a MemoryError if ``needed`` bytes are more than are ``free`` on the GPU."""
+def check_gpu_memory(needed: int, free: int, n: int, d: int, *, by_loop: bool) -> None:
+    """Raise a MemoryError if ``needed`` bytes, of the loop or of all stages, are more than are ``free`` on the GPU."""
     if needed > free:
         remedy = (
-            "pass the rows as a NumPy array, whose neighbours are found on the host if they do not fit"
-            if rows_are_there
-            else "lower n_neighbors, pass fewer rows"
+            "lower n_neighbors, pass fewer rows"
+            if by_loop
+            else "pass the rows as a NumPy array, whose neighbours are found on the host if they do not fit"
         )
         raise MemoryError(
             f"a fit of {n} rows of {d} columns needs about {needed / 1e9:.2f} GB of GPU memory beside the data, and "

@@ -113,12 +113,14 @@ def _check_memory(plan: GraphPlan, rows: Rows, part: Part) -> None:
         if not stages:
             return
         size = len(share), rows.n_columns
+        are_there = rows.values.device.type == device.type
+        # Neighbours and graph are computed where the rows are, and not at all if a graph is given.
+        only_loop = part.given.graph is not None or not are_there
+        needed = int(stages["loop"] if only_loop else max(stages.values()))
         if device.type == "cpu":
-            check_memory(int(max(stages.values())), *size)
+            check_memory(needed, *size)
         elif device.type == "cuda":
-            are_there = rows.values.device.type == "cuda"
-            needed = max(stages.values()) if are_there else stages["loop"]
-            check_gpu_memory(int(needed), free_memory(device), *size, rows_are_there=are_there)
+            check_gpu_memory(needed, free_memory(device), *size, by_loop=only_loop)
 
 
 # ---- affinities -------------------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ from torch import Tensor
 from torchdr_cne.checks import check_unmasked
 
 UNLABELLED = -1
+_SMALL, _MANY = 2, 50
+"""Number of rows of a small class, and number of small classes of which there is a warning."""
 
 
 def read_labels(y: Any, n: int, otherwise: str = "leave y out") -> Tensor | None:
@@ -72,8 +74,6 @@ def _warn_of_regression(codes: np.ndarray, otherwise: str) -> None:
         )
 
 
-_SMALL, _MANY = 2, 50
-"""Number of rows of a small class, and number of small classes of which there is a warning."""
 _MISSING = {"nan", "None", "<NA>", "NaT"}
 """Texts of missing values in object arrays, by which these are recognised without importing pandas."""
 

@@ -15,8 +15,6 @@ from torchdr_cne.hashing import bounded_int, mix, random_permutation, stream_key
 BLOCK_SIZE = 64
 _PERMUTATION, _SHIFTS = 1, 2
 """Purposes of the random streams used here."""
-_EDGES_AT_ONCE = 1 << 24
-"""Edges that are arranged at once, as each needs 40 bytes meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ class BlockLayout:
         indptr = torch.cat([degrees.new_zeros(1), degrees.cumsum(0)])
         starts = torch.zeros_like(degrees).index_copy(0, place, graph.indptr[:-1])
         arranged = AffinityGraph(indptr, torch.empty_like(graph.indices), torch.empty_like(graph.weights), self.n_slots)
-        for rows, edges in arranged.in_parts(_EDGES_AT_ONCE):
+        for rows, edges in arranged.in_parts():
             n_edges = edges.stop - edges.start
             source = torch.repeat_interleave(starts[rows] - indptr[:-1][rows], degrees[rows], output_size=n_edges)
             source += torch.arange(edges.start, edges.stop, device=source.device)

@@ -9,7 +9,6 @@ from torchdr_cne.forces.problem import ForceProblem
 
 LANES = 32
 _WINDOW = 2048
-_EDGES_AT_ONCE = 1 << 24
 
 
 class EdgeSlices(NamedTuple):
@@ -52,7 +51,7 @@ class EdgeSlices(NamedTuple):
         weights = torch.zeros(1 if problem.is_uniform else len(columns), dtype=torch.float32, device=order.device)
         if problem.is_uniform:
             weights[: graph.n_edges] = graph.weights[:1].float()
-        for rows, edges in graph.in_parts(_EDGES_AT_ONCE):
+        for rows, edges in graph.in_parts():
             # Where the edges of a row lie: from its lane's first place on, in steps of a slice's width.
             shift = first_places[rows] - LANES * graph.indptr[:-1][rows]
             places = torch.repeat_interleave(shift, degrees[rows], output_size=edges.stop - edges.start)
